@@ -1,0 +1,124 @@
+"""Label images of the hold-out, predicted by StarDist 2D trained from scratch in ten minutes.
+
+Runs in an environment of its own: ``pip install stardist==0.9.2 tensorflow-cpu``.
+The clock starts with the process; threshold optimisation and prediction come after it.
+
+    python benchmarks/rivals/stardist_dsb2018.py --data DIR --seed 0 --minutes 10 --out OUT
+
+``benchmarks/quality.py score OUT`` turns the label images into figures, so that every
+contestant is scored by the same code.
+"""
+
+from __future__ import annotations
+
+import time
+
+START = time.monotonic()
+
+import argparse
+import json
+import os
+import random
+import resource
+from pathlib import Path
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="dsb2018_fluo folder")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args()
+
+
+def augment(x, y):
+    """Flips, quarter turns and intensity changes of StarDist's own training notebook."""
+    import numpy as np
+
+    axes = tuple(range(y.ndim))
+    perm = tuple(np.random.permutation(axes))
+    x, y = x.transpose(perm), y.transpose(perm)
+    for axis in axes:
+        if np.random.rand() > 0.5:
+            x, y = np.flip(x, axis), np.flip(y, axis)
+    x = x * np.random.uniform(0.6, 2) + np.random.uniform(-0.2, 0.2)
+    x = x + 0.02 * np.random.uniform(0, 1) * np.random.normal(0, 1, x.shape)
+    return x, y
+
+
+def read_split(folder: Path, seed: int):
+    """Training, validation and hold-out file names; validation is 15 % of what is not held out."""
+    held = set((folder / "holdout.txt").read_text().split())
+    names = sorted(p.name for p in (folder / "train" / "IM").iterdir())
+    rest = [n for n in names if n not in held]
+    random.Random(seed).shuffle(rest)
+    count = max(1, round(0.15 * len(rest)))
+    return rest[count:], rest[:count], sorted(held)
+
+
+def main() -> None:
+    args = parse()
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    import numpy as np
+    import tensorflow as tf
+    import tifffile
+    from csbdeep.utils import normalize
+    from stardist import fill_label_holes
+    from stardist.models import Config2D, StarDist2D
+
+    tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(args.threads)
+    random.seed(args.seed)
+    np.random.seed(args.seed)
+    tf.random.set_seed(args.seed)
+
+    train, val, held = read_split(args.data, args.seed)
+
+    def image(name):
+        return normalize(tifffile.imread(args.data / "train/IM" / name), 1, 99.8, axis=(0, 1))
+
+    def labels(name):
+        return fill_label_holes(tifffile.imread(args.data / "train/GT" / name))
+
+    class Deadline(tf.keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if time.monotonic() - START > args.minutes * 60 - 3:
+                self.model.stop_training = True
+                raise StopIteration
+
+    model = StarDist2D(Config2D(train_tensorboard=False), name="model", basedir=str(args.out))
+    model.prepare_for_training()
+    model.callbacks.append(Deadline())
+    xv, yv = [image(n) for n in val], [labels(n) for n in val]
+    try:
+        model.train(
+            [image(n) for n in train], [labels(n) for n in train],
+            validation_data=(xv, yv), augmenter=augment, seed=args.seed,
+        )
+    except StopIteration:
+        model.keras_model.save_weights(str(args.out / "model" / "weights_last.h5"))
+    seconds = time.monotonic() - START
+    cpu = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    best = args.out / "model" / "weights_best.h5"
+    chosen = "best" if best.exists() else "last"
+    model.load_weights(f"weights_{chosen}.h5")
+    model.optimize_thresholds(xv, yv)
+    target = args.out / "labels"
+    target.mkdir(parents=True, exist_ok=True)
+    for name in held:
+        found, _ = model.predict_instances(image(name))
+        tifffile.imwrite(target / name, found.astype("uint16"), compression="zlib")
+    facts = {
+        "method": "stardist 0.9.2, Config2D defaults, from scratch", "seed": args.seed,
+        "minutes": args.minutes, "threads": args.threads, "seconds_to_checkpoint": round(seconds, 1),
+        "cpu_seconds": round(cpu, 1), "weights": chosen,
+        "steps": int(model.keras_model.optimizer.iterations.numpy()),
+        "thresholds": {"prob": float(model.thresholds.prob), "nms": float(model.thresholds.nms)},
+    }
+    (args.out / "facts.json").write_text(json.dumps(facts, indent=2))
+
+
+if __name__ == "__main__":
+    main()

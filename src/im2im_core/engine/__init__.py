@@ -1,0 +1,1 @@
+"""The torch ring: networks, frameworks, training and prediction."""

@@ -1,0 +1,1 @@
+"""Learning frameworks, one file each, all under the contract of ``contract.py``."""

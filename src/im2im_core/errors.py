@@ -1,0 +1,94 @@
+"""What can go wrong: every error names the thing, the value received and the cure, and has an exit code."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pydantic import BaseModel, ValidationError
+
+
+class Im2ImError(Exception):
+    """Base of all errors that are meant for a person.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, with the file or field and the value received.
+    cure : str
+        What to do about it; shown after the message.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, cure: str = "") -> None:
+        super().__init__(message, cure)
+        self.message = message
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.cure}" if self.cure else self.message
+
+
+class ConfigError(Im2ImError):
+    """A recipe, preset name or command-line value is wrong."""
+
+    exit_code = 2
+
+
+class DataError(Im2ImError):
+    """Images are missing, unreadable, ambiguous or do not fit together."""
+
+    exit_code = 3
+
+
+class ResourceError(Im2ImError):
+    """Disk, memory, device or permission does not suffice."""
+
+    exit_code = 4
+
+
+class TrustError(Im2ImError):
+    """Something from outside asked to run code or to be unpacked unsafely and was refused."""
+
+    exit_code = 5
+
+
+class Stopped(Im2ImError):
+    """The user or the system asked to stop; what was finished is kept."""
+
+    exit_code = 130
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Hint "did you mean …; one of …" for a mistyped `name`."""
+    options = sorted(choices)
+    close = difflib.get_close_matches(name, options, n=1)
+    lead = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{lead}Choose one of: {', '.join(options)}"
+
+
+def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
+    """Sentences for a pydantic error: key, value received and what is allowed."""
+    return "; ".join(_explain_one(item, model) for item in error.errors())
+
+
+def _explain_one(item: Any, model: type[BaseModel]) -> str:
+    place = ".".join(str(part) for part in item["loc"]) or model.__name__
+    if item["type"] == "extra_forbidden":
+        known = _fields_at(model, item["loc"][:-1])
+        hint = nearest(str(item["loc"][-1]), known) if known else ""
+        return f"{place}: unknown setting. {hint}".rstrip(". ")
+    text = item["msg"].removeprefix("Value error, ")
+    return f"{place}: {text} (received {item['input']!r})"
+
+
+def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    """Names of the fields of the settings class reached by `path`, union tags skipped."""
+    from im2im_core.recipe.fields import class_at
+
+    found = class_at(model, path)
+    return list(found.model_fields) if found else []

@@ -1,0 +1,90 @@
+"""Files that are never half written: temp file in the same folder, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from im2im_core.errors import ResourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Temporary file name in the folder of `path`, renamed to `path` when the block succeeds.
+
+    The file is flushed to disk before the rename and its folder after it, so that a power
+    loss leaves either the old or the new content. On any error the temporary file is removed.
+
+    Raises
+    ------
+    ResourceError
+        The folder cannot be written to or the disk is full.
+    """
+    part = path.with_name(f".{path.name[:180]}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        sync(part)
+        os.replace(part, path)
+        sync(path.parent)
+    except OSError as error:
+        raise ResourceError(
+            f"Cannot write {path}: {error.strerror or error}",
+            "Check free space and permissions of the folder",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a crash leaves the old or the new file, never half of one."""
+    with atomic_path(path) as part:
+        part.write_bytes(content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as JSON, atomically."""
+    write_atomic(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sync(path: Path) -> None:
+    """Flush a file or, where the system can, a folder to disk."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder for fsync
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of the content of a file."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def remove_stale_parts(folder: Path) -> None:
+    """Delete temporary files that a killed process left in `folder`."""
+    for part in folder.glob(".*.part"):
+        pid = part.suffixes[-2].lstrip(".") if len(part.suffixes) > 1 else ""
+        if not (pid.isdigit() and _alive(int(pid))):
+            part.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    import psutil
+
+    return pid != os.getpid() and psutil.pid_exists(pid)

@@ -1,0 +1,173 @@
+"""Normalisation: per image, time point and channel over the whole image; an offset and a scale, so it can be inverted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Interval
+
+from im2im_core._base import Config
+from im2im_core.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from im2im_core.image import Image
+
+SAMPLE_LIMIT = 4_000_000
+"""Pixels of one channel that percentiles are taken from; larger images are strided evenly."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """``normalised = (pixel - offset) / scale``, one pair per channel."""
+
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    def apply(self, pixels: NDArray[Any], axis: int = 0) -> NDArray[np.float32]:
+        """Normalised pixels as float32; `axis` is the channel axis."""
+        offset, scale = self._along(axis, pixels.ndim)
+        result = pixels.astype(np.float32)
+        result -= offset
+        result /= scale
+        return result
+
+    def invert(self, values: NDArray[Any], axis: int = 0) -> NDArray[np.float32]:
+        """Pixels in the original units."""
+        offset, scale = self._along(axis, values.ndim)
+        return values.astype(np.float32) * scale + offset
+
+    def _along(self, axis: int, ndim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        shape = [1] * ndim
+        shape[axis] = -1
+        return (np.asarray(self.offset, np.float32).reshape(shape),
+                np.asarray(self.scale, np.float32).reshape(shape))
+
+
+class Percentile(Config):
+    """A low and a high percentile become 0 and 1."""
+
+    kind: Literal["percentile"] = "percentile"
+    low: Annotated[float, Interval(ge=0, le=100)] = 1.0
+    """Percentile that becomes 0."""
+    high: Annotated[float, Interval(ge=0, le=100)] = 99.8
+    """Percentile that becomes 1."""
+
+    def limits(self, channel: NDArray[Any]) -> tuple[float, float]:
+        """Offset and scale of one channel ``(Z, Y, X)``."""
+        low, high = np.percentile(channel, (self.low, self.high))
+        return float(low), float(high - low)
+
+
+class ZScore(Config):
+    """Mean 0, standard deviation 1."""
+
+    kind: Literal["zscore"] = "zscore"
+
+    def limits(self, channel: NDArray[Any]) -> tuple[float, float]:
+        """Offset and scale of one channel ``(Z, Y, X)``."""
+        return float(channel.mean(dtype=np.float64)), float(channel.std(dtype=np.float64))
+
+
+class CentreZScore(Config):
+    """Mean 0, standard deviation 1 of the planes around the sharpest one, as in label-free determination (Ounkomol et al. 2018)."""
+
+    kind: Literal["centre_zscore"] = "centre_zscore"
+    planes: Annotated[int, Interval(ge=1)] = 32
+    """Number of planes in the middle chunk."""
+
+    def limits(self, channel: NDArray[Any]) -> tuple[float, float]:
+        """Offset and scale of one channel ``(Z, Y, X)``."""
+        spread = channel.reshape(len(channel), -1).std(axis=1, dtype=np.float64)
+        start = min(max(int(spread.argmax()) - self.planes // 2, 0), max(len(channel) - self.planes, 0))
+        return ZScore().limits(channel[start : start + self.planes])
+
+
+class MinMax(Config):
+    """The smallest pixel becomes 0, the largest 1."""
+
+    kind: Literal["minmax"] = "minmax"
+
+    def limits(self, channel: NDArray[Any]) -> tuple[float, float]:
+        """Offset and scale of one channel ``(Z, Y, X)``."""
+        low, high = float(channel.min()), float(channel.max())
+        return low, high - low
+
+
+class NoNormalization(Config):
+    """Pixels are used as they are."""
+
+    kind: Literal["none"] = "none"
+
+    def limits(self, channel: NDArray[Any]) -> tuple[float, float]:
+        """Offset and scale of one channel ``(Z, Y, X)``."""
+        return 0.0, 1.0
+
+
+NormalizeSettings = Percentile | ZScore | CentreZScore | MinMax | NoNormalization
+
+
+def measure(image: Image, settings: NormalizeSettings, time: int, invalid: str = "error") -> Scaling:
+    """Scaling of one time point of `image`, streamed channel by channel over the whole image.
+
+    Parameters
+    ----------
+    time : int
+        Index along T.
+    invalid : "error" or "fill"
+        What to do with NaN and infinite pixels; with "fill" they are left out of the statistics.
+
+    Raises
+    ------
+    DataError
+        The image has NaN or infinite pixels and `invalid` is "error".
+    """
+    if isinstance(settings, NoNormalization) and image.info.dtype.kind != "f":
+        channels = image.info.shape[1]
+        return Scaling((0.0,) * channels, (1.0,) * channels)
+    pairs = [_limits(_sample(image, time, c), settings, image.info.name, invalid) for c in range(image.info.shape[1])]
+    return Scaling(tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
+
+
+def _sample(image: Image, time: int, channel: int) -> NDArray[Any]:
+    """Evenly strided pixels ``(Z, Y, X)`` of one channel, read plane by plane."""
+    _, _, depth, height, width = image.info.shape
+    step = max(1, int(np.ceil(np.sqrt(depth * height * width / SAMPLE_LIMIT))))
+    rows = max(1, 64_000_000 // max(width, 1))
+    planes = []
+    for z in range(depth):
+        bands = [
+            image.read((slice(time, time + 1), slice(channel, channel + 1), slice(z, z + 1),
+                        slice(y, min(y + rows, height)), slice(0, width)))[0, 0, 0, (-y) % step :: step, ::step]
+            for y in range(0, height, rows)
+        ]
+        planes.append(np.concatenate(bands))
+    return np.stack(planes)
+
+
+def _limits(channel: NDArray[Any], settings: NormalizeSettings, name: str, invalid: str) -> tuple[float, float]:
+    if channel.dtype.kind == "f" and not (finite := np.isfinite(channel)).all():
+        count = int(channel.size - finite.sum())
+        if invalid == "error":
+            raise DataError(f"{name} has {count} NaN or infinite pixels (of {channel.size} looked at)",
+                            "Mend the image or set data.invalid_pixels to fill")
+        lowest = channel[finite].min() if finite.any() else 0.0
+        channel = np.where(finite, channel, lowest)
+    if channel.dtype == bool:
+        channel = channel.astype(np.uint8)
+    offset, scale = settings.limits(channel)
+    # A constant image has no spread: it becomes zero instead of NaN.
+    return offset, scale if scale > 1e-12 * max(1.0, abs(offset)) else 1.0
+
+
+def fill_invalid(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Pixels with NaN and infinities replaced by the smallest finite value."""
+    if pixels.dtype.kind != "f":
+        return pixels
+    finite = np.isfinite(pixels)
+    if finite.all():
+        return pixels
+    return np.where(finite, pixels, pixels[finite].min() if finite.any() else 0).astype(pixels.dtype)
