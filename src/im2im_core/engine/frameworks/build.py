@@ -1,0 +1,45 @@
+"""A framework from its settings, and the geometry of its networks."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from im2im_core.engine.networks import Network, VoxelSize, build_network
+from im2im_core.engine.targets import import_target
+
+if TYPE_CHECKING:
+    from im2im_core.engine.frameworks.contract import Framework
+    from im2im_core.inference import Shapes
+    from im2im_core.recipe.framework import FrameworkSettings
+    from im2im_core.recipe.network import NetworkSettings
+
+
+def build_framework(
+    settings: FrameworkSettings, network: NetworkSettings, shapes: Shapes, voxel_size: VoxelSize | None = None
+) -> Framework:
+    """Framework with fresh weights; its class is named by the settings.
+
+    Parameters
+    ----------
+    voxel_size
+        Median voxel size of the images, Z, Y, X; decides which network levels leave Z alone.
+    """
+
+    def make_network(in_channels: int, out_channels: int) -> Network:
+        return build_network(network, shapes.dimensions, in_channels, out_channels, voxel_size)
+
+    built: Framework = import_target(settings.target)(settings, make_network, shapes)
+    return built
+
+
+def geometry(framework: Framework) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Divisor and halo of the framework along each spatial axis, over all its networks.
+
+    Tiles must be a multiple of the divisor; the halo is how far beyond a pixel its networks see.
+    """
+    networks = [module for module in framework.modules() if isinstance(module, Network)]
+    axes = range(framework.shapes.dimensions)
+    divisor = tuple(math.lcm(1, *(network.divisor[axis] for network in networks)) for axis in axes)
+    halo = tuple(max((network.receptive_field[axis] for network in networks), default=0) for axis in axes)
+    return divisor, halo

@@ -1,0 +1,83 @@
+"""Networks of the recipe, wrapped so that their geometry is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from im2im_core.engine.networks import receptive_field
+from im2im_core.engine.networks.stem import Folded
+from im2im_core.engine.targets import import_target
+
+if TYPE_CHECKING:
+    from im2im_core.recipe.network import NetworkSettings
+
+VoxelSize = tuple[float | None, float | None, float | None]
+"""Z, Y, X in micrometres; None = not known."""
+
+
+class Network(nn.Module):
+    """A network from ``(B, C, [Z], Y, X)`` to the same grid, with its geometry.
+
+    Parameters
+    ----------
+    body : nn.Module
+        What the settings asked for.
+    divisor : tuple of int
+        Along each spatial axis the input must be a multiple of this.
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        dimensions: int,
+        in_channels: int,
+        out_channels: int,
+        divisor: tuple[int, ...],
+        stem: int = 1,
+    ) -> None:
+        super().__init__()
+        factors = (1,) * (dimensions - 2) + (stem, stem)
+        self.body = Folded(body, stem) if stem > 1 else body
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.divisor = tuple(d * f for d, f in zip(divisor, factors, strict=True))
+        self._radius: tuple[int, ...] | None = None
+
+    @property
+    def receptive_field(self) -> tuple[int, ...]:
+        """Pixels along each spatial axis that an output pixel sees to either side; probed once."""
+        if self._radius is None:
+            self._radius = receptive_field.radius(self.body, len(self.divisor), self.in_channels, self.divisor)
+        return self._radius
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Output ``(B, C, [Z], Y, X)`` on the grid of `x`."""
+        return self.body(x)
+
+
+def build_network(
+    settings: NetworkSettings, dimensions: int, in_channels: int, out_channels: int, voxel_size: VoxelSize | None = None
+) -> Network:
+    """Network of the recipe for the channels at hand, with fresh weights of the global random state.
+
+    Parameters
+    ----------
+    voxel_size
+        Decides which levels leave Z alone where the settings say "auto".
+    """
+    fold = settings.stem**2
+    builder = import_target(settings.target)
+    body, divisor = builder(
+        settings, dimensions, in_channels * fold, out_channels * fold, _behind_stem(voxel_size, settings.stem)
+    )
+    return Network(body, dimensions, in_channels, out_channels, divisor, settings.stem)
+
+
+def _behind_stem(voxel_size: VoxelSize | None, stem: int) -> VoxelSize | None:
+    """Voxel size that the network sees."""
+    if voxel_size is None:
+        return None
+    z, y, x = voxel_size
+    return z, y and y * stem, x and x * stem
