@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Interval, Le
+from annotated_types import Ge, Gt, Interval
 from pydantic import Field
 
 from im2im_core._base import Config
-from im2im_core.layouts import LayoutSettings, AutoLayout
+from im2im_core.layouts import AutoLayout, LayoutSettings
 from im2im_core.normalize import NormalizeSettings, Percentile
 
 Fraction = Annotated[float, Interval(ge=0, le=1)]

@@ -1,0 +1,232 @@
+"""What happens between steps: reports, commands, checkpoints, validation, previews, early stop."""
+
+from __future__ import annotations
+
+import csv
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytorch_lightning as pl
+
+from im2im_core.engine.checkpoint import CheckpointFolder
+from im2im_core.errors import DataError
+from im2im_core.events import Checkpointed, Event, Losses, Message, Previewed, Progress, Validated
+from im2im_core.files import atomic_path
+from im2im_core.recipe.training import Plateau
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from im2im_core.engine.train import StepModule
+    from im2im_core.engine.validate import Validator
+    from im2im_core.recipe import Recipe
+
+MINUTES_SHARE = 0.07
+"""Part of the time that validation may take when the budget is in minutes."""
+
+
+@dataclass
+class Ending:
+    """Why the training ended."""
+
+    reason: str = ""
+    """"budget", "stop", "pause", "early", "signal" or "non_finite"; empty while it runs."""
+
+
+class Reporter(pl.Callback):
+    """Losses and progress as events and as rows of metrics.csv."""
+
+    def __init__(self, recipe: Recipe, folder: Path, on_event: Callable[[Event], None], steps_per_epoch: float) -> None:
+        self.every, self.on_event, self.per_epoch = recipe.logging.every, on_event, steps_per_epoch
+        self.samples = (recipe.training.batch if isinstance(recipe.training.batch, int) else 1) * recipe.training.accumulate
+        self.table = MetricsTable(folder / "metrics.csv")
+        self._mark = (0, 0.0)
+        self._shown = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: StepModule) -> None:  # type: ignore[override]
+        self._mark = (pl_module.counters.step, time.monotonic())
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: StepModule, *args: Any) -> None:  # type: ignore[override]
+        step, now = pl_module.counters.step, time.monotonic()
+        if step % self.every == 0:
+            self._report(trainer, pl_module, step, now)
+        if now - self._shown > 0.5:
+            self._shown = now
+            elapsed = pl_module.elapsed()
+            left = pl_module.budget.remaining(step, elapsed, step / max(elapsed, 1e-6))
+            self.on_event(Progress("training", step, pl_module.budget.steps, elapsed, left))
+
+    def _report(self, trainer: pl.Trainer, module: StepModule, step: int, now: float) -> None:
+        values = {n: float(v) for n, v in module.last.items()}
+        weights = module.framework.loss_weights()
+        values["total"] = sum(weights[n] * v for n, v in values.items())
+        speed = (step - self._mark[0]) / max(now - self._mark[1], 1e-6) * self.samples
+        self._mark = (step, now)
+        self.on_event(Losses(step, step / self.per_epoch, values, module.learning_rate, speed))
+        self.table.add(step, "train", {**values, "learning_rate": module.learning_rate, "samples_per_second": speed})
+        for logger in trainer.loggers:
+            logger.log_metrics({f"train/{k}": v for k, v in values.items()}, step=step)
+
+
+class MetricsTable:
+    """``metrics.csv``: one row per value, so that any number of terms fits and attempts simply append."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.exists():
+            self._write([("step", "part", "name", "value")])
+
+    def add(self, step: int, part: str, values: dict[str, float]) -> None:
+        """Append the values of one step."""
+        self._write([(step, part, name, f"{value:.6g}") for name, value in values.items()])
+
+    def _write(self, rows: list[tuple[Any, ...]]) -> None:
+        with self.path.open("a", newline="", encoding="utf-8") as handle:
+            csv.writer(handle).writerows(rows)
+
+
+class Checkpointer(pl.Callback):
+    """Saves at least every `minutes`, and at the end; stops on losses that stay NaN."""
+
+    def __init__(self, folder: CheckpointFolder, recipe: Recipe, on_event: Callable[[Event], None],
+                 ending: Ending) -> None:
+        self.folder, self.recipe, self.on_event, self.ending = folder, recipe, on_event, ending
+        self.seconds = 0.0
+        self._last = time.monotonic()
+        self._saved_step = -1
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: StepModule, *args: Any) -> None:  # type: ignore[override]
+        if pl_module.bad_losses >= self.recipe.training.non_finite_limit:
+            self.ending.reason = "non_finite"
+            trainer.should_stop = True
+        elif time.monotonic() - self._last > self.recipe.training.checkpoint_minutes * 60 and not pl_module.bad_losses:
+            self.save(trainer, pl_module, "interval")
+
+    def save(self, trainer: pl.Trainer, module: StepModule, reason: str) -> None:
+        """Write a checkpoint of the current step, once."""
+        if trainer.is_global_zero and module.counters.step != self._saved_step:
+            self.seconds = self.folder.save(module.checkpoint())
+            self._saved_step = module.counters.step
+            self.on_event(Checkpointed(module.counters.step, "checkpoints", reason))
+        self._last = time.monotonic()
+
+
+class Stopper(pl.Callback):
+    """Ends the training at a step boundary: budget used, user's wish or signal."""
+
+    def __init__(self, should_stop: Callable[[], str], ending: Ending, checkpointer: Checkpointer) -> None:
+        self.should_stop, self.ending, self.checkpointer = should_stop, ending, checkpointer
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: StepModule, *args: Any) -> None:  # type: ignore[override]
+        if self.ending.reason:
+            trainer.should_stop = True
+            return
+        budget = pl_module.budget
+        # A budget in minutes includes writing the last checkpoint.
+        reserve = 1.0 + 1.5 * self.checkpointer.seconds if budget.seconds else 0.0
+        reason = self.should_stop()
+        if not reason and budget.used(pl_module.counters.step, pl_module.elapsed() + reserve) >= 1:
+            reason = "budget"
+        if reason:
+            self.ending.reason = reason
+            trainer.should_stop = True
+
+
+class Validation(pl.Callback):
+    """Validates the moving average, keeps the best, lowers the rate or ends when nothing improves."""
+
+    def __init__(self, validator: Validator, recipe: Recipe, folder: CheckpointFolder,
+                 on_event: Callable[[Event], None], ending: Ending, table: MetricsTable, per_epoch: float) -> None:
+        self.validator, self.recipe, self.folder = validator, recipe, folder
+        self.on_event, self.ending, self.table, self.per_epoch = on_event, ending, table, per_epoch
+        self.previews: list[Preview] = []
+        self._seconds = 0.0
+        self._next = 0.0
+        self._validated = -1
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: StepModule, *args: Any) -> None:  # type: ignore[override]
+        if trainer.is_global_zero and self._due(pl_module):
+            self.run(trainer, pl_module)
+
+    def _due(self, module: StepModule) -> bool:
+        every = self.recipe.training.validate_every
+        if module.budget.steps:
+            return isinstance(every, int) and module.counters.step % every == 0
+        elapsed = module.elapsed()
+        if not self._next:
+            self._next = max(0.1 * (module.budget.seconds or 0), elapsed)
+        return elapsed >= self._next
+
+    def run(self, trainer: pl.Trainer, module: StepModule) -> dict[str, float]:
+        """Validate now, unless this step was validated already."""
+        if self._validated == module.counters.step:
+            return {}
+        start = time.monotonic()
+        values = self.validator.run(module.average.framework) if self.validator.views else {}
+        for preview in self.previews:
+            self.on_event(preview.write(module))
+        self._seconds = time.monotonic() - start
+        self._validated = module.counters.step
+        self._next = module.elapsed() + self._seconds / MINUTES_SHARE
+        if values:
+            self._judge(trainer, module, values)
+        return values
+
+    def _judge(self, trainer: pl.Trainer, module: StepModule, values: dict[str, float]) -> None:
+        counters, framework = module.counters, module.framework
+        counters.validations += 1
+        name = framework.monitor if framework.monitor in values else "total"
+        value = values[name]
+        sign = -1 if name == framework.monitor and framework.monitor_mode == "max" else 1
+        threshold = self.recipe.training.early_stopping.min_change
+        better = counters.best is None or sign * (counters.best - value) > threshold
+        if better and np.isfinite(value):
+            counters.best, counters.best_step, counters.stale = value, counters.step, 0
+            self.folder.save(module.checkpoint(), best=True)
+        else:
+            counters.stale += 1
+        self.on_event(Validated(counters.step, counters.step / self.per_epoch, values, better, self._seconds))
+        self.table.add(counters.step, "validation", values)
+        for logger in trainer.loggers:
+            logger.log_metrics({f"validation/{k}": v for k, v in values.items()}, step=counters.step)
+        self._react(module)
+
+    def _react(self, module: StepModule) -> None:
+        counters, training = module.counters, self.recipe.training
+        scheduler, early = training.scheduler, training.early_stopping
+        if isinstance(scheduler, Plateau) and counters.stale > scheduler.patience:
+            counters.plateau *= scheduler.factor
+            counters.stale = 0
+        if early.enabled and counters.stale >= early.patience:
+            self.ending.reason = "early"
+            self.on_event(Message(f"Validation stopped improving after step {counters.best_step}; the best is kept",
+                                  code="early_stop"))
+
+
+@dataclass
+class Preview:
+    """Live prediction of one region, kept for every validation."""
+
+    folder: Path
+    name: str
+    predict: Callable[[StepModule], np.ndarray]
+
+    def write(self, module: StepModule) -> Previewed:
+        """Predict the region now and keep it as an .npy file."""
+        result = self.predict(module)
+        path = self.folder / f"{self.name}_{module.counters.step:08d}.npy"
+        with atomic_path(path) as part, part.open("wb") as handle:
+            np.save(handle, result, allow_pickle=False)
+        return Previewed(module.counters.step, f"{self.folder.name}/{path.name}", self.name)
+
+
+def non_finite_error(module: StepModule) -> DataError:
+    """What to tell when losses stayed NaN or infinite."""
+    names = [n for n, v in module.last.items() if not np.isfinite(float(v))]
+    return DataError(f"Loss {', '.join(names) or 'gradient'} was NaN or infinite for {module.bad_losses} steps "
+                     f"up to step {module.counters.step}",
+                     "Lower training.optimizer.lr, use precision fp32, or run im2im check on the data; "
+                     "the last good state is kept")

@@ -1,0 +1,123 @@
+"""Checkpoints that survive a kill: written aside, synced, hashed, renamed, then listed; the last two and the best are kept."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from im2im_core.errors import ResourceError
+from im2im_core.files import atomic_path, read_json, remove_stale_parts, sha256, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+LIST = "checkpoints.json"
+KEEP = 2
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state at a step boundary."""
+
+    step: int
+    weights: dict[str, Tensor]
+    """``model.*`` are the weights that learn, ``ema.*`` those that predict."""
+    state: dict[str, Any]
+    """Optimizers, counters and the framework's own state; plain types and tensors only."""
+
+
+class CheckpointFolder:
+    """The ``checkpoints`` folder of a run.
+
+    Every checkpoint is two files: weights as safetensors, which cannot carry code, and the
+    rest as a torch file that is only ever read with ``weights_only``. A checkpoint exists
+    once its hashes stand in ``checkpoints.json``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_parts(folder)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Listed checkpoints, oldest first."""
+        try:
+            return list(read_json(self.folder / LIST))
+        except (OSError, ValueError):
+            return []
+
+    def save(self, checkpoint: Checkpoint, best: bool = False) -> float:
+        """Write a checkpoint; returns the seconds it took.
+
+        Raises
+        ------
+        ResourceError
+            The disk is full or the folder cannot be written; earlier checkpoints are intact.
+        """
+        start = time.monotonic()
+        name = f"best_{checkpoint.step:08d}" if best else f"step_{checkpoint.step:08d}"
+        files = {}
+        try:
+            for suffix, write in ((".safetensors", _write_weights), (".state.pt", _write_state)):
+                path = self.folder / (name + suffix)
+                with atomic_path(path) as part:
+                    write(checkpoint, part)
+                    files[path.name] = sha256(part)
+        except (RuntimeError, OSError) as error:
+            # torch reports a full disk as a RuntimeError that does not say "disk".
+            raise ResourceError(f"Cannot write checkpoint {name} to {self.folder}: {error}",
+                                "Free some space, then go on with: im2im resume") from error
+        kept = [e for e in self.entries() if e["name"] != name]
+        self._list([*kept, {"name": name, "step": checkpoint.step, "best": best, "files": files}])
+        return time.monotonic() - start
+
+    def _list(self, entries: list[dict[str, Any]]) -> None:
+        regular = [e for e in entries if not e["best"]][-KEEP:]
+        best = [e for e in entries if e["best"]][-1:]
+        keep = sorted([*regular, *best], key=lambda e: int(e["step"]))
+        write_json(self.folder / LIST, keep)
+        names = {f for e in keep for f in e["files"]}
+        for path in self.folder.iterdir():
+            if path.suffix in (".safetensors", ".pt") and path.name not in names:
+                path.unlink(missing_ok=True)
+
+    def newest(self) -> Checkpoint | None:
+        """Newest checkpoint whose hashes are right; a damaged one is skipped with a warning."""
+        return self._first([e for e in reversed(self.entries()) if not e["best"]])
+
+    def best(self) -> Checkpoint | None:
+        """Best checkpoint by validation."""
+        return self._first([e for e in self.entries() if e["best"]])
+
+    def _first(self, entries: list[dict[str, Any]]) -> Checkpoint | None:
+        for entry in entries:
+            if all(_intact(self.folder / name, digest) for name, digest in entry["files"].items()):
+                return self._load(entry)
+            log.warning("checkpoint %s is damaged; using the one before it", entry["name"])
+        return None
+
+    def _load(self, entry: Mapping[str, Any]) -> Checkpoint:
+        weights = load_file(self.folder / f"{entry['name']}.safetensors")
+        state = torch.load(self.folder / f"{entry['name']}.state.pt", map_location="cpu", weights_only=True)
+        return Checkpoint(int(entry["step"]), weights, state)
+
+
+def _write_weights(checkpoint: Checkpoint, path: Path) -> None:
+    save_file({k: v.detach().contiguous().cpu() for k, v in checkpoint.weights.items()}, path)
+
+
+def _write_state(checkpoint: Checkpoint, path: Path) -> None:
+    torch.save(checkpoint.state, path)
+
+
+def _intact(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256(path) == digest

@@ -1,0 +1,203 @@
+"""From samples to batches: entries in a cache, patches by (seed, step, index)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from im2im_core.engine.cache import DiskStore, MemoryStore, RollingStore, Store, key_of
+from im2im_core.engine.prepare import Entry, Item, labels_are_targets, prepare, read_time
+from im2im_core.engine.sampling import ForegroundIndex, draw_patch, index_foreground, window_around
+from im2im_core.normalize import Scaling, measure
+from im2im_core.samples import TARGET
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from im2im_core.engine.frameworks.contract import Framework, TargetSpec
+    from im2im_core.recipe import Recipe
+
+Window = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """What decides the patches of a stream, apart from the images."""
+
+    seed: int
+    batch: int
+    accumulate: int
+    patch: Window
+    """Along Z, Y, X; Z is 1 for planes."""
+    window: Window
+    """Size that is cut, at least the patch: room for free rotation and magnification."""
+    foreground: float
+    planes: bool
+    """Whether Z is dropped (2D networks)."""
+    rank: int = 0
+    ranks: int = 1
+
+
+class PatchStream(Dataset[list[dict[str, Tensor]]]):
+    """Batches by step number: item `s` is the list of micro-batches of step `s`.
+
+    A pure function of (seed, step, index): front end, worker count and resume do not change it.
+    """
+
+    def __init__(self, store: Store, shapes: list[Window], foregrounds: list[ForegroundIndex],
+                 targets: tuple[TargetSpec, ...], settings: StreamSettings, active: ActivePart | None = None) -> None:
+        self.store, self.shapes, self.foregrounds = store, shapes, foregrounds
+        self.targets, self.settings, self.active = targets, settings, active
+        # Larger images are drawn more often, but not in proportion: rare small ones must be seen too.
+        weights = np.sqrt([float(np.prod(s)) for s in shapes])
+        self.chances = np.cumsum(weights / weights.sum())
+
+    def __len__(self) -> int:
+        return 2**40
+
+    def __getitem__(self, step: int) -> list[dict[str, Tensor]]:
+        s = self.settings
+        first = s.rank * s.accumulate * s.batch
+        return [self._batch(step, first + k * s.batch) for k in range(s.accumulate)]
+
+    def _batch(self, step: int, first: int) -> dict[str, Tensor]:
+        patches = [self._patch(step, first + i) for i in range(self.settings.batch)]
+        return {name: torch.from_numpy(np.stack([p[name] for p in patches])) for name in patches[0]}
+
+    def _patch(self, step: int, index: int) -> dict[str, NDArray[Any]]:
+        s = self.settings
+        active = self.active.at(step) if self.active else None
+        draw = draw_patch(s.seed, step, index, self.shapes, self.chances, self.foregrounds, s.foreground, active)
+        entry = self.store.get(draw.entry)
+        place = window_around(draw.centre, s.window, s.patch, entry.shape)
+        return cut(entry, place, self.targets, s.planes)
+
+
+@dataclass(frozen=True)
+class ActivePart:
+    """The entries a rolling cache holds at a step; every entry has its turn in each round."""
+
+    count: int
+    held: int
+    period: int
+    """Steps until the part changes."""
+    seed: int
+
+    def at(self, step: int) -> NDArray[np.int64]:
+        """Numbers of the entries that may be drawn at `step`."""
+        parts = -(-self.count // self.held)
+        turn, part = divmod(step // self.period, parts)
+        order = np.random.default_rng((self.seed, 2, turn)).permutation(self.count)
+        return order[part * self.held : (part + 1) * self.held]
+
+
+def cut(entry: Entry, place: tuple[slice, ...], targets: tuple[TargetSpec, ...], planes: bool) -> dict[str, NDArray[Any]]:
+    """Arrays of one window ``(C, [Z], Y, X)``: the normalised source, targets and weight; weight 0 outside the image."""
+    arrays, shape = entry.arrays, entry.shape
+    inside = tuple(slice(min(max(p.start, 0), n - 1), max(min(p.stop, n), 1)) for p, n in zip(place, shape, strict=True))
+    margins = [(i.start - p.start, p.stop - i.stop) for p, i in zip(place, inside, strict=True)]
+    padded = any(m != (0, 0) for m in margins)
+    result = {"source": entry.scaling.apply(_padded(arrays["source"], inside, margins, padded))}
+    for spec in targets:
+        result[spec.name] = _padded(_same_depth(arrays[spec.name], shape), inside, margins, padded)
+    size = tuple(i.stop - i.start for i in inside)
+    weight = arrays["weight"][(slice(None), *inside)] if "weight" in arrays else np.ones((1, *size), np.float32)
+    weight = np.asarray(weight, np.float32)
+    result["weight"] = np.pad(weight, [(0, 0), *margins]) if padded else weight
+    return {name: array[:, 0] if planes else array for name, array in result.items()}
+
+
+def _same_depth(array: NDArray[Any], shape: Window) -> NDArray[Any]:
+    """Targets of a projection have one plane for all; it is repeated as a view."""
+    if array.shape[1] == shape[0]:
+        return array
+    return np.broadcast_to(array[:, :1], (array.shape[0], *shape))
+
+
+def _padded(array: NDArray[Any], inside: tuple[slice, ...], margins: list[tuple[int, int]], padded: bool) -> NDArray[Any]:
+    part = array[(slice(None), *inside)]
+    return np.pad(part, [(0, 0), *margins], mode="symmetric") if padded else np.ascontiguousarray(part)
+
+
+# ---- building ----
+
+
+@dataclass(frozen=True)
+class Progressing:
+    """Callbacks while images are read."""
+
+    done: Callable[[str, int, int], None]
+    """task, done, total"""
+
+
+def target_statistics(items: list[Item], recipe: Recipe, limit: int = 64) -> Scaling | None:
+    """Scaling of image targets from the training set: mean offset and scale over evenly chosen images; None for labels."""
+    if labels_are_targets(recipe) or not items:
+        return None
+    chosen = items[:: max(1, len(items) // limit)]
+    found = [measure(i.sample.targets[TARGET], recipe.data.target_normalization,
+                     min(i.time, i.sample.targets[TARGET].info.shape[0] - 1), recipe.data.invalid_pixels) for i in chosen]
+    return Scaling(tuple(np.mean([f.offset for f in found], axis=0).tolist()),
+                   tuple(np.mean([f.scale for f in found], axis=0).tolist()))
+
+
+def build_store(kind: str, items: list[Item], recipe: Recipe, framework: Framework, scaling: Scaling | None,
+                folder: Path, progress: Callable[[int], None], held: int = 1) -> Store:
+    """Store of prepared entries of the `kind` that the plan chose: memory, disk or rolling."""
+
+    def make(number: int) -> Entry:
+        return prepare(items[number], recipe, framework, scaling)
+
+    if kind == "memory":
+        return MemoryStore(len(items), make, progress)
+    if kind == "rolling":
+        return RollingStore(held, make)
+    return DiskStore(folder, [entry_key(i, recipe, scaling) for i in items], make, progress)
+
+
+def entry_key(item: Item, recipe: Recipe, scaling: Scaling | None) -> str:
+    """Cache key of an item: its images and all settings that change what is prepared."""
+    sample, data = item.sample, recipe.data
+    images = [sample.source, *sample.targets.values(), *([sample.weight] if sample.weight else [])]
+    settings = (data.normalization, data.rescale, data.labelling, data.invalid_pixels, data.dimensions, recipe.framework)
+    return key_of(*(i.info.identity for i in images), str(item.time), str(item.validation), str(scaling),
+                  *(s.model_dump_json() if hasattr(s, "model_dump_json") else str(s) for s in settings))
+
+
+def index_of(item: Item, recipe: Recipe, entry: Entry, seed: int) -> ForegroundIndex:
+    """Pixels of an entry that patches may be centred on."""
+    weight = entry.arrays.get("weight")
+    labels = None
+    if labels_are_targets(recipe) and TARGET in item.sample.targets:
+        labels = foreground_of(entry, item, recipe)
+    return index_foreground(labels, None if weight is None else np.asarray(weight[0]), seed)
+
+
+def foreground_of(entry: Entry, item: Item, recipe: Recipe) -> NDArray[Any]:
+    """Class of every pixel ``(Z, Y, X)``; instances count as one class."""
+    if recipe.task == "semantic_segmentation":
+        return np.asarray(entry.arrays[TARGET][0])
+    first = next(a for n, a in entry.arrays.items() if n not in ("source", "weight", "truth"))
+    return np.asarray(first[0] > 0)
+
+
+def estimate_bytes(items: list[Item], recipe: Recipe, framework: Framework) -> int:
+    """Bytes that the prepared entries will take, from sizes alone."""
+    per_target = sum(t.channels * np.dtype(t.dtype).itemsize for t in framework.targets)
+    total = 0
+    for item in items:
+        _, c, z, y, x = item.sample.source.info.shape
+        total += z * y * x * (c * item.sample.source.info.dtype.itemsize + per_target + (4 if item.sample.weight else 0))
+    return total
+
+
+__all__ = ["ActivePart", "PatchStream", "StreamSettings", "build_store", "cut", "estimate_bytes", "index_of",
+           "read_time", "target_statistics"]

@@ -1,0 +1,164 @@
+"""Deterministic work on one image, done once: read, rescale, measure, encode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from im2im_core.errors import DataError
+from im2im_core.image import Image
+from im2im_core.normalize import Scaling, fill_invalid, measure
+from im2im_core.recipe.data import ObjectRescale, VoxelRescale
+from im2im_core.rescale import grid_shape, resample
+from im2im_core.samples import TARGET, Sample
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from im2im_core.engine.frameworks.contract import Framework
+    from im2im_core.recipe import Recipe
+
+Factor = tuple[float, float, float]
+"""Magnification from the source grid to the network grid along Z, Y, X."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One time point of one sample: what becomes one entry of the cache."""
+
+    sample: Sample
+    time: int
+    validation: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the sample, with the time point where there are several."""
+        return self.sample.name if self.sample.source.info.shape[0] == 1 else f"{self.sample.name}@{self.time}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Prepared arrays of one item: ``source`` (C, Z, Y, X) in raw units, encoded targets, perhaps ``weight`` and ``truth``."""
+
+    name: str
+    arrays: dict[str, NDArray[Any]]
+    scaling: Scaling
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Size along Z, Y, X on the network grid."""
+        z, y, x = self.arrays["source"].shape[1:]
+        return z, y, x
+
+
+def items_of(samples: tuple[Sample, ...], validation: bool = False) -> list[Item]:
+    """One item per sample and time point."""
+    return [Item(s, t, validation) for s in samples for t in range(s.source.info.shape[0])]
+
+
+def read_time(image: Image, time: int) -> NDArray[Any]:
+    """Pixels ``(C, Z, Y, X)`` of one time point; an image with a single time point serves all."""
+    t = min(time, image.info.shape[0] - 1)
+    _, c, z, y, x = image.info.shape
+    return image.read((slice(t, t + 1), slice(0, c), slice(0, z), slice(0, y), slice(0, x)))[0]
+
+
+def labels_are_targets(recipe: Recipe) -> bool:
+    """Whether targets are labels (classes or instances) and not pixel values."""
+    return recipe.task in ("semantic_segmentation", "instance_segmentation")
+
+
+def prepare(item: Item, recipe: Recipe, framework: Framework, target_scaling: Scaling | None) -> Entry:
+    """Entry of one item: everything that is the same in every epoch.
+
+    Raises
+    ------
+    DataError
+        NaN or infinite pixels where the recipe says so, or labels that are none.
+    """
+    data = recipe.data
+    source = fill_invalid(_checked(item.sample.source, read_time(item.sample.source, item.time), data.invalid_pixels))
+    scaling = measure(item.sample.source, data.normalization, item.time, data.invalid_pixels)
+    targets, weight = _targets(item, recipe)
+    factor = factor_of(item, recipe, targets.get(TARGET))
+    if factor != (1.0, 1.0, 1.0):
+        grid = grid_shape(source.shape[1:], factor)
+        order = "nearest" if labels_are_targets(recipe) else "linear"
+        source = resample(source.astype(np.float32), grid, "linear")
+        targets = {n: resample(a, grid, order) for n, a in targets.items()}  # type: ignore[arg-type]
+        weight = None if weight is None else resample(weight, grid, "nearest")
+    if not labels_are_targets(recipe) and target_scaling is not None:
+        targets = {n: target_scaling.apply(fill_invalid(a)) for n, a in targets.items()}
+    arrays = {"source": np.ascontiguousarray(source), **framework.encode(targets, weight)}
+    if weight is not None:
+        arrays.setdefault("weight", weight)
+    if item.validation:
+        arrays["truth"] = targets[TARGET]
+    return Entry(item.name, arrays, scaling)
+
+
+def _checked(image: Image, pixels: NDArray[Any], policy: str) -> NDArray[Any]:
+    """`pixels` unless they contain NaN or infinities and the policy calls that an error."""
+    if policy == "error" and pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        count = int((~np.isfinite(pixels)).sum())
+        raise DataError(f"{image.info.name} has {count} NaN or infinite pixels",
+                        "Mend the image or set data.invalid_pixels to fill")
+    return pixels
+
+
+def _targets(item: Item, recipe: Recipe) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32] | None]:
+    """Targets ``(C, Z, Y, X)`` by name and the weight ``(1, Z, Y, X)``; None where everything is known."""
+    from im2im_core.io.labels import as_labels
+    from im2im_core.partial import to_learning
+
+    weight = None if item.sample.weight is None else read_time(item.sample.weight, item.time)[:1].astype(np.float32)
+    targets = {}
+    for name, image in item.sample.targets.items():
+        pixels = read_time(image, item.time)
+        if labels_are_targets(recipe):
+            pixels = as_labels(pixels, image.info.name)
+            if recipe.data.labelling == "sparse":
+                pixels, known = to_learning(pixels, "sparse")
+                weight = known[:1] if weight is None else weight * known[:1]
+        else:
+            _checked(image, pixels, recipe.data.invalid_pixels)
+        targets[name] = pixels
+    return targets, weight
+
+
+def factor_of(item: Item, recipe: Recipe, labels: NDArray[Any] | None) -> Factor:
+    """Magnification of one item to the voxel or object size of the recipe.
+
+    Raises
+    ------
+    DataError
+        The voxel size of the image is not known.
+    """
+    rescale = recipe.data.rescale
+    if isinstance(rescale, VoxelRescale):
+        size = item.sample.source.info.voxel_size
+        if None in size[-recipe.data.dimensions:]:
+            raise DataError(f"{item.name} has no voxel size", "Set data.voxel_size, or data.rescale.kind to none")
+        z, y, x = ((s or w) / w for s, w in zip(size, rescale.voxel_size, strict=True))
+        return (z if recipe.data.dimensions == 3 else 1.0), y, x
+    if isinstance(rescale, ObjectRescale) and labels is not None and (found := median_diameter(labels)):
+        factor = rescale.diameter / found
+        return 1.0, factor, factor
+    return 1.0, 1.0, 1.0
+
+
+def median_diameter(labels: NDArray[Any]) -> float | None:
+    """Median diameter of the objects in Y and X, pixels, as of discs of the same area; None without objects.
+
+    In 3D the plane in which an object is largest counts.
+    """
+    planes = labels.reshape(-1, *labels.shape[-2:])
+    ids, compact = np.unique(planes, return_inverse=True)
+    compact = compact.reshape(planes.shape)
+    areas = np.zeros(len(ids))
+    for plane in compact:
+        areas = np.maximum(areas, np.bincount(plane.ravel(), minlength=len(ids)))
+    areas = areas[ids > 0]
+    return float(np.median(np.sqrt(4 * areas / np.pi))) if len(areas) else None

@@ -1,0 +1,371 @@
+"""One training from a run folder to a bundle: images, cache, steps, checkpoints, the finished model."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from im2im_core.engine.augment import Augmenter
+from im2im_core.engine.callbacks import (
+    Checkpointer,
+    Ending,
+    Preview,
+    Reporter,
+    Stopper,
+    Validation,
+    non_finite_error,
+)
+from im2im_core.engine.checkpoint import CheckpointFolder
+from im2im_core.engine.data import (
+    ActivePart,
+    PatchStream,
+    StreamSettings,
+    build_store,
+    index_of,
+    target_statistics,
+)
+from im2im_core.engine.frameworks.build import geometry
+from im2im_core.engine.planning import framework_of, make_plan, shapes_of
+from im2im_core.engine.prepare import Item, items_of, prepare
+from im2im_core.engine.schedule import Budget
+from im2im_core.engine.train import Clock, KeepSignals, PatchLoader, StepModule, fit, load_split, make_trainer
+from im2im_core.engine.validate import Validator, View, view_of
+from im2im_core.errors import Im2ImError
+from im2im_core.events import Event, Finished, Message, Progress, Started
+from im2im_core.files import write_json
+from im2im_core.inference import Inference, InputDescription, OutputDescription, TargetScaling
+from im2im_core.plan import Plan
+from im2im_core.recipe.data import ObjectRescale, VoxelRescale
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from im2im_core.engine.cache import Store
+    from im2im_core.engine.frameworks.contract import Framework
+    from im2im_core.normalize import Scaling
+    from im2im_core.samples import Split
+
+log = logging.getLogger(__name__)
+
+VALIDATION_PIXELS = 0.06
+"""Pixels of a validation relative to those trained on between two of them: a forward pass costs a third of a step."""
+CALIBRATION_VIEWS = 48
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended."""
+
+    state: str
+    """finished, stopped or paused"""
+    step: int
+    reason: str
+    metrics: dict[str, float]
+
+
+@dataclass
+class Prepared:
+    """Images made ready for one training."""
+
+    plan: Plan
+    framework: Framework
+    stream: PatchStream
+    views: list[View]
+    target_scaling: Scaling | None
+    sample: np.ndarray
+    """A raw training patch, for the test tensors of the bundle."""
+
+
+def train_run(folder: Path, split: Split, plan: Plan | None, recipe: Any, *, on_event: Callable[[Event], None],
+              should_stop: Callable[[], str], started: float | None = None, cache_folder: Path | None = None) -> Outcome:
+    """Train in the run `folder` until the budget is used or somebody stops it; resumes where checkpoints exist.
+
+    Parameters
+    ----------
+    split : Split
+        Training and validation samples.
+    plan : Plan, optional
+        A plan made earlier; else one is made now and written to ``plan.yaml``.
+    should_stop : callable
+        Empty string to go on, else "stop", "pause" or "signal".
+    started : float, optional
+        Unix time from which a budget in minutes counts; now where not given.
+
+    Raises
+    ------
+    Im2ImError
+        With the cure. The last good state is kept.
+    """
+    clock = Clock(started) if started else Clock()
+    plan = plan or make_plan(recipe, split)
+    for text in plan.messages:
+        on_event(Message(text, "warning"))
+    torch.set_num_threads(plan.runtime.threads)
+    torch.manual_seed(plan.recipe.training.seed)
+    prepared = prepare_images(plan, split, cache_folder or folder / "cache", on_event)
+    return _Session(folder, prepared, on_event, should_stop, clock).run()
+
+
+# ---- images ----
+
+
+def prepare_images(plan: Plan, split: Split, cache_folder: Path, on_event: Callable[[Event], None]) -> Prepared:
+    """Stream of patches and validation views; every image is read once."""
+    recipe = plan.recipe
+    framework = framework_of(recipe, plan.facts)
+    start_from(framework, recipe.training.start_from)
+    items = items_of(split.train)
+    scaling = target_statistics(items, recipe)
+    report = _reading(on_event)
+    store = build_store(plan.runtime.cache, items, recipe, framework, scaling, cache_folder,
+                        lambda n: report(n, len(items)), plan.runtime.cache_held)
+    stream = _stream(plan, items, store, framework)
+    views = _views(plan, items_of(split.validation, validation=True), framework, scaling)
+    entry = store.get(0)
+    patch = stream.settings.patch
+    sample = np.asarray(entry.arrays["source"][:, : patch[0], : patch[1], : patch[2]])
+    return Prepared(plan, framework, stream, views, scaling, sample[:, 0] if stream.settings.planes else sample)
+
+
+def _reading(on_event: Callable[[Event], None]) -> Callable[[int, int], None]:
+    start = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        elapsed = time.monotonic() - start
+        on_event(Progress("reading images", done, total, elapsed, elapsed / done * (total - done)))
+
+    return report
+
+
+def _stream(plan: Plan, items: list[Item], store: Store, framework: Framework) -> PatchStream:
+    recipe, planes = plan.recipe, plan.recipe.data.dimensions == 2
+    augmenter = Augmenter(recipe.data.augmentation, recipe.data.dimensions, framework.targets)
+    patch = tuple(recipe.data.patch)
+    window = tuple(augmenter.window(patch))
+    entries = [store.get(i) for i in range(len(items))]
+    settings = StreamSettings(
+        seed=recipe.training.seed, batch=int(recipe.training.batch), accumulate=recipe.training.accumulate,  # type: ignore[arg-type]
+        patch=(1, *patch)[-3:], window=(1, *window)[-3:], foreground=recipe.data.foreground, planes=planes,
+    )
+    indices = [index_of(i, recipe, e, recipe.training.seed) for i, e in zip(items, entries, strict=True)]
+    active = None
+    if plan.runtime.cache == "rolling" and plan.runtime.cache_held < len(items):
+        held = plan.runtime.cache_held
+        active = ActivePart(len(items), held, max(1, round(plan.steps_per_epoch * held / len(items))), recipe.training.seed)
+    return PatchStream(store, [e.shape for e in entries], indices, framework.targets, settings, active)
+
+
+def _views(plan: Plan, items: list[Item], framework: Framework, scaling: Scaling | None) -> list[View]:
+    """Validation views: as many evenly chosen images as the time for validation allows."""
+    divisor, _ = geometry(framework)
+    recipe = plan.recipe
+    views = [view_of(prepare(i, recipe, framework, scaling), divisor, recipe.data.dimensions)
+             for i in items[:: max(1, len(items) // 64)]]
+    if isinstance(recipe.training.validate_every, int):
+        trained = recipe.training.validate_every * np.prod(recipe.data.patch) * recipe.training.batch  # type: ignore[operator]
+        budget = max(3 * VALIDATION_PIXELS * trained * recipe.training.accumulate, 1)
+    else:
+        budget = 24 * 256 * 256 if recipe.data.dimensions == 2 else 4 * 32 * 96 * 96
+    kept, pixels = [], 0.0
+    for view in views[:: max(1, len(views) // 24)]:
+        pixels += float(np.prod([p.stop - p.start for p in view.place]))
+        if kept and pixels > budget:
+            break
+        kept.append(view)
+    return kept
+
+
+def start_from(framework: Framework, source: str | None) -> None:
+    """Load weights of a run, bundle or safetensors file strictly; a mismatch lists the layers.
+
+    Raises
+    ------
+    DataError
+        Layers are missing, unexpected or of another shape.
+    """
+    if source is None:
+        return
+    weights = read_weights(Path(source))
+    own = framework.state_dict()
+    wrong = [f"{k} is {tuple(weights[k].shape)}, needed {tuple(v.shape)}" for k, v in own.items()
+             if k in weights and weights[k].shape != v.shape]
+    wrong += [f"{k} is missing" for k in own if k not in weights]
+    wrong += [f"{k} is not known" for k in weights if k not in own]
+    if wrong:
+        more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+        raise Im2ImError(f"Weights of {source} do not fit this network: {'; '.join(wrong[:8])}{more}",
+                         "Use the network settings of that model, or train from scratch")
+    framework.load_state_dict(weights)
+
+
+def read_weights(source: Path) -> dict[str, torch.Tensor]:
+    """State dict of a framework from a run folder, a bundle or a safetensors file; nothing is unpickled."""
+    if source.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(source)
+    from im2im_core.bundle import open_bundle
+
+    return open_bundle(source).load_weights()
+
+
+# ---- steps ----
+
+
+class _Session:
+    """Holds the parts of one training together."""
+
+    def __init__(self, folder: Path, prepared: Prepared, on_event: Callable[[Event], None],
+                 should_stop: Callable[[], str], clock: Clock) -> None:
+        self.folder, self.prepared, self.on_event, self.clock = folder, prepared, on_event, clock
+        self.plan, self.recipe = prepared.plan, prepared.plan.recipe
+        minutes = self.recipe.training.minutes
+        budget = Budget(self.plan.steps, minutes * 60 if minutes else None)
+        augmenter = Augmenter(self.recipe.data.augmentation, self.recipe.data.dimensions, prepared.framework.targets)
+        self.module = StepModule(prepared.framework, self.recipe, augmenter, budget)
+        self.module.clock = clock
+        self.checkpoints = CheckpointFolder(folder / "checkpoints")
+        self.ending = Ending()
+        self.reporter = Reporter(self.recipe, folder, on_event, self.plan.steps_per_epoch)
+        self.checkpointer = Checkpointer(self.checkpoints, self.recipe, on_event, self.ending)
+        device = torch.device(self.plan.runtime.device)
+        self.validator = Validator(prepared.views, device, self.recipe.training.seed)
+        self.validation = Validation(self.validator, self.recipe, self.checkpoints, on_event, self.ending,
+                                     self.reporter.table, self.plan.steps_per_epoch)
+        if self.recipe.logging.preview and prepared.views:
+            (folder / "previews").mkdir(exist_ok=True)
+            self.validation.previews.append(_preview(folder / "previews", prepared.views[0], self.validator))
+        self.stopper = Stopper(should_stop, self.ending, self.checkpointer)
+
+    def run(self) -> Outcome:
+        """Train, then write the bundle."""
+        start = self.checkpoints.newest()
+        callbacks = [KeepSignals(), _Restore(self, start), self.reporter, self.validation, self.stopper, self.checkpointer]
+        trainer = make_trainer(self.recipe, self.plan.runtime.device, callbacks, self.folder)
+        self.on_event(Started(self.plan.steps, self.recipe.training.minutes, self.plan.runtime.device,
+                              sum(p.numel() for p in self.prepared.framework.parameters())))
+        loader = PatchLoader(self.prepared.stream, self.module, self.plan.runtime.workers)
+        self.module.counters.step = start.step if start else 0
+        if not self._complete(start):
+            fit(self.module, loader, trainer)
+        if self.ending.reason == "non_finite":
+            raise non_finite_error(self.module)
+        return self._end(trainer)
+
+    def _complete(self, start: Any) -> bool:
+        """Whether an earlier attempt used the budget and only the bundle is missing."""
+        return bool(start and self.plan.steps and start.step >= self.plan.steps)
+
+    def _end(self, trainer: Any) -> Outcome:
+        step, reason = self.module.counters.step, self.ending.reason or "budget"
+        if reason in ("pause", "signal"):
+            return Outcome("paused" if reason == "pause" else "stopped", step, reason, {})
+        metrics = self.finish(trainer)
+        self.on_event(Finished(step, "model", metrics, round(self.module.elapsed(), 1), _WORDS.get(reason, reason)))
+        return Outcome("stopped" if reason == "stop" else "finished", step, reason, metrics)
+
+    def finish(self, trainer: Any) -> dict[str, float]:
+        """Choose weights and thresholds, measure, write the bundle."""
+        framework = self.module.average.framework
+        best = self.checkpoints.best()
+        if best is not None and best.step != self.module.counters.step:
+            load_split(framework, best.weights, "ema.")
+        framework.to("cpu").eval()
+        validator = replace_device(self.validator, "cpu")
+        chosen = framework.calibrate(validator.predictions(framework)) if validator.views else None
+        if chosen is not None:
+            framework.settings = chosen  # type: ignore[assignment]
+        metrics = validator.run(framework) if validator.views else {}
+        write_json(self.folder / "metrics.json", metrics)
+        self._export(framework, metrics)
+        return metrics
+
+    def _export(self, framework: Framework, metrics: dict[str, float]) -> None:
+        from im2im_core.bundle import BundleMetadata
+        from im2im_core.engine.export import export_bundle
+
+        inference = describe(self.prepared, framework)
+        facts = self.plan.facts
+        metadata = BundleMetadata(
+            name=self.recipe.name, task=self.recipe.task, metrics=metrics,
+            trained_on=f"{facts.training} images; {facts.split}",
+        )
+        export_bundle(framework, inference, self.folder / "model", metadata=metadata, sample=self.prepared.sample,
+                      torchscript=self.recipe.output.torchscript, onnx=self.recipe.output.onnx,
+                      provenance={"recipe": self.recipe.dump(), "metrics": metrics})
+
+
+_WORDS = {"budget": "budget used", "early": "validation stopped improving", "stop": "stopped by the user"}
+
+
+class _Restore(KeepSignals):
+    """Goes back to the checkpoint of an earlier attempt, or writes the first one."""
+
+    def __init__(self, session: _Session, start: Any) -> None:
+        super().__init__()
+        self._session, self._start = session, start
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        session = self._session
+        if self._start is not None:
+            pl_module.restore(self._start)
+            session.on_event(Message(f"Going on from step {self._start.step}", code="resumed"))
+            if session.recipe.training.minutes:
+                pl_module.clock = Clock()
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        session = self._session
+        if session.ending.reason == "non_finite":
+            return
+        session.checkpointer.save(trainer, pl_module, session.ending.reason)
+        if trainer.is_global_zero and session.ending.reason in ("budget", "early", "stop"):
+            session.validation.run(trainer, pl_module)
+
+
+def replace_device(validator: Validator, device: str) -> Validator:
+    """The same validation on another device."""
+    return Validator(validator.views, torch.device(device), validator.seed)
+
+
+def _preview(folder: Path, view: View, validator: Validator) -> Preview:
+    """Prediction of the main result of one view, smaller than a screen."""
+
+    def predict(module: StepModule) -> np.ndarray:
+        from im2im_core.engine.frameworks.contract import TranslateContext
+
+        framework = module.average.framework
+        one = Validator([view], validator.device, validator.seed)
+        maps, _ = next(iter(one.predictions(framework)))
+        results = framework.postprocess(maps, TranslateContext())
+        return np.asarray(results[framework.results[0].name])
+
+    return Preview(folder, "preview", predict)
+
+
+def describe(prepared: Prepared, framework: Framework) -> Inference:
+    """Inference description of a trained framework."""
+    plan = prepared.plan
+    recipe, facts = plan.recipe, plan.facts
+    divisor, halo = geometry(framework)
+    rescale = recipe.data.rescale
+    voxel = rescale.voxel_size if isinstance(rescale, VoxelRescale) else facts.voxel_size
+    diameter = rescale.diameter if isinstance(rescale, ObjectRescale) else facts.object_diameter
+    scaling = prepared.target_scaling
+    return Inference(
+        name=recipe.name, task=recipe.task, shapes=shapes_of(recipe, facts),
+        input=InputDescription(normalization=recipe.data.normalization, invalid_pixels=recipe.data.invalid_pixels,
+                               rescale=rescale, voxel_size=voxel, object_diameter=diameter),
+        framework=framework.settings, network=recipe.network,  # type: ignore[arg-type]
+        patch=tuple(recipe.data.patch), divisor=divisor, halo=halo,
+        outputs=tuple(OutputDescription(name=o.name, kind=o.kind, channels=o.channels, axes=o.axes,
+                                        scale=tuple(str(s) for s in o.scale)) for o in framework.results),  # type: ignore[arg-type]
+        target_scaling=TargetScaling(offset=scaling.offset, scale=scaling.scale) if scaling else None,
+    )
+
+

@@ -1,0 +1,324 @@
+"""Training: one LightningModule drives any framework, always with manual optimisation."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import signal
+import threading
+import time
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from im2im_core.engine.checkpoint import Checkpoint
+from im2im_core.engine.ema import MovingAverage
+from im2im_core.engine.frameworks.contract import Framework, TrainContext
+from im2im_core.engine.schedule import Budget, learning_rate_factor
+from im2im_core.engine.targets import import_target
+from im2im_core.errors import ConfigError
+from im2im_core.recipe.training import ClassOptimizer, Plateau
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from im2im_core.engine.augment import Augmenter
+    from im2im_core.engine.data import PatchStream
+    from im2im_core.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Counters:
+    """Where a training stands; all of it is in every checkpoint."""
+
+    step: int = 0
+    elapsed: float = 0.0
+    """Seconds of training, earlier attempts included."""
+    best: float | None = None
+    best_step: int = 0
+    stale: int = 0
+    """Validations in a row without improvement."""
+    plateau: float = 1.0
+    """Factor of the learning rate that a Plateau schedule has reached."""
+    validations: int = 0
+
+
+class StepModule(pl.LightningModule):
+    """Steps of any framework: turns of the players, accumulation, clipping, schedule, moving average.
+
+    Lightning counts every optimizer step and refuses clipping and accumulation where there are
+    several, so this module owns them. One `training_step` is one round of all players.
+    """
+
+    def __init__(self, framework: Framework, recipe: Recipe, augmenter: Augmenter | None, budget: Budget) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.framework, self.recipe, self.augmenter, self.budget = framework, recipe, augmenter, budget
+        self.players = framework.players()
+        self.average = MovingAverage(framework, recipe.training.ema)
+        self.counters = Counters()
+        self.clock = Clock()
+        self.bad_losses = 0
+        self.last: dict[str, Tensor] = {}
+        self.learning_rate = 0.0
+        self._weights = framework.loss_weights()
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [make_optimizer(p.optimizer or self.recipe.training.optimizer, list(p.parameters)) for p in self.players]
+
+    def on_fit_start(self) -> None:
+        self.average.framework.to(self.device)
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.recipe.training.precision == "fp16")
+
+    def training_step(self, batch: list[dict[str, Tensor]], batch_idx: int) -> None:
+        """One step: every player's turn over all micro-batches."""
+        step = self.counters.step
+        seed = step_seed(self.recipe.training.seed, step)
+        torch.manual_seed(seed)
+        batch = [self._augmented(b, seed + k) for k, b in enumerate(batch)]
+        self._schedule(step)
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        terms: dict[str, Tensor] = {}
+        for player, optimizer in zip(self.players, optimizers, strict=True):
+            if step % player.every == 0:
+                terms |= self._turn(player, optimizer, batch, seed)
+        self.last = terms
+        self.counters.step += 1
+        self.average.update(step)
+
+    def _augmented(self, batch: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+        if self.augmenter is None:
+            return batch
+        generator = torch.Generator(device="cpu").manual_seed(seed)
+        patch = tuple(self.recipe.data.patch)  # type: ignore[arg-type]
+        return dict(self.augmenter(batch, generator, patch))
+
+    def _turn(self, player: Any, optimizer: torch.optim.Optimizer, batch: list[dict[str, Tensor]],
+              seed: int) -> dict[str, Tensor]:
+        others = [p for o in self.players if o.name != player.name for p in o.parameters]
+        for p in others:
+            p.requires_grad_(False)
+        optimizer.zero_grad(set_to_none=True)
+        terms: dict[str, Tensor] = {}
+        for k, micro in enumerate(batch):
+            context = TrainContext(self.counters.step, torch.Generator(device="cpu").manual_seed(seed + 7919 * (k + 1)))
+            with autocast(self.device, self.recipe.training.precision):
+                found = self.framework.losses(micro, player.name, context)
+                total = sum(self._weights[n] * v for n, v in found.items()) / len(batch)
+            self.manual_backward(self._scaler.scale(total))
+            for name, value in found.items():
+                terms[name] = terms.get(name, 0) + value.detach() / len(batch)
+        for p in others:
+            p.requires_grad_(True)
+        self._apply(optimizer, player, terms)
+        return terms
+
+    def _apply(self, optimizer: torch.optim.Optimizer, player: Any, terms: dict[str, Tensor]) -> None:
+        """Clip and step, unless the losses or gradients are not finite: then the weights stay as they are."""
+        self._scaler.unscale_(optimizer)
+        limit = self.recipe.training.clip
+        norm = torch.nn.utils.clip_grad_norm_(list(player.parameters), limit or float("inf"))
+        finite = bool(torch.isfinite(norm)) and all(bool(torch.isfinite(v)) for v in terms.values())
+        self.bad_losses = 0 if finite else self.bad_losses + 1
+        if finite or self._scaler.is_enabled():
+            self._scaler.step(optimizer)
+        self._scaler.update()
+
+    def _schedule(self, step: int) -> None:
+        used = self.budget.used(step, self.elapsed())
+        scheduler = self.recipe.training.scheduler
+        factor = self.counters.plateau if isinstance(scheduler, Plateau) else learning_rate_factor(scheduler, used)
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+                self.learning_rate = group["lr"]
+
+    def elapsed(self) -> float:
+        """Seconds of training so far, earlier attempts included."""
+        return self.counters.elapsed + self.clock.seconds()
+
+    # ---- state ----
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything an exact resume needs."""
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        counters = {**vars(self.counters), "elapsed": self.elapsed()}
+        weights = {f"model.{k}": v for k, v in self.framework.state_dict().items()}
+        weights |= {f"ema.{k}": v for k, v in self.average.framework.state_dict().items()}
+        state = {"counters": counters, "optimizers": [o.state_dict() for o in optimizers],
+                 "scaler": self._scaler.state_dict(), "framework": self.framework.state()}
+        return Checkpoint(self.counters.step, weights, state)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to a checkpoint: weights, moving average, optimizers, counters."""
+        load_split(self.framework, checkpoint.weights, "model.")
+        load_split(self.average.framework, checkpoint.weights, "ema.")
+        self.framework.load_state(checkpoint.state["framework"])
+        self.counters = Counters(**checkpoint.state["counters"])
+        self.clock = Clock()
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        for optimizer, state in zip(optimizers if isinstance(optimizers, list) else [optimizers],
+                                    checkpoint.state["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        if checkpoint.state["scaler"]:
+            self._scaler.load_state_dict(checkpoint.state["scaler"])
+
+
+def load_split(framework: Framework, weights: dict[str, Tensor], prefix: str) -> None:
+    """Load the part of `weights` under `prefix` strictly."""
+    framework.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+
+
+@dataclass
+class Clock:
+    """Seconds since it was made, or since `start` (unix time) where the process began earlier."""
+
+    start: float = field(default_factory=time.time)
+
+    def seconds(self) -> float:
+        return time.time() - self.start
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of everything random in a step."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 2)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Number format of the forward pass."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def make_optimizer(settings: Any, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """Optimizer of `settings`; class paths go through the trust rules."""
+    if isinstance(settings, ClassOptimizer):
+        from im2im_core.trust import check_arguments, resolve_class
+
+        cls = resolve_class(settings.class_path, base=torch.optim.Optimizer)
+        arguments = {"lr": settings.lr, **settings.init_args}
+        check_arguments(cls, {"params": parameters, **arguments})
+        return cls(parameters, **arguments)
+    arguments = {k: v for k, v in settings.model_dump().items() if k != "kind"}
+    if settings.kind == "sgd":
+        arguments["nesterov"] = settings.momentum > 0
+    return import_target(settings.target)(parameters, **arguments)
+
+
+# ---- data ----
+
+
+class Steps(Sampler[int]):
+    """Step numbers from `start` on, without end; the driver decides when to stop."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.start)
+
+
+class PatchLoader:
+    """Batches of a stream from step `start` on; a worker that dies is replaced by fewer workers.
+
+    Since a batch is a pure function of its step, nothing is lost or seen twice.
+    """
+
+    def __init__(self, stream: PatchStream, module: StepModule, workers: int) -> None:
+        self.stream, self.module, self.workers = stream, module, workers
+
+    def __iter__(self) -> Iterator[list[dict[str, Tensor]]]:
+        while True:
+            try:
+                yield from self._loader(self.module.counters.step, self.workers)
+            except RuntimeError as error:
+                if "DataLoader" not in str(error) or self.workers == 0:
+                    raise
+                self.workers //= 2
+                log.warning("a data worker died; going on with %d", self.workers)
+
+    def _loader(self, start: int, workers: int) -> DataLoader[list[dict[str, Tensor]]]:
+        return DataLoader(
+            self.stream, batch_size=None, sampler=Steps(start), num_workers=workers,
+            multiprocessing_context="spawn" if workers else None, prefetch_factor=2 if workers else None,
+            timeout=30 if workers else 0, pin_memory=torch.cuda.is_available(),
+        )
+
+
+class PatchData(pl.LightningDataModule):
+    """The training stream as Lightning wants it."""
+
+    def __init__(self, loader: PatchLoader) -> None:
+        super().__init__()
+        self.loader = loader
+
+    def train_dataloader(self) -> PatchLoader:
+        return self.loader
+
+
+# ---- running ----
+
+
+def make_trainer(recipe: Recipe, device: str, callbacks: list[pl.Callback], folder: Any) -> pl.Trainer:
+    """Lightning trainer that leaves checkpoints, progress and steps to us."""
+    training = recipe.training
+    accelerator, index = split_device(device)
+    logger = False
+    if recipe.logging.tensorboard:
+        from pytorch_lightning.loggers import TensorBoardLogger
+
+        logger = TensorBoardLogger(save_dir=folder, name="tensorboard", version="")
+    return pl.Trainer(
+        accelerator=accelerator, devices=[index] if index is not None and training.devices == 1 else training.devices,
+        num_nodes=training.nodes, strategy=training.strategy, precision="32-true", max_epochs=-1, max_steps=-1,
+        logger=logger, callbacks=callbacks, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0, use_distributed_sampler=False,
+        default_root_dir=folder, log_every_n_steps=recipe.logging.every,
+    )
+
+
+def split_device(device: str) -> tuple[str, int | None]:
+    """Lightning accelerator and index of ``cpu``, ``cuda``, ``cuda:1`` or ``mps``."""
+    kind, _, number = device.partition(":")
+    known = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}
+    if kind not in known:
+        raise ConfigError(f"training.device is {device!r}", "Use auto, cpu, cuda, cuda:1 or mps")
+    return known[kind], int(number) if number else (0 if kind == "cuda" else None)
+
+
+class KeepSignals(pl.Callback):
+    """Puts the caller's signal handlers back after Lightning has installed its own, which exit with code 0."""
+
+    def __init__(self) -> None:
+        self._handlers = {}
+        if threading.current_thread() is threading.main_thread():
+            names = ("SIGINT", "SIGTERM", "SIGUSR1")
+            numbers = [getattr(signal, n) for n in names if hasattr(signal, n)]
+            self._handlers = {n: signal.getsignal(n) for n in numbers}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for number, handler in self._handlers.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+def fit(module: StepModule, loader: PatchLoader, trainer: pl.Trainer) -> None:
+    """Run the training until a callback stops it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        warnings.filterwarnings("ignore", module="lightning_fabric")
+        logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+        os.environ.setdefault("PL_DISABLE_FORK", "1")
+        trainer.fit(module, datamodule=PatchData(loader))

@@ -1,0 +1,113 @@
+"""Losses and metrics on images that are not trained on, within a set part of the time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from im2im_core.engine.data import cut
+from im2im_core.engine.frameworks.contract import TrainContext, TranslateContext
+from im2im_core.engine.sampling import window_around
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from im2im_core.engine.frameworks.contract import Framework
+    from im2im_core.engine.prepare import Entry
+
+LARGEST = {2: (1, 512, 512), 3: (48, 192, 192)}
+"""Largest part of a validation image that is looked at, along Z, Y, X."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A part of one prepared image, padded to what the network can take."""
+
+    entry: Entry
+    place: tuple[slice, ...]
+    planes: bool
+
+    def inner(self) -> tuple[slice, ...]:
+        """The part of the view that is image and not padding, along [Z], Y, X."""
+        spans = [slice(max(-p.start, 0), min(p.stop, n) - p.start)
+                 for p, n in zip(self.place, self.entry.shape, strict=True)]
+        return tuple(spans[1:] if self.planes else spans)
+
+    def truth(self) -> NDArray[Any]:
+        """Original targets ``(C, [Z], Y, X)`` of the inner part."""
+        array = self.entry.arrays["truth"]
+        z, y, x = (slice(max(p.start, 0), min(p.stop, n)) for p, n in zip(self.place, self.entry.shape, strict=True))
+        z = z if array.shape[1] == self.entry.shape[0] else slice(0, 1)
+        part = np.asarray(array[:, z, y, x])
+        return part[:, 0] if self.planes else part
+
+
+def view_of(entry: Entry, divisor: tuple[int, ...], dimensions: int, centre: tuple[int, ...] | None = None,
+            largest: tuple[int, ...] | None = None) -> View:
+    """View of the middle of an image (or around `centre`), as large as is sensible."""
+    steps = (1, *divisor)[-3:]
+    limit = largest or LARGEST[dimensions]
+    size = tuple(min(-(-n // d) * d, max(m // d * d, d)) for n, d, m in zip(entry.shape, steps, limit, strict=True))
+    if dimensions == 2:
+        size = (1, *size[1:])
+    middle = centre or tuple(n // 2 for n in entry.shape)
+    return View(entry, window_around(middle, size, size, entry.shape), dimensions == 2)
+
+
+class Validator:
+    """Validation of a framework on fixed views.
+
+    Parameters
+    ----------
+    views : list of View
+        Parts of validation images; always the same ones, so that curves can be compared.
+    """
+
+    def __init__(self, views: list[View], device: torch.device, seed: int) -> None:
+        self.views, self.device, self.seed = views, device, seed
+
+    @torch.inference_mode()
+    def run(self, framework: Framework) -> dict[str, float]:
+        """Mean of every loss term, their weighted sum ``total`` and the framework's metrics."""
+        rows = []
+        for view in self.views:
+            batch = self._batch(view, framework)
+            losses = self._losses(framework, batch)
+            maps = self._maps(framework, batch["source"], view)
+            results = framework.postprocess(maps, TranslateContext())
+            weight = batch["weight"][0].cpu().numpy()[(slice(None), *view.inner())]
+            rows.append({**losses, **framework.metrics(results, {"target": view.truth()}, weight)})
+        return {k: float(np.mean([r[k] for r in rows if k in r])) for k in dict.fromkeys(k for r in rows for k in r)}
+
+    @torch.inference_mode()
+    def predictions(self, framework: Framework) -> Iterator[tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]]:
+        """Maps and original targets of every view, for choosing thresholds."""
+        for view in self.views:
+            source = self._batch(view, framework)["source"]
+            yield self._maps(framework, source, view), {"target": view.truth()}
+
+    def _batch(self, view: View, framework: Framework) -> dict[str, Tensor]:
+        arrays = cut(view.entry, view.place, framework.targets, view.planes)
+        return {n: torch.from_numpy(np.ascontiguousarray(a))[None].to(self.device) for n, a in arrays.items()}
+
+    def _losses(self, framework: Framework, batch: dict[str, Tensor]) -> dict[str, float]:
+        rng = torch.Generator(device="cpu").manual_seed(self.seed)
+        found: dict[str, Tensor] = {}
+        for player in framework.players():
+            found |= framework.losses(batch, player.name, TrainContext(0, rng))
+        weights = framework.loss_weights()
+        values = {name: float(value) for name, value in found.items()}
+        return {**values, "total": sum(weights[name] * value for name, value in values.items())}
+
+    def _maps(self, framework: Framework, source: Tensor, view: View) -> dict[str, NDArray[Any]]:
+        maps = framework.translate(source, TranslateContext(seed=self.seed))
+        scaled = {s.name for s in framework.outputs if s.scale != (1, 1, 1) or s.axes != "CZYX"}
+        inner = (slice(None), *view.inner())
+        return {n: (m[0].float().cpu().numpy() if n in scaled else m[0].float().cpu().numpy()[inner])
+                for n, m in maps.items()}
