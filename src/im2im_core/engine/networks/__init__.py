@@ -54,7 +54,8 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output ``(B, C, [Z], Y, X)`` on the grid of `x`."""
-        return self.body(x)
+        y: Tensor = self.body(x)
+        return y
 
 
 def build_network(

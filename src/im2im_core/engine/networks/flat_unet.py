@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from monai.networks.nets.unet import UNet
@@ -9,7 +10,24 @@ from torch import nn
 
 
 class FlatUNet(UNet):
-    """A level with stride 1 along Z and 2 in the plane convolves in the plane only."""
+    """A level with stride 1 along Z and 2 in the plane convolves in the plane only.
+
+    Parameters
+    ----------
+    strides : sequence of tuple of int
+        One stride per axis for each level but the last.
+    """
+
+    def __init__(
+        self,
+        dimensions: int,
+        in_channels: int,
+        out_channels: int,
+        channels: Sequence[int],
+        strides: Sequence[tuple[int, ...]],
+        **options: Any,
+    ) -> None:
+        super().__init__(dimensions, in_channels, out_channels, channels, strides, **options)  # type: ignore[arg-type]
 
     def _get_down_layer(self, in_channels: int, out_channels: int, strides: Any, is_top: bool) -> nn.Module:
         self.kernel_size = _kernel(strides, self.dimensions)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from im2im_core.errors import ConfigError, nearest
+from im2im_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from im2im_core.engine.networks import VoxelSize
@@ -107,22 +107,19 @@ def from_class_path(
     settings: ClassNetwork, dimensions: int, in_channels: int, out_channels: int, voxel_size: VoxelSize | None
 ) -> Built:
     """Any trusted network class; dimensions and channels are filled in where its signature has them."""
-    from im2im_core.trust import resolve_class
+    from im2im_core.trust import check_arguments, resolve_class
 
-    found = resolve_class(settings.class_path)
-    known = inspect.signature(found).parameters
-    wrong = [] if _takes_anything(known) else [name for name in settings.init_args if name not in known]
-    if wrong:
-        raise ConfigError(
-            f"network.init_args: {settings.class_path} has no argument {wrong[0]!r}", nearest(wrong[0], known)
-        )
+    found = resolve_class(settings.class_path, nn.Module)
     filled = {
         "spatial_dims": dimensions,
         "dimensions": dimensions,
         "in_channels": in_channels,
         "out_channels": out_channels,
     }
-    arguments = {name: value for name, value in filled.items() if name in known} | settings.init_args
+    known = inspect.signature(found).parameters
+    filled = {name: value for name, value in filled.items() if name in known}
+    check_arguments(found, settings.init_args, filled)
+    arguments = filled | settings.init_args
     try:
         module = found(**arguments)
     except (TypeError, ValueError) as error:
@@ -130,10 +127,6 @@ def from_class_path(
             f"network: {settings.class_path}({arguments}) failed: {error}", "Change network.init_args"
         ) from error
     return module, (settings.divisor,) * dimensions
-
-
-def _takes_anything(parameters: Any) -> bool:
-    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
 def flat_levels(
