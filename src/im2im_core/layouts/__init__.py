@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from im2im_core.layouts.auto import AutoLayout
+from im2im_core.layouts.auto import AutoLayout, find_sources
+from im2im_core.layouts.base import SampleFiles, load_samples, open_samples
 from im2im_core.layouts.presplit import PreSplitLayout
 from im2im_core.layouts.subfolders import SubfolderLayout
 from im2im_core.layouts.suffix import SuffixLayout
@@ -10,4 +11,15 @@ from im2im_core.layouts.table import TableLayout
 
 LayoutSettings = AutoLayout | SuffixLayout | SubfolderLayout | TableLayout | PreSplitLayout
 
-__all__ = ["AutoLayout", "LayoutSettings", "PreSplitLayout", "SubfolderLayout", "SuffixLayout", "TableLayout"]
+__all__ = [
+    "AutoLayout",
+    "LayoutSettings",
+    "PreSplitLayout",
+    "SampleFiles",
+    "SubfolderLayout",
+    "SuffixLayout",
+    "TableLayout",
+    "find_sources",
+    "load_samples",
+    "open_samples",
+]

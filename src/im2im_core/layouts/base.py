@@ -1,0 +1,417 @@
+"""What all layouts share: the files of a sample, pairing by name, and opening them as lazy samples."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from im2im_core.errors import DataError
+from im2im_core.samples import TARGET, Sample
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from im2im_core.axes import Region
+    from im2im_core.image import Image, ImageInfo, VoxelSize
+    from im2im_core.recipe.data import DataSettings
+
+Part = Literal["train", "validation", "test"]
+Named = Sequence[tuple[str, Path]]
+"""Files of one role, each with the name of the sample it belongs to."""
+
+_DOUBLE_ENDINGS = (".ome.tiff", ".ome.tif", ".ome.tf8", ".ome.btf", ".ome.zarr", ".nii.gz")
+
+
+@dataclass(frozen=True)
+class SampleFiles:
+    """The files of one sample, before any of them is opened."""
+
+    name: str
+    source: Path
+    targets: Mapping[str, Path] = field(default_factory=dict)
+    weight: Path | None = None
+    group: str = ""
+    """Samples of one group are never divided; empty = a group of its own."""
+    part: Part | None = None
+    """Where the sample must go, where its place or table says so."""
+
+
+@dataclass(frozen=True)
+class FileProblem:
+    """One thing that is wrong with the files of a sample."""
+
+    name: str
+    code: str
+    """missing_partner, duplicate_stem, unreadable, shape_mismatch, group_pattern or table"""
+    text: str
+
+
+class FilesError(DataError):
+    """Everything that is wrong with a set of files, listed by name.
+
+    Parameters
+    ----------
+    problems : tuple of FileProblem
+        All problems, in the order of the samples.
+    found : tuple of SampleFiles
+        Samples whose source exists, whether or not their partners do.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        cure: str = "",
+        problems: tuple[FileProblem, ...] = (),
+        found: tuple[SampleFiles, ...] = (),
+    ) -> None:
+        super().__init__(message, cure)
+        self.problems = problems
+        self.found = found
+
+
+class Layout(Protocol):
+    """One way that images, targets and weights are told apart."""
+
+    def find(self, root: Path) -> tuple[SampleFiles, ...]:
+        """Samples below `root`, sorted by name.
+
+        Raises
+        ------
+        DataError
+            Lists everything that is missing, doubled or not understood.
+        """
+        ...
+
+
+# ---- names and folders ----
+
+
+def image_stem(path: Path) -> str:
+    """File name without its ending; ``.ome.tiff`` and its like count as one ending."""
+    lower = path.name.lower()
+    ending = next((e for e in _DOUBLE_ENDINGS if lower.endswith(e)), path.suffix)
+    return path.name[: len(path.name) - len(ending)]
+
+
+def list_images(folder: Path) -> tuple[Path, ...]:
+    """Images directly in `folder`, sorted by name; hidden and half-written files are left out."""
+    from im2im_core.io import is_image
+
+    return tuple(p for p in visible(folder) if is_image(p))
+
+
+def list_folders(folder: Path) -> tuple[Path, ...]:
+    """Folders directly in `folder` that are not images themselves (OME-Zarr), sorted by name."""
+    from im2im_core.io import is_image
+
+    return tuple(p for p in visible(folder) if p.is_dir() and not is_image(p))
+
+
+def visible(folder: Path) -> tuple[Path, ...]:
+    """Entries of `folder` that are neither hidden nor half written, sorted by name."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"Cannot read the folder {folder}: {error.strerror}", "Check its name and permissions") from error
+    return tuple(p for p in entries if not p.name.startswith(".") and p.suffix != ".part")
+
+
+def check_group_pattern(pattern: str | None) -> str | None:
+    """`pattern` itself, after checking that it is a regular expression with a capture group."""
+    if pattern is None:
+        return None
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    if groups < 1:
+        raise ValueError("has no capture group; put parentheses around the part that names the group")
+    return pattern
+
+
+# ---- pairing ----
+
+
+def files_error(problems: Iterable[FileProblem], found: Iterable[SampleFiles] = ()) -> FilesError:
+    """One error that lists all `problems`."""
+    problems = tuple(problems)
+    texts = [p.text for p in problems]
+    message = texts[0] if len(texts) == 1 else f"{len(texts)} problems with the images:\n- " + "\n- ".join(texts)
+    cures = {
+        "missing_partner": "Add the missing files or remove their partners",
+        "duplicate_stem": "Keep one file per name",
+        "unreadable": "Replace or remove the files that cannot be read",
+        "shape_mismatch": "Give image, target and weight the same size",
+        "group_pattern": "Change group_pattern so that it fits every name",
+        "table": "Correct the table",
+    }
+    codes = dict.fromkeys(p.code for p in problems)
+    return FilesError(message, "; ".join(cures[c] for c in codes), problems, tuple(found))
+
+
+def pair(
+    sources: Named, targets: Mapping[str, Named], weights: Named = (), group_pattern: str | None = None
+) -> tuple[SampleFiles, ...]:
+    """Samples of equal names, sorted.
+
+    Raises
+    ------
+    FilesError
+        A source lacks a target, a target or weight lacks its source, a name stands
+        twice in one role, or a name does not fit `group_pattern`.
+    """
+    roles: dict[str, Named] = {"image": sources, **targets, "weight": weights}
+    problems = [p for role, named in roles.items() for p in _doubled(role, named)]
+    source, weight = dict(sources), dict(weights)
+    by_target = {key: dict(named) for key, named in targets.items()}
+    for name, path in sorted(source.items()):
+        problems += [
+            FileProblem(name, "missing_partner", f"{path.name} has no {_role(key)}")
+            for key, files in by_target.items()
+            if name not in files
+        ]
+    for role, files in ({**by_target, "weight": weight}).items():
+        problems += [
+            FileProblem(name, "missing_partner", f"{path.name} ({_role(role)}) has no image")
+            for name, path in sorted(files.items())
+            if name not in source
+        ]
+    found = []
+    for name, path in sorted(source.items()):
+        group, problem = group_of(name, group_pattern)
+        problems += [problem] if problem else []
+        own = {key: files[name] for key, files in by_target.items() if name in files}
+        found.append(SampleFiles(name, path, own, weight.get(name), group))
+    if problems:
+        raise files_error(problems, found)
+    return tuple(found)
+
+
+def target_names(labels: Sequence[str]) -> tuple[str, ...]:
+    """Names of targets: the first is the target, the others are named by their suffix or folder."""
+    return tuple(label.strip("_-. ") if i else TARGET for i, label in enumerate(labels))
+
+
+def _role(key: str) -> str:
+    return key if key in (TARGET, "weight", "image") else f"target {key!r}"
+
+
+def _doubled(role: str, named: Named) -> list[FileProblem]:
+    counts = Counter(name for name, _ in named)
+    return [
+        FileProblem(
+            name,
+            "duplicate_stem",
+            f"{name!r} stands {count} times as {_role(role)}: "
+            + ", ".join(path.name for other, path in named if other == name),
+        )
+        for name, count in counts.items()
+        if count > 1
+    ]
+
+
+def group_of(name: str, pattern: str | None) -> tuple[str, FileProblem | None]:
+    """Group that the first parentheses of `pattern` find in `name`, empty without a pattern; or what is wrong."""
+    if pattern is None:
+        return "", None
+    match = re.search(pattern, name)
+    if match is None or not match[1]:
+        return "", FileProblem(name, "group_pattern", f"{name!r} does not fit group_pattern {pattern!r}")
+    return match[1], None
+
+
+# ---- opening ----
+
+
+def open_samples(
+    files: Iterable[SampleFiles],
+    *,
+    axes: str | None = None,
+    input_channels: tuple[int | str, ...] | None = None,
+    target_channels: tuple[int | str, ...] | None = None,
+    voxel_size: VoxelSize | None = None,
+) -> tuple[Sample, ...]:
+    """Samples whose images are open but not read.
+
+    Raises
+    ------
+    FilesError
+        Lists every file that cannot be opened and every pair whose sizes do not fit.
+    """
+    files = tuple(files)
+    samples, problems = _open_all(files, axes, input_channels, target_channels, voxel_size)
+    if problems:
+        raise files_error(problems, files)
+    return samples
+
+
+def load_samples(settings: DataSettings, root: Path) -> tuple[tuple[Sample, ...], dict[str, str]]:
+    """Samples of all sources of `settings`, and the parts that their place or table gives, by name.
+
+    Names that stand in several sources get their folder in front; everything that
+    is wrong in any source is listed in one error.
+
+    Raises
+    ------
+    DataError
+        No path is set, or files are missing, doubled, unreadable or do not fit together.
+    """
+    if settings.path is None:
+        raise DataError("data.path is not set", "Name the folder or CSV table with the images")
+    files: list[SampleFiles] = []
+    problems: list[FileProblem] = []
+    places: list[tuple[str, Layout]] = [(settings.path, settings.layout)]
+    places += [(source.path, source.layout) for source in settings.more]
+    for path, layout in places:
+        try:
+            files += layout.find(root / Path(path).expanduser())
+        except FilesError as error:
+            problems += error.problems
+            files += error.found
+    unique, doubled = _unique_names(files)
+    samples, unfit = _open_all(
+        unique, settings.axes, settings.input_channels, settings.target_channels, settings.voxel_size
+    )
+    if problems or doubled or unfit:
+        raise files_error((*problems, *doubled, *unfit), unique)
+    return samples, {f.name: f.part for f in unique if f.part}
+
+
+def _unique_names(files: list[SampleFiles]) -> tuple[list[SampleFiles], list[FileProblem]]:
+    """Files whose equal names are preceded by as many of their folders as it takes."""
+    result, depth = list(files), 0
+    while doubled := {n for n, count in Counter(f.name for f in result).items() if count > 1}:
+        depth += 1
+        clash = [i for i, f in enumerate(result) if f.name in doubled]
+        if len({result[i].source for i in clash}) < len(clash):
+            texts = dict.fromkeys(f"{result[i].source} is given more than once" for i in clash)
+            return result, [FileProblem("", "duplicate_stem", text) for text in texts]
+        for i in clash:
+            folders = result[i].source.absolute().parent.parts[-depth:]
+            result[i] = replace(result[i], name="-".join((*folders, files[i].name)))
+    return result, []
+
+
+def _open_all(
+    files: Iterable[SampleFiles],
+    axes: str | None,
+    input_channels: tuple[int | str, ...] | None,
+    target_channels: tuple[int | str, ...] | None,
+    voxel_size: VoxelSize | None,
+) -> tuple[tuple[Sample, ...], list[FileProblem]]:
+    samples: list[Sample] = []
+    problems: list[FileProblem] = []
+    for item in files:
+        errors: list[str] = []
+        source = _open(item.source, axes, input_channels, voxel_size, errors)
+        partner_axes = (axes, axes.upper().replace("C", "")) if axes else (None,)
+        targets = {
+            key: _open_partner(path, partner_axes, target_channels, voxel_size, errors)
+            for key, path in item.targets.items()
+        }
+        weight = _open_partner(item.weight, partner_axes, None, voxel_size, errors) if item.weight else None
+        problems += [FileProblem(item.name, "unreadable", text) for text in errors]
+        opened = {key: image for key, image in targets.items() if image is not None}
+        if source is not None and not errors:
+            sample = Sample(item.name, item.group or item.name, source, opened, weight)
+            problems += [FileProblem(item.name, "shape_mismatch", text) for text in shape_mismatches(sample)]
+            samples.append(sample)
+    problems += _unequal_channels(samples)
+    return tuple(samples), problems
+
+
+def _open(
+    path: Path,
+    axes: str | None,
+    channels: tuple[int | str, ...] | None,
+    voxel_size: VoxelSize | None,
+    errors: list[str],
+) -> Image | None:
+    """Open image, or None with the reason added to `errors`."""
+    from im2im_core.image import select_channels
+    from im2im_core.io import open_image
+
+    try:
+        image = select_channels(open_image(path, axes=axes), channels)
+    except DataError as error:
+        errors.append(str(error) if path.name in str(error) else f"{path}: {error}")
+        return None
+    except OSError as error:
+        errors.append(f"Cannot read {path}: {error.strerror or error}")
+        return None
+    return image if voxel_size is None else _DescribedImage(image, voxel_size)
+
+
+def _open_partner(
+    path: Path,
+    axes: tuple[str | None, ...],
+    channels: tuple[int | str, ...] | None,
+    voxel_size: VoxelSize | None,
+    errors: list[str],
+) -> Image | None:
+    """Open target or weight; it may lack the channel axis that the recipe gives to the files."""
+    for candidate in axes:
+        reasons: list[str] = []
+        image = _open(path, candidate, channels, voxel_size, reasons)
+        if image is not None:
+            return image
+        first = reasons if candidate == axes[0] else first
+    errors += first
+    return None
+
+
+def shape_mismatches(sample: Sample) -> list[str]:
+    """Sentences for all targets and the weight whose size does not fit the source.
+
+    Y and X must be equal; T and Z must be equal or 1. Targets may have other channels,
+    a weight has one.
+    """
+    partners = dict(sample.targets) | ({"weight": sample.weight} if sample.weight else {})
+    return [
+        f"{sample.name}: image {_shape_text(sample.source.info)} and {_role(key)} {_shape_text(image.info)} do not fit"
+        for key, image in partners.items()
+        if not _fits(sample.source.info.shape, image.info.shape, one_channel=key == "weight")
+    ]
+
+
+def _fits(source: tuple[int, ...], partner: tuple[int, ...], *, one_channel: bool) -> bool:
+    times_and_planes = all(partner[i] in (1, source[i]) for i in (0, 2))
+    return times_and_planes and partner[3:] == source[3:] and not (one_channel and partner[1] != 1)
+
+
+def _shape_text(info: ImageInfo) -> str:
+    sizes = dict(zip("TCZYX", info.shape, strict=True))
+    return " × ".join(f"{a} {n}" for a, n in sizes.items() if n > 1 or a in info.axes)
+
+
+def _unequal_channels(samples: Sequence[Sample]) -> list[FileProblem]:
+    counts = Counter(s.source.info.shape[1] for s in samples)
+    if len(counts) < 2:
+        return []
+    usual = counts.most_common(1)[0][0]
+    return [
+        FileProblem(
+            s.name, "shape_mismatch", f"{s.name} has {s.source.info.shape[1]} channels, most images have {usual}"
+        )
+        for s in samples
+        if s.source.info.shape[1] != usual
+    ]
+
+
+class _DescribedImage:
+    """Another image with the voxel size that the user gave."""
+
+    def __init__(self, image: Image, voxel_size: VoxelSize) -> None:
+        self._image = image
+        self._info = replace(image.info, voxel_size=voxel_size)
+
+    @property
+    def info(self) -> ImageInfo:
+        return self._info
+
+    def read(self, region: Region | None = None) -> NDArray[Any]:
+        return self._image.read(region)

@@ -1,0 +1,131 @@
+"""Partial labels: what a painted layer says about each pixel, as learning targets and a weight (0 = unknown)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from im2im_core.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Labelling = Literal["dense", "sparse"]
+LARGEST = 2**32 - 1
+"""Largest label that fits uint32."""
+
+
+def to_learning(
+    labels: NDArray[Any],
+    labelling: Labelling,
+    complete_mask: NDArray[np.bool_] | None = None,
+    weight: NDArray[Any] | None = None,
+) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+    """Targets in which 0 is background, and the weight of every pixel.
+
+    =========  ===========================  ======================================
+    labelling  painted                      learned
+    =========  ===========================  ======================================
+    dense      0, n                         background, n; weight 1 everywhere
+    sparse     0 (unknown)                  background, weight 0; 1 where complete
+    sparse     1 (background), n ≥ 2        background, n - 1; weight 1
+    =========  ===========================  ======================================
+
+    Parameters
+    ----------
+    complete_mask : array of bool, optional
+        Where everything is labelled, so that 0 is background; broadcast to the labels.
+    weight : array, optional
+        Importance from a weight image, multiplied in; broadcast to the labels.
+
+    Raises
+    ------
+    DataError
+        Labels are negative, fractional or too large, or a weight is negative or not finite.
+    """
+    known = whole_labels(labels)
+    importance = np.ones(known.shape, np.float32)
+    if labelling == "sparse":
+        importance[known == 0] = 0
+        if complete_mask is not None:
+            importance[np.broadcast_to(complete_mask, known.shape)] = 1
+        known = np.where(known > 0, known - 1, known)
+    if weight is not None:
+        importance *= _checked_weight(weight)
+    return known, importance
+
+
+def from_prediction(labels: NDArray[Any]) -> NDArray[np.uint32]:
+    """Sparse labels for correction by hand: background becomes 1, every id rises by one.
+
+    Raises
+    ------
+    DataError
+        Labels are negative, fractional or too large.
+    """
+    known = whole_labels(labels)
+    if known.size and known.max() == LARGEST:
+        raise DataError(f"Label {LARGEST} cannot rise by one", "Relabel the objects from 1")
+    return known + np.uint32(1)
+
+
+def whole_labels(labels: NDArray[Any]) -> NDArray[np.uint32]:
+    """Labels as uint32, ids unchanged; a copy only where the type differs.
+
+    Raises
+    ------
+    DataError
+        A label is negative, fractional, not finite or larger than 4294967295.
+    """
+    if labels.dtype == np.uint32:
+        return labels
+    if labels.size and labels.dtype != bool:
+        lowest, highest = labels.min(), labels.max()
+        if not (lowest >= 0 and highest <= LARGEST):  # also when NaN
+            raise DataError(
+                f"Labels lie between {lowest} and {highest}", f"Labels are whole numbers from 0 to {LARGEST}"
+            )
+    whole = labels.astype(np.uint32)
+    if labels.dtype.kind == "f" and (whole != labels).any():
+        example = labels[whole != labels].flat[0]
+        raise DataError(f"Labels are fractional, for example {example}", "Labels are whole numbers, 0 is background")
+    return whole
+
+
+def complete_mask(shape_yx: tuple[int, int], polygons: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
+    """Mask ``(Y, X)`` that is True inside any of `polygons`.
+
+    Parameters
+    ----------
+    polygons : sequence of array (N, 2 or more)
+        Corners in pixels, as a Shapes layer holds polygons and rectangles; the last two
+        columns are Y and X. The centre of pixel (0, 0) lies at (0, 0).
+
+    Raises
+    ------
+    DataError
+        A polygon has fewer than three corners or is no list of points.
+    """
+    from skimage.draw import polygon
+
+    mask = np.zeros(shape_yx, bool)
+    for corners in polygons:
+        points = np.asarray(corners, float)
+        if points.ndim != 2 or points.shape[0] < 3 or points.shape[1] < 2:
+            raise DataError(
+                f"A complete region has corners of shape {points.shape}", "Draw rectangles or polygons, not lines or points"
+            )
+        rows, columns = polygon(points[:, -2], points[:, -1], shape_yx)
+        mask[rows, columns] = True
+    return mask
+
+
+def _checked_weight(weight: NDArray[Any]) -> NDArray[np.float32]:
+    factor = np.asarray(weight, np.float32)
+    if factor.size and not (factor.min() >= 0 and np.isfinite(factor.max())):
+        raise DataError(
+            f"Weights lie between {factor.min()} and {factor.max()}", "Weights are finite and not negative, 0 is unknown"
+        )
+    return factor
