@@ -1,0 +1,266 @@
+"""Random changes of whole batches, right for labels and weights; the same for the same generator."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from im2im_core.engine.frameworks.contract import TargetSpec
+    from im2im_core.recipe.data import AugmentSettings
+
+KNOWN = 0.999
+"""Part of an interpolated value that must come from known pixels for it to be known."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What happens to each sample of a batch; every field has one value per sample."""
+
+    flip_z: Tensor
+    flip_y: Tensor
+    flip_x: Tensor
+    quarter_turns: Tensor
+    affine: Tensor
+    angle: Tensor
+    """Radians."""
+    magnification: Tensor
+    blur: Tensor
+    """Standard deviation, pixels; 0 = not applied, as for all that follow."""
+    noise: Tensor
+    brightness: Tensor
+    contrast: Tensor
+    gamma: Tensor
+
+
+class Augmenter:
+    """Flips, quarter turns, free rotation and magnification of all, intensity changes of the source.
+
+    Parameters
+    ----------
+    settings : AugmentSettings
+    dimensions : 2 or 3
+        Spatial dimensions; rotation and magnification act in the Y-X plane.
+    targets : tuple of TargetSpec
+        How each target of a batch follows a free rotation.
+    """
+
+    def __init__(self, settings: AugmentSettings, dimensions: int, targets: tuple[TargetSpec, ...]) -> None:
+        self.settings = settings
+        self.dimensions = dimensions
+        self.names = tuple(spec.name for spec in targets)
+        self.linear = tuple(spec.name for spec in targets if spec.interpolation == "linear")
+        self.nearest = tuple(spec.name for spec in targets if spec.interpolation == "nearest")
+
+    # ---- public API ----
+
+    def window(self, patch: tuple[int, ...]) -> tuple[int, ...]:
+        """Size of the crop to deliver so that no rotation or magnification looks outside of it.
+
+        It is `patch` plus an even number of pixels along Y and X.
+        """
+        if not self._moves:
+            return patch
+        height, width = patch[-2:]
+        angle, zoom = math.radians(self.settings.rotate), min(self.settings.scale)
+        tall = _extent(height, width, angle) / zoom
+        wide = _extent(width, height, angle) / zoom
+        return (*patch[:-2], _grown(height, tall), _grown(width, wide))
+
+    def draw(self, size: int, generator: torch.Generator) -> Draw:
+        """Parameters for a batch of `size`; always the same number of draws, whatever is switched on."""
+        s = self.settings
+        u = torch.rand(12, size, generator=generator, device=generator.device).cpu()
+        flipped = u[:3] < 0.5 * s.flip
+        small, large = (math.log(value) for value in s.scale)
+        applied = torch.rand(5, size, generator=generator, device=generator.device).cpu() < s.intensity_probability
+        return Draw(
+            flip_z=flipped[0] & (self.dimensions == 3),
+            flip_y=flipped[1],
+            flip_x=flipped[2],
+            quarter_turns=(u[3] * 4).long() * int(s.rotate90),
+            affine=(u[4] < s.affine_probability) & self._moves,
+            angle=(2 * u[5] - 1) * math.radians(s.rotate),
+            magnification=torch.exp(small + (large - small) * u[6]),
+            blur=u[7] * s.blur * applied[0],
+            noise=u[8] * s.noise * applied[1],
+            brightness=(2 * u[9] - 1) * s.brightness * applied[2],
+            contrast=(2 * u[10] - 1) * s.contrast * applied[3],
+            gamma=(2 * u[11] - 1) * s.gamma * applied[4],
+        )
+
+    def __call__(
+        self, batch: Mapping[str, Tensor], generator: torch.Generator, patch: tuple[int, ...]
+    ) -> dict[str, Tensor]:
+        """Changed copy of a batch of `window` size, of `patch` size; entries that are no image pass through."""
+        draw = self.draw(len(batch["source"]), generator)
+        images = {name: batch[name] for name in ("source", "weight", *self.names) if name in batch}
+        images = self._place(images, draw, patch)
+        images = {name: _turn(image, draw, square=patch[-2] == patch[-1]) for name, image in images.items()}
+        images["source"] = change_intensity(images["source"], draw, generator)
+        return {**batch, **images}
+
+    # ---- geometry ----
+
+    @property
+    def _moves(self) -> bool:
+        return self.settings.rotate > 0 or self.settings.scale != (1.0, 1.0)
+
+    def _place(self, images: dict[str, Tensor], draw: Draw, patch: tuple[int, ...]) -> dict[str, Tensor]:
+        """Centre crops, and in their stead rotated and magnified patches for the drawn samples."""
+        rows = draw.affine.nonzero()[:, 0]
+        cropped = {name: _centre(image, patch) for name, image in images.items()}
+        if len(rows) == 0:
+            return cropped
+        chosen = rows.to(images["source"].device)
+        moved = self._move({name: image[chosen] for name, image in images.items()}, draw, rows, patch)
+        return {name: image.clone().index_copy_(0, chosen, moved[name]) for name, image in cropped.items()}
+
+    def _move(self, images: dict[str, Tensor], draw: Draw, rows: Tensor, patch: tuple[int, ...]) -> dict[str, Tensor]:
+        source, weight = images["source"], images["weight"]
+        y, x = _positions(draw.angle[rows], draw.magnification[rows], source.shape[-2:], patch[-2:])
+        y, x = y.to(source.device), x.to(source.device)
+        linear = {name: images[name] for name in self.linear}
+        # An unknown pixel may hold anything; it must not be mixed into its neighbours.
+        stack = [torch.where(weight > 0, image, torch.zeros_like(image)).float() for image in linear.values()]
+        known = [(weight > 0).float()] if stack else []
+        parts = _sample_linear([source, *stack, *known], y, x)
+        moved = {"source": parts[0], "weight": _sample_nearest(weight, y, x)}
+        if stack:
+            moved["weight"] = torch.where(parts[-1] > KNOWN, moved["weight"], torch.zeros_like(moved["weight"]))
+        moved |= {name: _like(part, linear[name]) for name, part in zip(linear, parts[1:], strict=False)}
+        return moved | {name: _sample_nearest(images[name], y, x) for name in self.nearest}
+
+
+def _extent(along: int, across: int, angle: float) -> float:
+    """Largest extent of a rectangle along one of its axes when turned by up to `angle`."""
+    along, across = along - 1, across - 1
+    worst = min(angle, math.atan2(across, along))
+    return along * math.cos(worst) + across * math.sin(worst) + 1
+
+
+def _grown(size: int, needed: float) -> int:
+    return size + 2 * max(0, math.ceil((needed - size) / 2 - 1e-9))
+
+
+def _centre(image: Tensor, patch: tuple[int, ...]) -> Tensor:
+    for axis, size in zip(range(2, image.ndim), patch, strict=True):
+        image = image.narrow(axis, (image.shape[axis] - size) // 2, size)
+    return image
+
+
+def _positions(
+    angle: Tensor, magnification: Tensor, window: tuple[int, ...], patch: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Window coordinates Y and X ``(B, Y, X)`` that each patch pixel is taken from."""
+    y = torch.arange(patch[0], dtype=torch.float32) - (patch[0] - 1) / 2
+    x = torch.arange(patch[1], dtype=torch.float32) - (patch[1] - 1) / 2
+    cos, sin = (torch.cos(angle) / magnification)[:, None, None], (torch.sin(angle) / magnification)[:, None, None]
+    rows, columns = y[None, :, None], x[None, None, :]
+    return (cos * rows - sin * columns + (window[0] - 1) / 2, sin * rows + cos * columns + (window[1] - 1) / 2)
+
+
+def _sample_linear(images: list[Tensor], y: Tensor, x: Tensor) -> list[Tensor]:
+    """Each image ``(B, C, [Z], Y, X)`` at the positions, by one bilinear look-up for all."""
+    height, width = images[0].shape[-2:]
+    planes = torch.cat([image.flatten(1, -3) for image in images], 1)
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
+    found = functional.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    parts = found.split([image.flatten(1, -3).shape[1] for image in images], 1)
+    return [part.reshape(*image.shape[:-2], *y.shape[1:]) for part, image in zip(parts, images, strict=True)]
+
+
+def _sample_nearest(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Image of any type at the nearest pixels; no value is made up."""
+    height, width = image.shape[-2:]
+    index = y.round().long().clamp(0, height - 1) * width + x.round().long().clamp(0, width - 1)
+    planes = image.flatten(1, -3).flatten(2)
+    found = planes.gather(2, index.flatten(1)[:, None].expand(-1, planes.shape[1], -1))
+    return found.reshape(*image.shape[:-2], *y.shape[1:])
+
+
+def _like(values: Tensor, image: Tensor) -> Tensor:
+    """`values` in the type of `image`, rounded where that is whole numbers."""
+    return values.to(image.dtype) if image.is_floating_point() else values.round().to(image.dtype)
+
+
+def _turn(image: Tensor, draw: Draw, square: bool) -> Tensor:
+    """Copy with each sample flipped and turned by quarters; only by halves where Y and X differ."""
+    turned = torch.empty(image.shape, dtype=image.dtype, device=image.device)
+    for i, sample in enumerate(image):
+        turns = int(draw.quarter_turns[i])
+        if not square:
+            turns -= turns % 2
+        axes = [-2] * bool(draw.flip_y[i]) + [-1] * bool(draw.flip_x[i])
+        axes += [-3] * (bool(draw.flip_z[i]) and image.ndim == 5)
+        turned[i] = torch.rot90(sample, turns, (-2, -1)).flip(axes)
+    return turned
+
+
+# ---- intensity -----------------------------------------------------------------
+
+
+def change_intensity(source: Tensor, draw: Draw, generator: torch.Generator) -> Tensor:
+    """Blurred, noisy, shifted, stretched and bent source, each sample by its own draw."""
+    source = _blur(source, draw.blur)
+    source = _add_noise(source, draw.noise, generator)
+    source = _bend(source, draw.gamma)
+    if (draw.contrast != 0).any():
+        mean = source.mean(tuple(range(2, source.ndim)), keepdim=True)
+        source = torch.addcmul(source, source - mean, _column(draw.contrast, source))
+    if (draw.brightness != 0).any():
+        source = source + _column(draw.brightness, source)
+    return source
+
+
+def _column(values: Tensor, image: Tensor) -> Tensor:
+    """One value per sample, shaped to be broadcast over `image`."""
+    return values.to(image).reshape(-1, *(1,) * (image.ndim - 1))
+
+
+def _blur(source: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur in the Y-X plane as a sum of shifted copies, Y then X."""
+    rows = (sigma > 0).nonzero()[:, 0].to(source.device)
+    if len(rows) == 0:
+        return source
+    reach = min(math.ceil(3 * float(sigma.max())), *(n - 1 for n in source.shape[-2:]))
+    offsets = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    kernels = torch.exp(-0.5 * (offsets / sigma[sigma > 0][:, None]) ** 2)
+    kernels = (kernels / kernels.sum(1, keepdim=True)).to(source)
+    planes = source[rows].flatten(1, -3)
+    for axis in (-2, -1):
+        size = planes.shape[axis]
+        padding = [0, 0, reach, reach] if axis == -2 else [reach, reach, 0, 0]
+        padded = functional.pad(planes, padding, mode="reflect")
+        planes = torch.zeros_like(planes)
+        for k in range(2 * reach + 1):
+            planes.addcmul_(padded.narrow(axis, k, size), kernels[:, k, None, None, None])
+    return source.index_copy(0, rows, planes.reshape(len(rows), *source.shape[1:]))
+
+
+def _add_noise(source: Tensor, deviation: Tensor, generator: torch.Generator) -> Tensor:
+    rows = (deviation > 0).nonzero()[:, 0]
+    if len(rows) == 0:
+        return source
+    noise = torch.randn(len(rows), *source.shape[1:], generator=generator, device=generator.device).to(source)
+    return source.index_add(0, rows.to(source.device), noise * _column(deviation[rows], source))
+
+
+def _bend(source: Tensor, change: Tensor) -> Tensor:
+    """Source with exponent 1 + change between the least and the greatest value of each channel."""
+    rows = (change != 0).nonzero()[:, 0]
+    if len(rows) == 0:
+        return source
+    chosen = source[rows.to(source.device)]
+    axes = tuple(range(2, source.ndim))
+    low, high = chosen.amin(axes, keepdim=True), chosen.amax(axes, keepdim=True)
+    spread = torch.where(high > low, high - low, torch.ones_like(high))
+    bent = ((chosen - low) / spread) ** _column(1 + change[rows], source) * spread + low
+    return source.index_copy(0, rows.to(source.device), bent)
