@@ -101,10 +101,11 @@ class Augmenter:
     ) -> dict[str, Tensor]:
         """Changed copy of a batch of `window` size, of `patch` size; entries that are no image pass through."""
         draw = self.draw(len(batch["source"]), generator)
-        images = {name: batch[name] for name in ("source", "weight", *self.names) if name in batch}
+        images = {name: _signed(batch[name]) for name in ("source", "weight", *self.names)}
         images = self._place(images, draw, patch)
         images = {name: _turn(image, draw, square=patch[-2] == patch[-1]) for name, image in images.items()}
         images["source"] = change_intensity(images["source"], draw, generator)
+        images = {name: image.to(batch[name].dtype) for name, image in images.items()}
         return {**batch, **images}
 
     # ---- geometry ----
@@ -202,6 +203,12 @@ def _turn(image: Tensor, draw: Draw, square: bool) -> Tensor:
         axes += [-3] * (bool(draw.flip_z[i]) and image.ndim == 5)
         turned[i] = torch.rot90(sample, turns, (-2, -1)).flip(axes)
     return turned
+
+
+def _signed(image: Tensor) -> Tensor:
+    """`image` in a type that torch can index; it stores large unsigned integers but does little else with them."""
+    wider = {torch.uint16: torch.int32, torch.uint32: torch.int64}.get(image.dtype)
+    return image if wider is None else image.to(wider)
 
 
 # ---- intensity -----------------------------------------------------------------
