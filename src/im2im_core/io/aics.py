@@ -1,0 +1,44 @@
+"""Every other format through aicsimageio, lazily; it is imported only when it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from im2im_core.errors import DataError
+from im2im_core.image import Image
+from im2im_core.io.stack import missing_extra, stack_image
+
+SUFFIXES = (".czi", ".lif", ".nd2", ".dv", ".r3d", ".png", ".jpg", ".jpeg", ".bmp", ".gif")
+"""Names by which images of other formats are found in folders."""
+
+
+class AicsReader:
+    """Reads whatever aicsimageio and its extras can."""
+
+    name = "aicsimageio"
+
+    def supports(self, path: Path) -> bool:
+        """Whether the name or the folder is one of this reader."""
+        return path.exists()
+
+    def open(self, path: Path, *, scene: int | str = 0, axes: str | None = None) -> Image:
+        """Lazy image of one scene."""
+        try:
+            return stack_image(_stack(path), path, scene, axes)
+        except (ImportError, ValueError, OSError, TypeError) as error:
+            raise DataError(f"{path}: aicsimageio cannot read it ({error})", missing_extra(path)) from error
+
+    def scenes(self, path: Path) -> tuple[str, ...]:
+        """Names of all images in the file."""
+        return tuple(_stack(path).scenes)
+
+
+def _stack(path: Path) -> Any:
+    from aicsimageio.aics_image import AICSImage
+    from aicsimageio.exceptions import UnsupportedFileFormatError
+
+    try:
+        return AICSImage(path)
+    except (UnsupportedFileFormatError, ImportError, ValueError, OSError) as error:
+        raise DataError(f"{path}: aicsimageio cannot read it ({error})", missing_extra(path)) from error

@@ -1,0 +1,41 @@
+"""Every other format through bioio, where aicsimageio cannot be installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from im2im_core.errors import DataError
+from im2im_core.image import Image
+from im2im_core.io.stack import missing_extra, stack_image
+
+
+class BioioReader:
+    """Reads whatever bioio and its installed plugins can."""
+
+    name = "bioio"
+
+    def supports(self, path: Path) -> bool:
+        """Whether the name or the folder is one of this reader."""
+        return path.exists()
+
+    def open(self, path: Path, *, scene: int | str = 0, axes: str | None = None) -> Image:
+        """Lazy image of one scene."""
+        try:
+            return stack_image(_stack(path), path, scene, axes)
+        except (ImportError, ValueError, OSError, TypeError) as error:
+            raise DataError(f"{path}: bioio cannot read it ({error})", missing_extra(path)) from error
+
+    def scenes(self, path: Path) -> tuple[str, ...]:
+        """Names of all images in the file."""
+        return tuple(_stack(path).scenes)
+
+
+def _stack(path: Path) -> Any:
+    from bioio import BioImage
+    from bioio_base.exceptions import UnsupportedFileFormatError
+
+    try:
+        return BioImage(path)
+    except (UnsupportedFileFormatError, ImportError, ValueError, OSError) as error:
+        raise DataError(f"{path}: bioio cannot read it ({error})", missing_extra(path)) from error

@@ -1,0 +1,75 @@
+"""Images of aicsimageio and bioio, whose objects speak the same language, as lazy images."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from im2im_core.image import ArrayImage
+from im2im_core.io.identity import file_identity, folder_identity
+from im2im_core.io.layout import DROPPED, resolve_layout
+from im2im_core.io.ome_zarr import MARKERS
+from im2im_core.io.scenes import pick_scene
+from im2im_core.io.tiff import TiffImage, TiffReader
+from im2im_core.io.tiff_metadata import RGB_NAMES
+
+EXTRAS = {".czi": "czi", ".lif": "lif", ".nd2": "nd2"}
+"""Formats that need an extra of their own."""
+_INVENTED = re.compile(r"Channel:\d+(:\d+)?")
+
+
+def stack_image(stack: Any, path: Path, scene: int | str, axes: str | None) -> ArrayImage:
+    """Lazy image of one scene of an ``AICSImage`` or ``BioImage``."""
+    if TiffReader().supports(path):
+        TiffImage(path, scene, axes)  # those libraries return fewer planes of a truncated file, or guess its axes
+    scenes = tuple(stack.scenes)
+    index = pick_scene(path, scenes, scene)
+    stack.set_scene(scenes[index])
+    order = str(stack.dims.order)
+    data = stack.get_image_dask_data(order)
+    layout = resolve_layout(path.name, tuple(data.shape), order, axes)
+    array = data[tuple(0 if a == DROPPED else slice(None) for a in layout.letters)]
+    name = scenes[index] if len(scenes) > 1 else ""
+    return ArrayImage(
+        array,
+        layout.letters.replace(DROPPED, ""),
+        name=f"{path.name}:{name}" if name else path.name,
+        voxel_size=_voxel_size(stack.physical_pixel_sizes),
+        channels=_channels(stack, layout.tczyx[1], layout.rgb),
+        time_step=_time_step(stack),
+        identity=_identity(path, name, axes),
+    )
+
+
+def missing_extra(path: Path) -> str:
+    """What to install for the format of `path`."""
+    extra = EXTRAS.get(path.suffix.lower())
+    return f"Install its reader: pip install 'napari-im2im[{extra}]'" if extra else "Save it as OME-TIFF or OME-Zarr"
+
+
+def _voxel_size(sizes: Any) -> tuple[float | None, float | None, float | None]:
+    z, y, x = (float(v) if v and v > 0 else None for v in (sizes.Z, sizes.Y, sizes.X))
+    return z, y, x
+
+
+def _channels(stack: Any, count: int, rgb: bool) -> tuple[str, ...]:
+    if rgb:
+        return RGB_NAMES[:count]
+    names = tuple(str(n) for n in stack.channel_names or ())
+    return () if len(names) != count or all(_INVENTED.fullmatch(n) for n in names) else names
+
+
+def _time_step(stack: Any) -> float | None:
+    """Seconds between time points, where the library knows them."""
+    interval = getattr(stack, "time_interval", None)
+    if interval is None:
+        return None
+    value = float(interval.total_seconds() if hasattr(interval, "total_seconds") else interval)
+    return value if value > 0 else None
+
+
+def _identity(path: Path, scene: str, axes: str | None) -> str:
+    if path.is_dir():
+        return folder_identity(path, [path / m for m in MARKERS], scene, axes)
+    return file_identity(path, scene, axes)
