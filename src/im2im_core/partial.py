@@ -45,7 +45,9 @@ def to_learning(
     DataError
         Labels are negative, fractional or too large, or a weight is negative or not finite.
     """
-    known = whole_labels(labels)
+    from im2im_core.io.labels import as_labels
+
+    known = as_labels(labels, "labels")
     importance = np.ones(known.shape, np.float32)
     if labelling == "sparse":
         importance[known == 0] = 0
@@ -65,33 +67,12 @@ def from_prediction(labels: NDArray[Any]) -> NDArray[np.uint32]:
     DataError
         Labels are negative, fractional or too large.
     """
-    known = whole_labels(labels)
+    from im2im_core.io.labels import as_labels
+
+    known = as_labels(labels, "labels")
     if known.size and known.max() == LARGEST:
         raise DataError(f"Label {LARGEST} cannot rise by one", "Relabel the objects from 1")
     return known + np.uint32(1)
-
-
-def whole_labels(labels: NDArray[Any]) -> NDArray[np.uint32]:
-    """Labels as uint32, ids unchanged; a copy only where the type differs.
-
-    Raises
-    ------
-    DataError
-        A label is negative, fractional, not finite or larger than 4294967295.
-    """
-    if labels.dtype == np.uint32:
-        return labels
-    if labels.size and labels.dtype != bool:
-        lowest, highest = labels.min(), labels.max()
-        if not (lowest >= 0 and highest <= LARGEST):  # also when NaN
-            raise DataError(
-                f"Labels lie between {lowest} and {highest}", f"Labels are whole numbers from 0 to {LARGEST}"
-            )
-    whole = labels.astype(np.uint32)
-    if labels.dtype.kind == "f" and (whole != labels).any():
-        example = labels[whole != labels].flat[0]
-        raise DataError(f"Labels are fractional, for example {example}", "Labels are whole numbers, 0 is background")
-    return whole
 
 
 def complete_mask(shape_yx: tuple[int, int], polygons: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
@@ -115,7 +96,8 @@ def complete_mask(shape_yx: tuple[int, int], polygons: Sequence[NDArray[Any]]) -
         points = np.asarray(corners, float)
         if points.ndim != 2 or points.shape[0] < 3 or points.shape[1] < 2:
             raise DataError(
-                f"A complete region has corners of shape {points.shape}", "Draw rectangles or polygons, not lines or points"
+                f"A complete region has corners of shape {points.shape}",
+                "Draw rectangles or polygons, not lines or points",
             )
         rows, columns = polygon(points[:, -2], points[:, -1], shape_yx)
         mask[rows, columns] = True
@@ -126,6 +108,7 @@ def _checked_weight(weight: NDArray[Any]) -> NDArray[np.float32]:
     factor = np.asarray(weight, np.float32)
     if factor.size and not (factor.min() >= 0 and np.isfinite(factor.max())):
         raise DataError(
-            f"Weights lie between {factor.min()} and {factor.max()}", "Weights are finite and not negative, 0 is unknown"
+            f"Weights lie between {factor.min()} and {factor.max()}",
+            "Weights are finite and not negative, 0 is unknown",
         )
     return factor

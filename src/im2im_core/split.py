@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -121,7 +121,7 @@ def _named(samples: Sequence[Sample], settings: SplitSettings) -> dict[str, str]
 
 
 def _rank(seed: int, name: str) -> str:
-    """Place in the draw; it depends on nothing but seed and name, so that new images leave the others where they are."""
+    """Place in the draw, from seed and name alone, so that new images leave the others where they are."""
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
@@ -150,12 +150,13 @@ def _divide(
     pairs: list[tuple[Sample, Sample | None]] = []
     for group in groups:
         at_end = _rank(settings.seed, group.name) < "8"  # the same side for all images of a group
-        for sample in group.samples:
-            pairs.append(_blocks(sample, settings.validation, patch, at_end))
+        pairs += [_blocks(sample, settings.validation, patch, at_end) for sample in group.samples]
     train = sorted((t for t, _ in pairs), key=lambda s: s.name)
     validation = sorted((v for _, v in pairs if v is not None), key=lambda s: s.name)
     if validation:
-        reasons.append(f"{SAME_IMAGE}: one block of {len(validation)} of {len(pairs)} images, a patch away from training")
+        reasons.append(
+            f"{SAME_IMAGE}: one block of {len(validation)} of {len(pairs)} images, a patch away from training"
+        )
     elif settings.validation == 0:
         reasons.append("no validation: data.split.validation is 0")
     else:
@@ -179,7 +180,10 @@ def _blocks(sample: Sample, fraction: float, patch: Sequence[int], at_end: bool)
 
 def _cropped(sample: Sample, axis: int, span: slice, ending: str) -> Sample:
     """Part of `sample`; its images are cropped, and `region` says where the part lies in the whole image."""
-    crop: Callable[[Image], Image] = lambda image: CroppedImage(image, _region(image, axis, span))
+
+    def crop(image: Image) -> Image:
+        return CroppedImage(image, _region(image, axis, span))
+
     return replace(
         sample,
         name=sample.name + ending,

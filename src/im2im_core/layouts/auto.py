@@ -45,7 +45,7 @@ class AutoLayout(Config):
 
     kind: Literal["auto"] = "auto"
     group_pattern: str | None = None
-    """Regular expression whose first parentheses name the group in a sample name; each image its own where not given."""
+    """Regular expression; its first parentheses name the group in a sample name. Not given: each image its own."""
 
     _check_pattern = field_validator("group_pattern")(check_group_pattern)
 
@@ -152,9 +152,8 @@ def _not_understood(root: Path) -> DataError:
     images = [p.name for p in list_images(root)]
     folders = [p.name for p in list_folders(root)]
     tables = [p.name for p in tables_in(root)]
-    seen = (
-        f"{len(images)} images{_some(images)}, {len(folders)} folders{_some(folders)}, {len(tables)} tables{_some(tables)}"
-    )
+    kinds = (("images", images), ("folders", folders), ("tables", tables))
+    seen = ", ".join(f"{len(names)} {kind}{_some(names)}" for kind, names in kinds)
     return DataError(f"{root} has no pairs of images and targets; there are {seen}", ACCEPTED)
 
 

@@ -116,7 +116,9 @@ def visible(folder: Path) -> tuple[Path, ...]:
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
-        raise DataError(f"Cannot read the folder {folder}: {error.strerror}", "Check its name and permissions") from error
+        raise DataError(
+            f"Cannot read the folder {folder}: {error.strerror}", "Check its name and permissions"
+        ) from error
     return tuple(p for p in entries if not p.name.startswith(".") and p.suffix != ".part")
 
 
@@ -354,13 +356,12 @@ def _open_partner(
     errors: list[str],
 ) -> Image | None:
     """Open target or weight; it may lack the channel axis that the recipe gives to the files."""
+    reasons: list[str] = []
     for candidate in axes:
-        reasons: list[str] = []
         image = _open(path, candidate, channels, voxel_size, reasons)
         if image is not None:
             return image
-        first = reasons if candidate == axes[0] else first
-    errors += first
+    errors += reasons[:1]
     return None
 
 

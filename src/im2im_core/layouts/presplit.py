@@ -10,7 +10,15 @@ from pydantic import Field, field_validator
 
 from im2im_core._base import Config
 from im2im_core.errors import DataError
-from im2im_core.layouts.base import FileProblem, FilesError, Part, SampleFiles, check_group_pattern, files_error, list_folders
+from im2im_core.layouts.base import (
+    FileProblem,
+    FilesError,
+    Part,
+    SampleFiles,
+    check_group_pattern,
+    files_error,
+    list_folders,
+)
 from im2im_core.layouts.subfolders import SubfolderLayout, folder_named
 from im2im_core.layouts.suffix import SuffixLayout
 
@@ -29,7 +37,7 @@ class PreSplitLayout(Config):
     inside: Annotated[SuffixLayout | SubfolderLayout, Field(discriminator="kind")] | None = None
     """Layout within each of the folders; found out where not given."""
     group_pattern: str | None = None
-    """Regular expression whose first parentheses name the group in a sample name, where inside is not given."""
+    """Regular expression; its first parentheses name the group in a sample name. Used where inside is not given."""
 
     _check_pattern = field_validator("group_pattern")(check_group_pattern)
 

@@ -23,7 +23,7 @@ class SuffixLayout(Config):
     weight_suffix: str = "_CM"
     """Suffix of optional weight images (0 = unknown)."""
     group_pattern: str | None = None
-    """Regular expression whose first parentheses name the group in a sample name; each image its own where not given."""
+    """Regular expression; its first parentheses name the group in a sample name. Not given: each image its own."""
 
     _check_pattern = field_validator("group_pattern")(check_group_pattern)
 

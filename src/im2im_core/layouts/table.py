@@ -49,7 +49,7 @@ class TableLayout(Config):
     file: str | None = None
     """Name of the table in the folder; not needed where there is only one or the path is the table itself."""
     group_pattern: str | None = None
-    """Regular expression whose first parentheses name the group in a sample name; used where the group column is empty."""
+    """Regular expression; its first parentheses name the group in a sample name. For rows without a group."""
 
     _check_pattern = field_validator("group_pattern")(check_group_pattern)
 
@@ -113,8 +113,10 @@ def read_rows(table: Path) -> list[dict[str, str]]:
     columns = _columns(table, [c.strip() for c in cells[0]] if cells else [])
     if len(cells) < 2:
         raise DataError(f"{table} has no rows", "Write one row per image below the headings")
-    return [{key: row[i].strip() if i is not None and i < len(row) else "" for key, i in columns.items()}
-            for row in cells[1:]]
+    return [
+        {key: row[i].strip() if i is not None and i < len(row) else "" for key, i in columns.items()}
+        for row in cells[1:]
+    ]
 
 
 def _columns(table: Path, headings: list[str]) -> dict[str, int | None]:
@@ -142,10 +144,16 @@ def _names(rows: list[dict[str, str]]) -> list[str]:
 
 def _row_problems(folder: Path, row: dict[str, str]) -> list[tuple[str, str]]:
     """Code and sentence for everything that is wrong in one row."""
-    problems = [("missing_partner", f"{row['source'] or 'the row'} has no {role}")
-                for key, role in (("source", "image"), ("target", "target")) if not row[key]]
-    problems += [("missing_partner", f"{row[key]} does not exist")
-                 for key in ("source", "target", "weight") if row[key] and not (folder / row[key]).exists()]
+    problems = [
+        ("missing_partner", f"{row['source'] or 'the row'} has no {role}")
+        for key, role in (("source", "image"), ("target", "target"))
+        if not row[key]
+    ]
+    problems += [
+        ("missing_partner", f"{row[key]} does not exist")
+        for key in ("source", "target", "weight")
+        if row[key] and not (folder / row[key]).exists()
+    ]
     if row["part"] and row["part"].lower() not in PARTS:
         problems.append(("table", f"part {row['part']!r} is not one of {', '.join(PARTS)}"))
     return problems
@@ -159,5 +167,8 @@ def _sample(folder: Path, name: str, group: str, row: dict[str, str]) -> SampleF
 
 def _doubled(table: str, files: list[SampleFiles]) -> list[FileProblem]:
     counts = Counter(f.source for f in files)
-    return [FileProblem(image_stem(path), "duplicate_stem", f"{table}: {path.name} stands in {count} rows")
-            for path, count in counts.items() if count > 1]
+    return [
+        FileProblem(image_stem(path), "duplicate_stem", f"{table}: {path.name} stands in {count} rows")
+        for path, count in counts.items()
+        if count > 1
+    ]
