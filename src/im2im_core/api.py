@@ -142,9 +142,30 @@ def resume(
 
 def _execute(run: Run, split: Split | None, on_event: OnEvent | None, should_stop: ShouldStop | None,
              started: float | None) -> Run:
-    from im2im_core.jobs.execute import execute
+    """Run one attempt in this process; an error is recorded in the run, then raised."""
+    from im2im_core.engine.session import run_training
+    from im2im_core.jobs.child import run_attempt
 
-    execute(run, on_event=on_event, should_stop=should_stop, split=split, started=started)
+    raised: list[BaseException] = []
+
+    def work(run: Run, emit: OnEvent, signalled: ShouldStop) -> None:
+        def tell(event: Event) -> None:
+            emit(event)
+            if on_event is not None:
+                on_event(event)
+
+        def asked() -> bool:
+            return signalled() or bool(should_stop and should_stop())
+
+        try:
+            run_training(run, tell, asked, split=split, started=started)
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    run_attempt(run, train=work)
+    if raised:
+        raise raised[0]
     return run
 
 
@@ -226,7 +247,8 @@ def evaluate(prediction: Any, truth: Any, kind: str = "auto", on_event: OnEvent 
     from im2im_core import evaluate as module
 
     if hasattr(prediction, "shape"):
-        return module.evaluate_many([("array", prediction, truth)], kind, on_event=on_event)
+        chosen = module.guess_kind([(prediction, truth)])[0] if kind == "auto" else kind
+        return module.evaluate_many([module.Pair("array", prediction, truth)], chosen, on_event)
     return module.evaluate_files(prediction, truth, kind, on_event=on_event)
 
 

@@ -37,10 +37,12 @@ from im2im_core.engine.schedule import Budget
 from im2im_core.engine.train import Clock, KeepSignals, PatchLoader, StepModule, fit, load_split, make_trainer
 from im2im_core.engine.validate import Validator, View, view_of
 from im2im_core.errors import Im2ImError
-from im2im_core.events import Event, Finished, Message, Progress, Started
+from im2im_core.events import CommandDone, Event, Finished, Message, Paused, Progress, Started
 from im2im_core.files import write_json
 from im2im_core.inference import Inference, InputDescription, OutputDescription, TargetScaling
-from im2im_core.plan import Plan
+from im2im_core.jobs.commands import CommandInbox
+from im2im_core.jobs.environment import write_environment
+from im2im_core.plan import Plan, plain
 from im2im_core.recipe.data import ObjectRescale, VoxelRescale
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from im2im_core.engine.cache import Store
     from im2im_core.engine.frameworks.contract import Framework
     from im2im_core.normalize import Scaling
+    from im2im_core.runs import Run
     from im2im_core.samples import Split
 
 log = logging.getLogger(__name__)
@@ -110,6 +113,66 @@ def train_run(folder: Path, split: Split, plan: Plan | None, recipe: Any, *, on_
     torch.manual_seed(plan.recipe.training.seed)
     prepared = prepare_images(plan, split, cache_folder or folder / "cache", on_event)
     return _Session(folder, prepared, on_event, should_stop, clock).run()
+
+
+def run_training(run: Run, on_event: Callable[[Event], None], should_stop: Callable[[], bool], *,
+                 split: Split | None = None, started: float | None = None) -> None:
+    """Train the run on disk; what `jobs.child` calls in the process that owns it.
+
+    Parameters
+    ----------
+    should_stop : callable
+        True once a signal asked to end; commands are read from the run folder.
+    split : Split, optional
+        Samples opened already; else they are found through the recipe.
+    """
+    from im2im_core.api import load_split
+    from im2im_core.project import Project
+
+    project = Project(run.folder.parent.parent)
+    content = run.plan
+    plan = Plan.from_dict(content) if content else None
+    split = split or load_split(plan.recipe if plan else run.recipe, project)
+    if plan is None:
+        plan = make_plan(run.recipe, split)
+        run.write_plan(plain(plan.to_dict()))
+        plan.recipe.to_file(run.folder / "recipe.yaml")
+    write_environment(run, seeds={"training": plan.recipe.training.seed, "split": plan.recipe.data.split.seed},
+                      data=_identities(split), device=plan.runtime.device)
+    asked = _Asked(run, on_event, should_stop)
+    outcome = train_run(run.folder, split, plan, plan.recipe, on_event=on_event, should_stop=asked, started=started,
+                        cache_folder=project.folder("cache"))
+    if outcome.state == "paused":
+        on_event(Paused(outcome.step))
+
+
+def _identities(split: Split) -> dict[str, str]:
+    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    return {f"{part}/{s.name}": s.source.info.identity for part, samples in parts.items() for s in samples}
+
+
+class _Asked:
+    """Why the training should end at this step boundary, from signals and commands; empty to go on."""
+
+    def __init__(self, run: Run, on_event: Callable[[Event], None], should_stop: Callable[[], bool]) -> None:
+        self._inbox = CommandInbox(run, run.attempt)
+        self._on_event, self._should_stop = on_event, should_stop
+        self._polled = 0.0
+
+    def __call__(self) -> str:
+        if self._should_stop():
+            return "signal"
+        now = time.monotonic()
+        if now - self._polled < 0.2:
+            return ""
+        self._polled = now
+        for command in self._inbox.poll():
+            self._on_event(CommandDone(command.number, command.verb))
+            if command.verb in ("stop", "pause"):
+                return str(command.verb)
+            if command.verb == "abort":
+                return "signal"
+        return ""
 
 
 # ---- images ----

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import signal
 import threading
 import time
@@ -120,10 +119,10 @@ class StepModule(pl.LightningModule):
                 terms[name] = terms.get(name, 0) + value.detach() / len(batch)
         for p in others:
             p.requires_grad_(True)
-        self._apply(optimizer, player, terms)
+        self._update(optimizer, player, terms)
         return terms
 
-    def _apply(self, optimizer: torch.optim.Optimizer, player: Any, terms: dict[str, Tensor]) -> None:
+    def _update(self, optimizer: torch.optim.Optimizer, player: Any, terms: dict[str, Tensor]) -> None:
         """Clip and step, unless the losses or gradients are not finite: then the weights stay as they are."""
         self._scaler.unscale_(optimizer)
         limit = self.recipe.training.clip
@@ -275,6 +274,8 @@ def make_trainer(recipe: Recipe, device: str, callbacks: list[pl.Callback], fold
     """Lightning trainer that leaves checkpoints, progress and steps to us."""
     training = recipe.training
     accelerator, index = split_device(device)
+    for name in ("pytorch_lightning", "lightning_fabric"):  # devices and advertisements are not for our users
+        logging.getLogger(name).setLevel(logging.ERROR)
     logger = False
     if recipe.logging.tensorboard:
         from pytorch_lightning.loggers import TensorBoardLogger
@@ -319,6 +320,4 @@ def fit(module: StepModule, loader: PatchLoader, trainer: pl.Trainer) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         warnings.filterwarnings("ignore", module="lightning_fabric")
-        logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-        os.environ.setdefault("PL_DISABLE_FORK", "1")
         trainer.fit(module, datamodule=PatchData(loader))

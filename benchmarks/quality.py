@@ -1,0 +1,167 @@
+"""Instance segmentation of nuclei in ten CPU minutes: figures on the hold-out of dsb2018_fluo.
+
+    python benchmarks/quality.py run --data DIR --seed 0 [--minutes 10] [--set section.field=value …]
+    python benchmarks/quality.py score --data DIR --labels OUT/labels --facts OUT/facts.json
+    python benchmarks/quality.py table
+
+`run` calls the command line as shipped, in a process of its own; the clock starts with that
+process. A run that was made before (same recipe, split and seed) is not made again. `score`
+takes the label images of any other method. `table` prints what stands in ``results``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results" / "quality"
+THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
+
+
+def split_names(folder: Path) -> tuple[list[str], list[str]]:
+    """Names to train on and names held out."""
+    held = sorted((folder / "holdout.txt").read_text().split())
+    names = sorted(p.name for p in (folder / "train" / "IM").iterdir())
+    return [n for n in names if n not in set(held)], held
+
+
+def split_hash(folder: Path) -> str:
+    train, held = split_names(folder)
+    return hashlib.sha256("\n".join([*train, "--", *held]).encode()).hexdigest()[:12]
+
+
+def write_table(folder: Path, names: list[str], path: Path) -> None:
+    """CSV of image and target, as the table layout reads it."""
+    with path.open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["IM", "GT"])
+        writer.writerows([folder / "train/IM" / n, folder / "train/GT" / n] for n in names)
+
+
+def score_labels(folder: Path, labels: Path) -> dict[str, object]:
+    """Average precision per threshold, mean over the hold-out images."""
+    import tifffile
+
+    from im2im_core.metrics import average_precision, match
+
+    _, held = split_names(folder)
+    rows = []
+    for name in held:
+        matching = match(tifffile.imread(labels / name), tifffile.imread(folder / "train/GT" / name))
+        rows.append({str(t): average_precision(matching, t) for t in THRESHOLDS})
+    return {"images": len(rows), "ap": {t: round(statistics.mean(r[t] for r in rows), 4) for t in rows[0]}}
+
+
+def machine() -> dict[str, object]:
+    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                  if line.startswith("model name")), platform.processor())
+    return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version()}
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "im2im_core.cli", *map(str, words)]
+
+
+def recipe_of(preset: str, settings: dict[str, object]) -> tuple[dict[str, object], str]:
+    from im2im_core.api import load_preset
+
+    content = load_preset(preset).override(settings).dump()
+    core = {k: v for k, v in content.items() if k != "name"}
+    core["training"] = {k: v for k, v in core["training"].items() if k != "seed"}
+    core["data"] = {k: v for k, v in core["data"].items() if k != "path"}
+    return content, hashlib.sha256(json.dumps(core, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def run(args: argparse.Namespace) -> Path:
+    settings: dict[str, object] = {"training.minutes": args.minutes, "training.threads": args.threads}
+    settings |= {k: json.loads(v) if v[:1] in '[{0123456789tfn"-' else v for k, v in (s.split("=", 1) for s in args.set)}
+    _, key = recipe_of(args.preset, settings)
+    result = RESULTS / f"{args.preset}_{key}_{split_hash(args.data)}_seed{args.seed}.json"
+    if result.exists() and not args.again:
+        print(f"{result.name} was made before; figures below are reused")
+        return result
+    work = Path(args.work or tempfile.mkdtemp(prefix="im2im_quality_"))
+    train, held = split_names(args.data)
+    work.mkdir(parents=True, exist_ok=True)
+    write_table(args.data, train, work / "train.csv")
+    options = [w for k, v in settings.items() for w in (f"--{k}", json.dumps(v) if not isinstance(v, str) else v)]
+    start = time.time()
+    subprocess.run(command("train", args.preset, "--project", work, "--name", "run", "--data.path", work / "train.csv",
+                           "--training.seed", args.seed, *options), check=True)
+    folder = work / "runs" / "run"
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    saved = [e for e in events if e["event"] == "Checkpointed"][-1]
+    labels = work / "labels"
+    begin = time.time()
+    subprocess.run(command("predict", folder / "model", *(args.data / "train/IM" / n for n in held), "-o", labels,
+                           "--overwrite"), check=True)
+    facts = {
+        "method": args.preset, "settings": settings, "seed": args.seed, "minutes": args.minutes,
+        "recipe_hash": key, "split_hash": split_hash(args.data), "threads": args.threads,
+        "seconds_to_checkpoint": round(saved["time"] - start, 1), "steps": saved["step"],
+        "samples_per_second": round(statistics.median(
+            [e["samples_per_second"] for e in events if e["event"] == "Losses"] or [0]), 2),
+        "seconds_to_predict": round(time.time() - begin, 1), "machine": machine(),
+        "command": f"python benchmarks/quality.py run --data DIR --seed {args.seed} --minutes {args.minutes:g}"
+                   + "".join(f" --set {s}" for s in args.set),
+        **score_labels(args.data, labels),
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    result.write_text(json.dumps(facts, indent=1))
+    return result
+
+
+def score(args: argparse.Namespace) -> Path:
+    facts = json.loads(args.facts.read_text())
+    facts |= {"split_hash": split_hash(args.data), "machine": machine(), **score_labels(args.data, args.labels)}
+    name = "".join(c if c.isalnum() else "_" for c in facts["method"].split(",")[0])
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    result = RESULTS / f"{name}_{facts['split_hash']}_seed{facts['seed']}.json"
+    result.write_text(json.dumps(facts, indent=1))
+    return result
+
+
+def table() -> None:
+    print(f"{'method':40} {'seed':>4} {'min':>4} {'steps':>6} " + " ".join(f"AP{t * 100:.0f}".rjust(6) for t in THRESHOLDS))
+    for path in sorted(RESULTS.glob("*.json")):
+        f = json.loads(path.read_text())
+        figures = " ".join(f"{f['ap'][str(t)]:6.3f}" for t in THRESHOLDS)
+        print(f"{f['method'][:40]:40} {f['seed']:4} {f['minutes']:4g} {f['steps']:6} {figures}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb in ("run", "score"):
+        sub = verbs.add_parser(verb)
+        sub.add_argument("--data", type=Path, default=os.environ.get("IM2IM_TEST_DATA", "") + "/dsb2018_fluo")
+    verbs.choices["run"].add_argument("--preset", default="instance_seg_2d")
+    verbs.choices["run"].add_argument("--seed", type=int, default=0)
+    verbs.choices["run"].add_argument("--minutes", type=float, default=10)
+    verbs.choices["run"].add_argument("--threads", type=int, default=2)
+    verbs.choices["run"].add_argument("--set", action="append", default=[])
+    verbs.choices["run"].add_argument("--work")
+    verbs.choices["run"].add_argument("--again", action="store_true")
+    verbs.choices["score"].add_argument("--labels", type=Path, required=True)
+    verbs.choices["score"].add_argument("--facts", type=Path, required=True)
+    verbs.add_parser("table")
+    args = parser.parse_args()
+    if args.verb == "table":
+        table()
+        return
+    args.data = Path(args.data).resolve()
+    print((run if args.verb == "run" else score)(args).read_text())
+
+
+if __name__ == "__main__":
+    main()
