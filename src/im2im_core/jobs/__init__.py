@@ -1,0 +1,1 @@
+"""Jobs: starting, watching, commanding and re-attaching to processes; torch-free."""

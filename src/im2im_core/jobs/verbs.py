@@ -1,0 +1,133 @@
+"""What an attached process can do: each verb takes plain arguments and arrays, and gives plain results and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from im2im_core.events import Event
+
+if TYPE_CHECKING:
+    from im2im_core.axes import Region
+    from im2im_core.image import Image
+
+Arguments = dict[str, Any]
+OnEvent = Callable[[Event], None]
+ShouldStop = Callable[[], bool]
+Verb = Callable[[Arguments, OnEvent, ShouldStop], dict[str, Any]]
+
+
+def ping(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) -> dict[str, Any]:
+    """The arguments themselves."""
+    return arguments
+
+
+def predict(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) -> dict[str, Any]:
+    """``results`` by name (arrays, or paths where ``to`` is given) and ``layers`` that say how to show them.
+
+    Arguments are ``model``, ``image`` (path or array) and, as wanted, ``axes``, ``name``, ``voxel_size``,
+    ``channels``, ``region`` (start and stop along T, C, Z, Y, X), ``outputs``, ``to``, ``device`` and ``options``.
+    """
+    from im2im_core.predict_options import PredictOptions
+
+    path = Path(arguments["model"])
+    predictor = _predictor(str(path), arguments.get("device", "auto"), _stamp(path))
+    prediction = predictor.predict(
+        _image(arguments),
+        _region(arguments.get("region")),
+        axes=arguments.get("axes"),
+        outputs=arguments.get("outputs"),
+        to=arguments.get("to"),
+        on_event=on_event,
+        should_stop=should_stop,
+        options=PredictOptions.load(arguments.get("options") or {}),
+    )
+    results = {name: str(value) if isinstance(value, Path) else np.asarray(value) for name, value in prediction.items()}
+    return {"results": results, "layers": [asdict(layer) for layer in prediction.layers]}
+
+
+def evaluate(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) -> dict[str, Any]:
+    """Report of a ``model`` on ``data``, or of a ``prediction`` against ``truth`` (files, folders or arrays)."""
+    if "model" in arguments:
+        from im2im_core.engine.evaluate import evaluate_on
+
+        model, data = arguments["model"], arguments["data"]
+        return evaluate_on(model, data, on_event=on_event, should_stop=should_stop).to_dict()
+    from im2im_core import evaluate as module
+
+    prediction, truth, kind = arguments["prediction"], arguments["truth"], arguments.get("kind", "auto")
+    if isinstance(prediction, str):
+        return module.evaluate_files(prediction, truth, kind, on_event, should_stop).to_dict()
+    chosen = module.guess_kind([(prediction, truth)])[0] if kind == "auto" else kind
+    pair = module.Pair("array", prediction, truth)
+    return module.evaluate_many([pair], chosen, on_event, should_stop).to_dict()
+
+
+def review(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) -> dict[str, Any]:
+    """``problems`` of the samples that the settings ``data`` name in the project ``root``, for a ``task``."""
+    from im2im_core.layouts.base import FilesError, load_samples
+    from im2im_core.recipe.data import DataSettings
+    from im2im_core.review import problems_of
+    from im2im_core.review import review as look
+
+    settings = DataSettings.load(arguments["data"])
+    try:
+        samples, _ = load_samples(settings, Path(arguments["root"]))
+    except FilesError as error:
+        return {"problems": [asdict(problem) for problem in problems_of(error)]}
+    problems = look(
+        samples,
+        arguments["task"],
+        on_event,
+        should_stop,
+        labelling=settings.labelling,
+        invalid_pixels=settings.invalid_pixels,
+    )
+    return {"problems": [asdict(problem) for problem in problems]}
+
+
+VERBS: dict[str, Verb] = {"ping": ping, "predict": predict, "evaluate": evaluate, "review": review}
+
+
+def warm() -> None:
+    """Import what prediction needs, so that the first one does not wait for it."""
+    import_module("im2im_core.engine.predict")
+    import_module("monai.networks.nets")
+
+
+@lru_cache(maxsize=1)
+def _predictor(model: str, device: str, stamp: int) -> Any:
+    """The predictor used last stays loaded; `stamp` tells a model that was trained anew."""
+    from im2im_core.engine.predict import Predictor
+
+    return Predictor(model, device=device)
+
+
+def _stamp(path: Path) -> int:
+    files = [path, *path.iterdir()] if path.is_dir() else [path]
+    return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
+
+
+def _image(arguments: Arguments) -> Image | str | np.ndarray:
+    """Image with what the viewer knows of an array; a path stays one."""
+    from im2im_core.image import ArrayImage
+
+    image, axes = arguments["image"], arguments.get("axes")
+    if isinstance(image, str) or axes is None:
+        return image  # type: ignore[no-any-return]
+    size = arguments.get("voxel_size") or (None, None, None)
+    name, channels = arguments.get("name", "array"), tuple(arguments.get("channels") or ())
+    return ArrayImage(image, axes, name=name, voxel_size=tuple(size), channels=channels)
+
+
+def _region(spans: list[list[int]] | None) -> Region | None:
+    if spans is None:
+        return None
+    t, c, z, y, x = (slice(start, stop) for start, stop in spans)
+    return t, c, z, y, x
