@@ -31,13 +31,11 @@ def range_of(truth: NDArray[Any], weight: NDArray[Any] | None = None) -> float:
 
 def known_pixels(truth: NDArray[Any], weight: NDArray[Any] | None = None) -> NDArray[np.bool_]:
     """Where the truth is finite and the weight is not 0."""
-    known = np.isfinite(truth)
-    return known if weight is None else known & (np.asarray(weight) > 0)
+    finite = np.asarray(np.isfinite(truth), bool)
+    return finite if weight is None else finite & (np.asarray(weight) > 0)
 
 
-def moments(
-    pred: NDArray[Any], truth: NDArray[Any], data_range: float, weight: NDArray[Any] | None = None
-) -> Moments:
+def moments(pred: NDArray[Any], truth: NDArray[Any], data_range: float, weight: NDArray[Any] | None = None) -> Moments:
     """Sums over the known pixels, errors in units of `data_range`."""
     check_shapes(pred, truth, weight)
     if not data_range > 0:
@@ -62,9 +60,7 @@ def moments(
     )
 
 
-def psnr(
-    pred: NDArray[Any], truth: NDArray[Any], data_range: float, weight: NDArray[Any] | None = None
-) -> float:
+def psnr(pred: NDArray[Any], truth: NDArray[Any], data_range: float, weight: NDArray[Any] | None = None) -> float:
     """Peak signal-to-noise ratio in decibel: 10 log10(range² / mean squared error); infinite without error."""
     return moments(pred, truth, data_range, weight).psnr
 
@@ -88,9 +84,7 @@ def mean_absolute_error(
     return moments(pred, truth, data_range, weight).mean_absolute_error
 
 
-def ssim(
-    pred: NDArray[Any], truth: NDArray[Any], data_range: float, weight: NDArray[Any] | None = None
-) -> float:
+def ssim(pred: NDArray[Any], truth: NDArray[Any], data_range: float, weight: NDArray[Any] | None = None) -> float:
     """Structural similarity (Wang et al., IEEE TIP 13 (2004) 600), mean over the known pixels whose window fits.
 
     A stack with fewer planes than the window is compared plane by plane; the
@@ -99,9 +93,7 @@ def ssim(
     return ssim_sums(pred, truth, data_range, weight).value
 
 
-def ssim_sums(
-    pred: NDArray[Any], truth: NDArray[Any], data_range: float, weight: NDArray[Any] | None = None
-) -> Ratio:
+def ssim_sums(pred: NDArray[Any], truth: NDArray[Any], data_range: float, weight: NDArray[Any] | None = None) -> Ratio:
     """Sum of the structural similarity over known pixels, and their number."""
     check_shapes(pred, truth, weight)
     known = known_pixels(truth, weight)
@@ -124,8 +116,10 @@ def _ssim_block(
     smallest = min(pred.shape)
     window = min(WINDOW, smallest - 1 + smallest % 2)
     if window < 3:
-        raise DataError(f"An image of {pred.shape} pixels is too small for structural similarity",
-                        "Compare images of 3 pixels or more along each axis")
+        raise DataError(
+            f"An image of {pred.shape} pixels is too small for structural similarity",
+            "Compare images of 3 pixels or more along each axis",
+        )
     _, each = structural_similarity(truth, pred, data_range=data_range, win_size=window, full=True)
     # Windows at the border reach outside; scikit-image leaves them out of its mean too.
     inside = (slice(window // 2, -(window // 2)),) * pred.ndim

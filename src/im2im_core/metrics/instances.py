@@ -63,9 +63,9 @@ def contingency(pred: NDArray[Any], truth: NDArray[Any], weight: NDArray[Any] | 
         known = np.asarray(weight).ravel() > 0
         pred, truth = pred[known], truth[known]
     # Labels come in runs along a row: sorting runs instead of pixels is an order of magnitude faster.
-    starts = np.flatnonzero(np.concatenate([
-        np.ones(min(pred.size, 1), bool), (pred[1:] != pred[:-1]) | (truth[1:] != truth[:-1])
-    ]))
+    starts = np.flatnonzero(
+        np.concatenate([np.ones(min(pred.size, 1), bool), (pred[1:] != pred[:-1]) | (truth[1:] != truth[:-1])])
+    )
     lengths = np.diff(np.append(starts, pred.size))
     pred_ids, columns = np.unique(pred[starts], return_inverse=True)
     truth_ids, rows = np.unique(truth[starts], return_inverse=True)
@@ -178,7 +178,10 @@ def seg(matching: Matching) -> float:
 
 
 def adapted_rand_error(pred: NDArray[Any], truth: NDArray[Any], weight: NDArray[Any] | None = None) -> float:
-    """1 - F-score of the Rand index over the foreground of the truth (Arganda-Carreras et al., Front. Neuroanat. 2015)."""
+    """1 - F-score of the Rand index over the foreground of the truth.
+
+    Arganda-Carreras et al., Frontiers in Neuroanatomy 9 (2015) 142, as in scikit-image.
+    """
     table = contingency(pred, truth, weight)
     foreground = table.truth_ids[table.rows] != 0
     if not foreground.any():
@@ -201,8 +204,10 @@ def check_shapes(pred: NDArray[Any], truth: NDArray[Any], weight: NDArray[Any] |
     """Raise a DataError that names both shapes where they differ."""
     for name, other in (("prediction", pred), ("weight", weight)):
         if other is not None and np.shape(other) != np.shape(truth):
-            raise DataError(f"The {name} has the shape {np.shape(other)}, the truth {np.shape(truth)}",
-                            "Compare images of the same size, with the same axes")
+            raise DataError(
+                f"The {name} has the shape {np.shape(other)}, the truth {np.shape(truth)}",
+                "Compare images of the same size, with the same axes",
+            )
 
 
 def _as_labels(array: NDArray[Any], name: str) -> NDArray[Any]:
@@ -212,12 +217,16 @@ def _as_labels(array: NDArray[Any], name: str) -> NDArray[Any]:
         return array.view(np.uint8)
     if array.dtype.kind == "f":
         if not (np.isfinite(array).all() and (array == np.floor(array)).all()):
-            raise DataError(f"The {name} has fractional or undefined labels ({array.dtype})",
-                            "Give whole numbers, or compare the two as images")
+            raise DataError(
+                f"The {name} has fractional or undefined labels ({array.dtype})",
+                "Give whole numbers, or compare the two as images",
+            )
         array = array.astype(np.int64)
     if array.dtype.kind == "i" and array.size and array.min() < 0:
-        raise DataError(f"The {name} has the negative label {array.min()}",
-                        "Use 0 for background and a weight of 0 for unknown pixels")
+        raise DataError(
+            f"The {name} has the negative label {array.min()}",
+            "Use 0 for background and a weight of 0 for unknown pixels",
+        )
     return array
 
 
@@ -256,7 +265,9 @@ def _with_margins(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Pixels of each pair kept, of each true label and of each predicted label."""
     pixels = table.pixels[keep].astype(np.float64)
-    return pixels, np.bincount(table.rows[keep], pixels), np.bincount(table.columns[keep], pixels)
+    in_truth = np.bincount(table.rows[keep], pixels).astype(np.float64)
+    in_pred = np.bincount(table.columns[keep], pixels).astype(np.float64)
+    return pixels, in_truth, in_pred
 
 
 def _pixel_pairs(sizes: NDArray[np.float64]) -> float:

@@ -47,8 +47,10 @@ def write_dataset(
     if task not in get_args(DatasetTask):
         raise ConfigError(f"The simulated microscope knows no task {task!r}", nearest(task, get_args(DatasetTask)))
     if len(shape) != dimensions:
-        raise DataError(f"Shape {tuple(shape)} has {len(shape)} numbers, {dimensions} dimensions were asked for",
-                        "Give (Y, X) for 2 and (Z, Y, X) for 3 dimensions")
+        raise DataError(
+            f"Shape {tuple(shape)} has {len(shape)} numbers, {dimensions} dimensions were asked for",
+            "Give (Y, X) for 2 and (Z, Y, X) for 3 dimensions",
+        )
     for index in range(start, start + count):
         optics, noise = np.random.SeedSequence((seed, index)).generate_state(2).tolist()
         specimen = fluorescence(shape, seed=optics)

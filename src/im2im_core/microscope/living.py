@@ -73,8 +73,10 @@ def timelapse(
         Frames from one division to the next.
     """
     if frames < 1 or cycle < METAPHASE_FRAMES + 2:
-        raise DataError(f"{frames} frames with a division every {cycle} frames cannot be simulated",
-                        f"Use 1 frame or more and a cycle of {METAPHASE_FRAMES + 2} or more")
+        raise DataError(
+            f"{frames} frames with a division every {cycle} frames cannot be simulated",
+            f"Use 1 frame or more and a cycle of {METAPHASE_FRAMES + 2} or more",
+        )
     canvas = make_canvas(shape, diameter, anisotropy)
     rng = np.random.default_rng(seed)
     texture = chromatin(rng)
@@ -193,4 +195,6 @@ def _inflate(nucleus: Nucleus) -> tuple[float, float, float]:
 
 def _inside(nucleus: Nucleus, canvas: Canvas) -> bool:
     """Whether any of it may be in the field of view; what leaves does not come back."""
-    return all(-nucleus.reach < c < n + nucleus.reach for c, n in zip(nucleus.centre[1:], canvas.shape[1:], strict=True))
+    return all(
+        -nucleus.reach < c < n + nucleus.reach for c, n in zip(nucleus.centre[1:], canvas.shape[1:], strict=True)
+    )

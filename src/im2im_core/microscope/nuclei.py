@@ -120,7 +120,8 @@ def chromatin(rng: np.random.Generator) -> NDArray[np.float32]:
     noise = rng.standard_normal((TEXTURE_SIZE,) * 3).astype(np.float32)
     fine, coarse = (gaussian_filter(noise, sigma, mode="wrap") for sigma in (1.0, 3.0))
     cube: NDArray[np.float32] = fine / fine.std() + coarse / coarse.std()
-    return cube / cube.std()
+    cube /= cube.std()
+    return cube
 
 
 # ---- painting ----

@@ -53,7 +53,7 @@ def illuminate(rng: np.random.Generator, canvas: Canvas) -> tuple[NDArray[np.flo
 def expose(expected: NDArray[Any], rng: np.random.Generator) -> NDArray[np.uint16]:
     """Camera image of the `expected` photons per pixel: shot noise, read noise, gain, offset, clipped to 16 bits."""
     electrons = rng.poisson(expected) + rng.normal(0, READ_NOISE, expected.shape)
-    return np.clip(np.rint(electrons * GAIN + OFFSET), 0, np.iinfo(np.uint16).max).astype(np.uint16)
+    return _digitise(electrons * GAIN + OFFSET)
 
 
 def transmit(
@@ -75,8 +75,13 @@ def transmit(
         contrast = 0.25 * contrast + _defocus(cell, canvas, diameter)
     light = 1 + 0.04 * _clouds(rng, canvas.shape[1:])
     counts = BRIGHT_FIELD * light * np.clip(1 + contrast, 0.05, None)
-    noisy = counts + rng.normal(0, 1, counts.shape) * np.sqrt(counts * GAIN)
-    return np.clip(np.rint(noisy), 0, np.iinfo(np.uint16).max).astype(np.uint16)
+    return _digitise(counts + rng.normal(0, 1, counts.shape) * np.sqrt(counts * GAIN))
+
+
+def _digitise(counts: NDArray[Any]) -> NDArray[np.uint16]:
+    """Whole counts, clipped to 16 bits."""
+    limit = np.iinfo(np.uint16).max
+    return np.asarray(np.clip(np.rint(counts), 0, limit), np.uint16)
 
 
 def _cytoplasm(

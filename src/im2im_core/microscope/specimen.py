@@ -78,9 +78,7 @@ def fluorescence(
     canvas = make_canvas(shape, diameter, anisotropy)
     rng = np.random.default_rng(seed)
     texture = chromatin(rng)
-    nuclei = place_nuclei(
-        rng, canvas, diameter=diameter, density=density, touching=touching, dividing=dividing
-    )
+    nuclei = place_nuclei(rng, canvas, diameter=diameter, density=density, touching=touching, dividing=dividing)
     nuclei, labels = number_visible(nuclei, paint_labels(nuclei, canvas))
     signal, mass = paint_signal(nuclei, labels, canvas, texture)
     light, background = illuminate(rng, canvas)
@@ -117,18 +115,20 @@ def make_canvas(shape: tuple[int, ...], diameter: float, anisotropy: float) -> C
         The shape is not that of a plane or stack, or nuclei would be smaller than the optics resolves.
     """
     if len(shape) not in (2, 3) or min(shape) < 1 or min(shape[-2:]) < 8:
-        raise DataError(f"A specimen cannot have the shape {tuple(shape)}",
-                        "Give (Y, X) or (Z, Y, X), with Y and X of 8 pixels or more")
+        raise DataError(
+            f"A specimen cannot have the shape {tuple(shape)}",
+            "Give (Y, X) or (Z, Y, X), with Y and X of 8 pixels or more",
+        )
     if diameter < 4 or anisotropy <= 0:
-        raise DataError(f"Nuclei of {diameter} pixels with planes {anisotropy} pixels apart cannot be drawn",
-                        "Use a diameter of 4 or more and a distance above 0")
+        raise DataError(
+            f"Nuclei of {diameter} pixels with planes {anisotropy} pixels apart cannot be drawn",
+            "Use a diameter of 4 or more and a distance above 0",
+        )
     depth = shape[0] if len(shape) == 3 else 1
     return Canvas((depth, shape[-2], shape[-1]), float(anisotropy))
 
 
-def number_visible(
-    nuclei: list[Nucleus], labels: NDArray[np.uint32]
-) -> tuple[list[Nucleus], NDArray[np.uint32]]:
+def number_visible(nuclei: list[Nucleus], labels: NDArray[np.uint32]) -> tuple[list[Nucleus], NDArray[np.uint32]]:
     """Nuclei that can be seen, numbered 1, 2 … without gaps, and labels to match."""
     visible = set(np.unique(labels).tolist())
     kept = [n for n in nuclei if n.identity in visible]
