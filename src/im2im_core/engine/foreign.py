@@ -1,0 +1,413 @@
+"""Models of other tools: bioimage.io packages with TorchScript or ONNX weights, run as their description says.
+
+TorchScript is code and ONNX runs in native code: a package of somebody else belongs into the
+child process that jobs run in, never into the viewer.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from im2im_core.bundle.onnx_data import external_files
+from im2im_core.bundle.package import Bundle, spec_errors
+from im2im_core.bundle.processing import Tensor, process
+from im2im_core.engine.blocks import run_in_blocks
+from im2im_core.errors import ConfigError, DataError, Im2ImError, ResourceError, TrustError
+from im2im_core.files import sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    Arrays = dict[str, NDArray[Any]]
+    Forward = Callable[[list[NDArray[Any]]], list[NDArray[Any]]]
+
+RUNNABLE = ("torchscript", "onnx", "pytorch_state_dict")
+
+
+@dataclass(frozen=True)
+class AxisSpec:
+    """One axis of a tensor."""
+
+    name: str
+    kind: str
+    """batch, channel, space, time or index"""
+    size: int | None = None
+    """The only size allowed."""
+    minimum: int = 1
+    step: int = 1
+    reference: tuple[str, str] | None = None
+    """Tensor and axis that decide the size."""
+    offset: int = 0
+    scale: float = 1.0
+    halo: int = 0
+
+    @classmethod
+    def from_description(cls, content: Mapping[str, Any]) -> AxisSpec:
+        """Axis from its entry in a description of format 0.5."""
+        kind = content["type"]
+        default = {"space": "x", "time": "time", "index": "index"}.get(kind, kind)
+        size = len(content["channel_names"]) if kind == "channel" else content.get("size")
+        common: dict[str, Any] = {
+            "name": content.get("id", default),
+            "kind": kind,
+            "scale": content.get("scale", 1.0),
+            "halo": content.get("halo", 0),
+        }
+        if isinstance(size, dict) and "tensor_id" in size:
+            return cls(**common, reference=(size["tensor_id"], size["axis_id"]), offset=size.get("offset", 0))
+        if isinstance(size, dict):
+            return cls(**common, minimum=size.get("min", 1), step=size.get("step", 1))
+        return cls(**common, size=size)
+
+    def fit(self, size: int) -> int:
+        """Smallest allowed size that holds `size`; the only one where it is fixed."""
+        if self.size is not None:
+            return self.size
+        return self.minimum + max(0, -(-(size - self.minimum) // self.step)) * self.step
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output."""
+
+    name: str
+    axes: tuple[AxisSpec, ...]
+    steps: tuple[dict[str, Any], ...]
+    test: dict[str, Any] | None
+    """File of the test tensor."""
+
+    @classmethod
+    def from_description(cls, content: Mapping[str, Any], processing: str) -> TensorSpec:
+        """Tensor from its entry in a description of format 0.5."""
+        axes = tuple(AxisSpec.from_description(a) for a in content["axes"])
+        return cls(content["id"], axes, tuple(content.get(processing) or ()), content.get("test_tensor"))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the axes."""
+        return tuple(a.name for a in self.axes)
+
+
+class ForeignModel:
+    """A bioimage.io model, ready to run.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The package.
+    weights : str, optional
+        Weight format to use; the first that can be run by default.
+    trusted : set of str
+        Hashes of Python files (and names of installed modules) that the user agreed to run.
+    device : str
+        Where torch computes.
+
+    Raises
+    ------
+    TrustError
+        A file is not the one described, or Python code is needed and not trusted.
+    ConfigError
+        The description is not valid or names no weights that can be run.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, weights: str | None = None, trusted: frozenset[str] = frozenset(), device: str = "cpu"
+    ) -> None:
+        self._bundle = bundle = current_format(bundle)
+        self._device = torch.device(device)
+        content = self._bundle.description
+        try:
+            self.inputs = tuple(TensorSpec.from_description(t, "preprocessing") for t in content["inputs"])
+            self.outputs = tuple(TensorSpec.from_description(t, "postprocessing") for t in content["outputs"])
+            entries = {k: v for k, v in content["weights"].items() if v}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{bundle.source} is not a model description: {error!r} is missing or wrong",
+                "Check it with: bioimageio validate-format",
+            ) from error
+        self.weights = _choose(entries, weights, bundle)
+        self._forward = self._load(entries[self.weights], trusted)
+
+    # ---- running ----
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Outputs by id for inputs whose sizes the model takes, processed as described.
+
+        Raises
+        ------
+        DataError
+            An input is missing or has a size that the model does not take.
+        """
+        for spec in self.inputs:
+            self._check_sizes(spec, inputs)
+        return self.postprocess(self.forward(self.preprocess(inputs)), inputs)
+
+    def predict(self, inputs: Arrays) -> Arrays:
+        """Outputs by id for inputs of any size: normalised whole, run in blocks with halo, put together."""
+        return self.postprocess(run_in_blocks(self, self.preprocess(inputs)), inputs)
+
+    def preprocess(self, inputs: Arrays) -> Arrays:
+        """Inputs as the network wants them; statistics are taken over the arrays given."""
+        raw = self._named(inputs)
+        return {s.name: process(raw[s.name], s.steps, raw).array for s in self.inputs}
+
+    def forward(self, ready: Arrays) -> Arrays:
+        """What the network makes of preprocessed inputs."""
+        arrays = [ready[s.name] for s in self.inputs]
+        arrays = [np.ascontiguousarray(a, np.float32 if a.dtype == np.float64 else a.dtype) for a in arrays]
+        results = self._forward(arrays)
+        if len(results) != len(self.outputs):
+            raise DataError(
+                f"The network makes {len(results)} outputs, the description names {len(self.outputs)}",
+                "The package is not consistent; get it again",
+            )
+        return {s.name: r for s, r in zip(self.outputs, results, strict=True)}
+
+    def postprocess(self, outputs: Arrays, inputs: Arrays) -> Arrays:
+        """Outputs in their final form; some steps look at the raw inputs."""
+        raw = self._named(inputs)
+        return {s.name: process(Tensor(outputs[s.name], s.names), s.steps, raw).array for s in self.outputs}
+
+    def _named(self, inputs: Arrays) -> dict[str, Tensor]:
+        for spec in self.inputs:
+            if spec.name not in inputs:
+                raise DataError(f"Input {spec.name!r} is missing", f"Give {', '.join(s.name for s in self.inputs)}")
+            if inputs[spec.name].ndim != len(spec.axes):
+                raise DataError(
+                    f"Input {spec.name!r} has shape {inputs[spec.name].shape}", f"Its axes are {', '.join(spec.names)}"
+                )
+        return {s.name: Tensor(inputs[s.name], s.names) for s in self.inputs}
+
+    def _check_sizes(self, spec: TensorSpec, inputs: Arrays) -> None:
+        sizes = self._named(inputs)[spec.name].array.shape
+        for axis, size in zip(spec.axes, sizes, strict=True):
+            wanted = self._reference_size(axis, inputs) if axis.reference else axis.fit(size)
+            if axis.kind != "batch" and wanted != size:
+                raise DataError(
+                    f"Input {spec.name!r} has size {size} along {axis.name}; {wanted} would do",
+                    "Cut or pad it, or let it be run in blocks",
+                )
+
+    def _reference_size(self, axis: AxisSpec, inputs: Arrays) -> int:
+        tensor, name = axis.reference or ("", "")
+        spec = next(s for s in self.inputs if s.name == tensor)
+        number = spec.names.index(name)
+        return int(inputs[tensor].shape[number] * spec.axes[number].scale / axis.scale + axis.offset)
+
+    # ---- test tensors ----
+
+    def test_tensors(self) -> tuple[Arrays, Arrays]:
+        """Recorded inputs and outputs by id.
+
+        Raises
+        ------
+        TrustError
+            A file is not the one described, or is a pickle.
+        ConfigError
+            The package has none.
+        """
+        return (
+            {s.name: self._test_tensor(s) for s in self.inputs},
+            {s.name: self._test_tensor(s) for s in self.outputs},
+        )
+
+    def _test_tensor(self, spec: TensorSpec) -> NDArray[Any]:
+        if not spec.test:
+            raise ConfigError(f"{self._bundle.source} has no test tensor for {spec.name!r}", "It cannot be tested")
+        content = self._bundle.read_checked(spec.test)
+        try:
+            array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise TrustError(
+                f"{spec.test['source']} is not a plain array: {error}", "Pickled files are never loaded"
+            ) from error
+        return array
+
+    def check(self, tolerance: float = 1e-4) -> float:
+        """Largest deviation from the recorded outputs, relative to their largest value (at least 1).
+
+        Raises
+        ------
+        Im2ImError
+            It is larger than `tolerance`.
+        """
+        inputs, expected = self.test_tensors()
+        found = self.run(inputs)
+        worst = 0.0
+        for name, wanted in expected.items():
+            if found[name].shape != wanted.shape:
+                raise Im2ImError(
+                    f"Output {name!r} has shape {found[name].shape}, recorded is {wanted.shape}",
+                    "The package is not consistent; get it again",
+                )
+            deviation = np.abs(found[name].astype(np.float64) - wanted).max() / max(1.0, np.abs(wanted).max())
+            if not deviation <= tolerance:
+                raise Im2ImError(
+                    f"Output {name!r} of {self.weights} differs by {deviation:.2g} from the recorded one",
+                    "Do not use the model on this machine; look for a newer version of the package",
+                )
+            worst = max(worst, float(deviation))
+        return worst
+
+    # ---- loading ----
+
+    def _load(self, entry: dict[str, Any], trusted: frozenset[str]) -> Forward:
+        if self.weights == "onnx":
+            return _load_onnx(self._bundle, entry, self._device)
+        if self.weights == "torchscript":
+            module = _load_torchscript(self._bundle, entry, self._device)
+        else:
+            module = _load_architecture(self._bundle, entry, trusted, self._device)
+        return lambda arrays: _run_torch(module, arrays, self._device)
+
+
+def _choose(entries: dict[str, Any], wanted: str | None, bundle: Bundle) -> str:
+    """Weight format to run: the wanted one, else the first that carries no Python source."""
+    found = [k for k in RUNNABLE if k in entries and wanted in (None, k)]
+    if not found:
+        raise ConfigError(
+            f"{bundle.source} has weights {', '.join(entries)}; wanted is {wanted or 'any'}",
+            f"Weights that can be run: {', '.join(RUNNABLE)}",
+        )
+    return found[0]
+
+
+def _run_torch(module: Any, arrays: list[NDArray[Any]], device: torch.device) -> list[NDArray[Any]]:
+    with torch.inference_mode():
+        result = module(*(torch.from_numpy(a).to(device) for a in arrays))
+    maps = result if isinstance(result, tuple | list) else [result]
+    return [m.cpu().numpy() for m in maps]
+
+
+def _load_torchscript(bundle: Bundle, entry: dict[str, Any], device: torch.device) -> Any:
+    content = bundle.read_checked(entry)
+    try:
+        # Reads an archive of code for torch's own interpreter; a Python pickle is not executed.
+        return torch.jit.load(io.BytesIO(content), map_location=device).eval()
+    except RuntimeError as error:
+        raise TrustError(
+            f"{entry['source']} is not TorchScript: {str(error).splitlines()[0]}",
+            "Other kinds of files are not loaded in its place",
+        ) from error
+
+
+def _load_onnx(bundle: Bundle, entry: dict[str, Any], device: torch.device) -> Forward:
+    content = bundle.read_checked(entry)
+    _check_external(bundle, entry, external_files(content))
+    try:
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+    except ImportError as error:
+        raise ResourceError(
+            f"{bundle.name} has ONNX weights, onnxruntime is not installed", "Install napari-im2im[onnx]"
+        ) from error
+    providers = ["CUDAExecutionProvider"] * (device.type == "cuda") + ["CPUExecutionProvider"]
+    options = onnxruntime.SessionOptions()
+    # With weights in a file of their own, onnxruntime must know the folder.
+    source: Any = str(bundle.file(entry["source"])) if entry.get("external_data") else content
+    try:
+        session = onnxruntime.InferenceSession(source, options, providers=providers)
+    except (
+        ort_errors.Fail,
+        ort_errors.InvalidArgument,
+        ort_errors.InvalidGraph,
+        ort_errors.InvalidProtobuf,
+        ort_errors.NotImplemented,
+        ort_errors.RuntimeException,
+    ) as error:
+        raise DataError(f"{entry['source']} cannot be loaded: {error}", "Get the package again") from error
+    names = [i.name for i in session.get_inputs()]
+    return lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))
+
+
+def _check_external(bundle: Bundle, entry: dict[str, Any], names: set[str]) -> None:
+    """Refuse an ONNX file that takes weights from a file other than the one described and hashed."""
+    described = entry.get("external_data")
+    for name in names:
+        path = bundle.file(name)
+        if not described or path != bundle.file(described["source"]):
+            raise TrustError(
+                f"{entry['source']} reads {name!r}, which the description does not name", "Get the package again"
+            )
+    if described:
+        bundle.read_checked(described)
+
+
+def _load_architecture(bundle: Bundle, entry: dict[str, Any], trusted: frozenset[str], device: torch.device) -> Any:
+    """Network built by the Python code of the package, with its weights; only after consent."""
+    architecture = entry["architecture"]
+    source = architecture.get("source")
+    key = sha256(bundle.file(source)) if source else str(architecture.get("import_from"))
+    if key not in trusted:
+        raise TrustError(
+            f"{bundle.name} runs Python code: {source or 'module'} {key}",
+            f"Read it; if you trust it, allow it with --trust {key}",
+        )
+    namespace = _run_source(bundle, architecture) if source else importlib.import_module(key)
+    module = getattr(namespace, architecture["callable"])(**architecture.get("kwargs", {}))
+    module.load_state_dict(_load_state(bundle, entry, device), strict=entry.get("strict", True))
+    return module.to(device).eval()
+
+
+def _run_source(bundle: Bundle, architecture: dict[str, Any]) -> Any:
+    """Module made of the very bytes whose hash was checked."""
+    code = compile(bundle.read_checked(architecture), architecture["source"], "exec")
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("bundle_architecture", None))  # type: ignore[arg-type]
+    exec(code, module.__dict__)
+    return module
+
+
+def _load_state(bundle: Bundle, entry: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    import pickle
+
+    content = bundle.read_checked(entry)
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise TrustError(
+            f"{entry['source']} holds more than weights: {str(error).splitlines()[0]}",
+            "Files that run code when opened are never loaded",
+        ) from error
+    return state
+
+
+# ---- older formats ----
+
+
+def current_format(bundle: Bundle) -> Bundle:
+    """`bundle` with its description in format 0.5; hashes are compared before anything is converted.
+
+    Raises
+    ------
+    TrustError
+        A local weight file is not the one described.
+    ConfigError
+        The description is older than 0.5 and cannot be converted; the message says why.
+    """
+    version = str(bundle.description.get("format_version", ""))
+    if version.startswith("0.5"):
+        return bundle
+    if not version.startswith(("0.3", "0.4")):
+        raise ConfigError(f"{bundle.source} has format version {version or 'none'}", "Formats 0.3 to 0.5 can be run")
+    for entry in (bundle.description.get("weights") or {}).values():
+        if bundle.has(entry.get("source", "")):
+            bundle.read_checked(entry)
+    from bioimageio.spec import InvalidDescr, ValidationContext, build_description
+
+    context = ValidationContext(root=bundle.folder, file_name=bundle.source.name, perform_io_checks=False)
+    found = build_description(bundle.description, context=context, format_version="0.5")
+    if isinstance(found, InvalidDescr):
+        raise ConfigError(
+            f"{bundle.source} of format {version} cannot be converted: {spec_errors(found)}",
+            "Ask its authors for a package of format 0.5",
+        )
+    return Bundle(bundle.source, found.model_dump(mode="json", exclude_none=True))

@@ -1,0 +1,331 @@
+"""Models of other tools: their own test tensors come out, nothing else of theirs gets in."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from im2im_core.bundle import open_bundle
+from im2im_core.engine.foreign import ForeignModel
+from im2im_core.errors import ConfigError, DataError, Im2ImError, TrustError
+
+ROOT = Path(os.environ.get("IM2IM_TEST_DATA", "")) / "bioimageio_models"
+real = pytest.mark.skipif(not os.environ.get("IM2IM_TEST_DATA"), reason="IM2IM_TEST_DATA is not set")
+
+
+class Blur(torch.nn.Module):
+    """Mean of 3×3 pixels without padding trouble: a closed form that sees one pixel far."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(torch.nn.functional.pad(x, (1, 1, 1, 1)), 3, 1)
+
+
+def _entry(path: Path) -> dict[str, str]:
+    return {"source": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _description(folder: Path, size: Any, weights: dict[str, Any]) -> Path:
+    source, result = np.arange(256, dtype=np.float32).reshape(1, 1, 16, 16) / 64, None
+    result = Blur()(torch.from_numpy(source)).numpy()
+    np.save(folder / "in.npy", source)
+    np.save(folder / "out.npy", result)
+    space = [{"type": "space", "id": a, "size": size} for a in "yx"]
+    content = {
+        "format_version": "0.5.4",
+        "type": "model",
+        "name": "blur model",
+        "inputs": [
+            {
+                "id": "raw",
+                "axes": [{"type": "batch"}, {"type": "channel", "channel_names": ["c"]}, *space],
+                "test_tensor": _entry(folder / "in.npy"),
+            }
+        ],
+        "outputs": [
+            {
+                "id": "mean",
+                "axes": [
+                    {"type": "batch"},
+                    {"type": "channel", "channel_names": ["c"]},
+                    *({"type": "space", "id": a, "halo": 2, "size": {"tensor_id": "raw", "axis_id": a}} for a in "yx"),
+                ],
+                "test_tensor": _entry(folder / "out.npy"),
+            }
+        ],
+        "weights": weights,
+    }
+    (folder / "rdf.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+@pytest.fixture
+def blur(tmp_path: Path) -> Path:
+    """A TorchScript package for images of 16 × 16 only."""
+    torch.jit.script(Blur()).save(str(tmp_path / "w.pt"))
+    return _description(tmp_path, 16, {"torchscript": {**_entry(tmp_path / "w.pt"), "pytorch_version": "2.0"}})
+
+
+# ---- real packages ----
+
+
+@real
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [("unet2d_nuclei_broad", "torchscript"), ("unet2d_nuclei_broad", "onnx"), ("unet2d_multi_tensor", "torchscript")],
+)
+def test_real_package_reproduces_its_test_tensors(name: str, weights: str) -> None:
+    if weights == "onnx":
+        pytest.importorskip("onnxruntime")
+    assert ForeignModel(open_bundle(ROOT / name), weights=weights).check(1e-4) <= 1e-4
+
+
+@real
+def test_real_package_with_two_inputs_runs_at_other_sizes() -> None:
+    model = ForeignModel(open_bundle(ROOT / "unet2d_multi_tensor"))
+    inputs = {
+        k: np.pad(v, [(0, 0), (0, 0), (0, 7), (0, 21)], mode="symmetric") for k, v in model.test_tensors()[0].items()
+    }
+    found = model.predict(inputs)
+    assert {k: v.shape for k, v in found.items()} == {f"output{i}": inputs["input0"].shape for i in (0, 1)}
+
+
+@real
+def test_real_package_with_wrong_hash_names_both() -> None:
+    folder = ROOT / "legacy_2021_unet2d_nuclei_broad"
+    with pytest.raises(TrustError) as error:
+        ForeignModel(open_bundle(folder))
+    found = hashlib.sha256((folder / "weights.onnx").read_bytes()).hexdigest()
+    assert found in str(error.value)
+    assert "5bf14c4e65e8601ab551db99409ba7981ff0e501719bc2b0ee625ca9a9375b32" in str(error.value)
+
+
+@real
+@pytest.mark.filterwarnings("ignore")
+def test_legacy_description_that_cannot_be_converted_says_why(tmp_path: Path) -> None:
+    folder = shutil.copytree(ROOT / "legacy_2021_unet2d_nuclei_broad", tmp_path / "m")
+    path = folder / "UNet2DNucleiBroad.model.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["weights"] = {"onnx": {**content["weights"]["onnx"], **_entry(folder / "weights.onnx")}}
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=r"format 0\.3\.2 cannot be converted: .*doi"):
+        ForeignModel(open_bundle(folder))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_format_0_4_is_converted(blur: Path) -> None:
+    shape = {"min": [1, 1, 16, 16], "step": [0, 0, 8, 8]}
+    content = {
+        "format_version": "0.4.9",
+        "type": "model",
+        "name": "blur model",
+        "description": "d",
+        "license": "MIT",
+        "authors": [{"name": "Ada"}],
+        "cite": [{"text": "t", "url": "https://example.com"}],
+        "tags": [],
+        "covers": [],
+        "timestamp": "2022-01-01T00:00:00",
+        "documentation": "README.md",
+        "inputs": [
+            {
+                "name": "raw",
+                "axes": "bcyx",
+                "data_type": "float32",
+                "shape": shape,
+                "preprocessing": [{"name": "scale_linear", "kwargs": {"gain": 1.0, "offset": 0.5}}],
+            }
+        ],
+        "outputs": [
+            {
+                "name": "mean",
+                "axes": "bcyx",
+                "data_type": "float32",
+                "halo": [0, 0, 2, 2],
+                "shape": {"reference_tensor": "raw", "scale": [1, 1, 1, 1], "offset": [0, 0, 0, 0]},
+            }
+        ],
+        "test_inputs": ["in.npy"],
+        "test_outputs": ["out.npy"],
+        "weights": {"torchscript": _entry(blur / "w.pt")},
+    }
+    (blur / "README.md").write_text("# Validation")
+    (blur / "rdf.yaml").write_text(yaml.safe_dump(content))
+    model = ForeignModel(open_bundle(blur))
+    found = model.run({"raw": np.ones((1, 1, 16, 24), np.float32)})["mean"]
+    assert found.shape == (1, 1, 16, 24)
+    assert found[0, 0, 8, 8] == pytest.approx(1.5)
+    assert model.outputs[0].axes[2].halo == 2
+
+
+# ---- sizes, blocks ----
+
+
+def test_blocks_with_halo_equal_the_whole(blur: Path) -> None:
+    model = ForeignModel(open_bundle(blur))
+    image = np.random.default_rng(0).random((1, 1, 37, 50), np.float32)
+    found = model.predict({"raw": image})["mean"]
+    whole = Blur()(torch.from_numpy(image)).numpy()
+    np.testing.assert_allclose(found[..., 1:-1, 1:-1], whole[..., 1:-1, 1:-1], atol=1e-6)
+    assert found.shape == whole.shape
+
+
+def test_run_refuses_a_size_with_the_one_that_would_do(blur: Path) -> None:
+    model = ForeignModel(open_bundle(blur))
+    with pytest.raises(DataError, match="size 12 along y; 16 would do"):
+        model.run({"raw": np.zeros((1, 1, 12, 16), np.float32)})
+    with pytest.raises(DataError, match="'raw' is missing"):
+        model.run({})
+
+
+def test_parametrised_sizes(blur: Path) -> None:
+    _description(blur, {"min": 16, "step": 8}, yaml.safe_load((blur / "rdf.yaml").read_text())["weights"])
+    model = ForeignModel(open_bundle(blur))
+    assert model.run({"raw": np.ones((3, 1, 24, 16), np.float32)})["mean"].shape == (3, 1, 24, 16)
+    with pytest.raises(DataError, match="24 would do"):
+        model.run({"raw": np.ones((1, 1, 16, 18), np.float32)})
+    assert model.predict({"raw": np.ones((1, 1, 5, 900), np.float32)})["mean"].shape == (1, 1, 5, 900)
+
+
+def test_wrong_test_output_is_noticed(blur: Path) -> None:
+    np.save(blur / "out.npy", np.load(blur / "out.npy") + 0.01)
+    content = yaml.safe_load((blur / "rdf.yaml").read_text())
+    content["outputs"][0]["test_tensor"] = _entry(blur / "out.npy")
+    (blur / "rdf.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(Im2ImError, match="differs by"):
+        ForeignModel(open_bundle(blur)).check()
+
+
+# ---- trust ----
+
+
+class Evil:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.canary}",)
+
+
+def _torch_zip(content: Any, path: Path) -> None:
+    torch.save(content, path)
+
+
+def _plain_pickle(content: Any, path: Path) -> None:
+    path.write_bytes(pickle.dumps(content))
+
+
+@pytest.mark.parametrize("write", [_torch_zip, _plain_pickle])
+def test_fault_30_pickle_as_torchscript(blur: Path, write: Any) -> None:
+    canary = blur / "canary"
+    write({"state": Evil(canary)}, blur / "w.pt")
+    _description(blur, 16, {"torchscript": {**_entry(blur / "w.pt"), "pytorch_version": "2.0"}})
+    with pytest.raises(TrustError, match="not TorchScript"):
+        ForeignModel(open_bundle(blur))
+    assert not canary.exists()
+
+
+def test_fault_30_pickled_test_tensor(blur: Path) -> None:
+    canary = blur / "canary"
+    np.save(blur / "in.npy", np.array([Evil(canary)], object), allow_pickle=True)
+    content = yaml.safe_load((blur / "rdf.yaml").read_text())
+    content["inputs"][0]["test_tensor"] = _entry(blur / "in.npy")
+    (blur / "rdf.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(TrustError, match="not a plain array"):
+        ForeignModel(open_bundle(blur)).test_tensors()
+    assert not canary.exists()
+
+
+def _python_package(folder: Path, state: Any) -> tuple[Path, str]:
+    (folder / "net.py").write_text(
+        f"import pathlib\npathlib.Path({str(folder / 'canary')!r}).touch()\n"
+        "import torch\nclass Net(torch.nn.Conv2d):\n    pass\n"
+    )
+    torch.save(state, folder / "state.pt")
+    architecture = {
+        **_entry(folder / "net.py"),
+        "callable": "Net",
+        "kwargs": {"in_channels": 1, "out_channels": 1, "kernel_size": 1},
+    }
+    weights = {**_entry(folder / "state.pt"), "architecture": architecture, "pytorch_version": "2.0"}
+    return _description(folder, 16, {"pytorch_state_dict": weights}), architecture["sha256"]
+
+
+def test_fault_36_python_is_refused_until_its_hash_is_trusted(tmp_path: Path) -> None:
+    state = torch.nn.Conv2d(1, 1, 1).state_dict()
+    folder, key = _python_package(tmp_path, state)
+    with pytest.raises(TrustError, match=key):
+        ForeignModel(open_bundle(folder))
+    assert not (tmp_path / "canary").exists()
+    model = ForeignModel(open_bundle(folder), trusted=frozenset({key}))
+    assert (tmp_path / "canary").exists()
+    ones = np.ones((1, 1, 16, 16), np.float32)
+    np.testing.assert_allclose(model.run({"raw": ones})["mean"], float(state["weight"] + state["bias"]), rtol=1e-6)
+
+
+def test_fault_36_changed_source_is_not_the_trusted_one(tmp_path: Path) -> None:
+    folder, key = _python_package(tmp_path, {})
+    with (tmp_path / "net.py").open("a") as handle:
+        handle.write("# changed\n")
+    with pytest.raises(TrustError):
+        ForeignModel(open_bundle(folder), trusted=frozenset({key}))
+    assert not (tmp_path / "canary").exists()
+
+
+def test_fault_30_pickled_state_of_a_trusted_architecture(tmp_path: Path) -> None:
+    canary = tmp_path / "evil"
+    folder, key = _python_package(tmp_path, {"weight": Evil(canary)})
+    with pytest.raises(TrustError, match="more than weights"):
+        ForeignModel(open_bundle(folder), trusted=frozenset({key}))
+    assert not canary.exists()
+
+
+def test_fault_36_installed_module_needs_consent_too(tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "state.pt")
+    weights = {
+        **_entry(tmp_path / "state.pt"),
+        "pytorch_version": "2.0",
+        "architecture": {"import_from": "os", "callable": "system", "kwargs": {"command": "true"}},
+    }
+    _description(tmp_path, 16, {"pytorch_state_dict": weights})
+    with pytest.raises(TrustError, match="module os"):
+        ForeignModel(open_bundle(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["w.pt", "in.npy", "out.npy"])
+def test_fault_37_flipped_byte(blur: Path, name: str) -> None:
+    raw = bytearray((blur / name).read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (blur / name).write_bytes(raw)
+    with pytest.raises(TrustError, match="sha256"):
+        ForeignModel(open_bundle(blur)).check()
+
+
+@pytest.mark.parametrize("location", ["../../x", "/etc/passwd", "in.npy"])
+def test_fault_38_onnx_reads_only_what_is_described(tmp_path: Path, location: str) -> None:
+    entry = b"\x0a\x08location" + b"\x12" + bytes([len(location)]) + location.encode()
+    tensor = b"\x08\x01\x10\x01\x6a" + bytes([len(entry)]) + entry
+    graph = b"\x2a" + bytes([len(tensor)]) + tensor
+    (tmp_path / "w.onnx").write_bytes(b"\x08\x08\x3a" + bytes([len(graph)]) + graph)
+    _description(tmp_path, 16, {"onnx": {**_entry(tmp_path / "w.onnx"), "opset_version": 18}})
+    with pytest.raises(TrustError, match=r"reads|refers"):
+        ForeignModel(open_bundle(tmp_path))
+
+
+def test_weights_without_hash_and_unknown_weights(blur: Path) -> None:
+    _description(blur, 16, {"torchscript": {"source": "w.pt", "pytorch_version": "2.0"}})
+    with pytest.raises(TrustError, match="records no sha256"):
+        ForeignModel(open_bundle(blur))
+    _description(blur, 16, {"keras_hdf5": {"source": "w.pt"}})
+    with pytest.raises(ConfigError, match="keras_hdf5"):
+        ForeignModel(open_bundle(blur))
