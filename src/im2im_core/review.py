@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from im2im_core.errors import DataError, Stopped
+from im2im_core.errors import DataError, ResourceError, Stopped
 from im2im_core.events import Event, Progress
 from im2im_core.samples import TARGET
 
@@ -175,7 +175,7 @@ def examine(
             on_event(Progress("checking images", done, len(samples), time.monotonic() - begin))
         try:
             found = facts_of(sample, aim)
-        except (DataError, OSError) as error:
+        except (DataError, ResourceError, OSError) as error:
             problems.append(Problem(sample.name, "unreadable", "error", str(error), "Replace or remove the file"))
             continue
         facts.append(found)

@@ -229,7 +229,7 @@ def test_fault_18_rgb_or_channels_is_a_question() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16])
-def test_fault_19_saturation(dtype: type[np.generic]) -> None:
+def test_fault_19_saturation(dtype: type[np.integer[Any]]) -> None:
     pixels = np.random.default_rng(0).integers(0, 100, (64, 64)).astype(dtype)
     pixels[:2] = np.iinfo(dtype).max
     assert "3.1 %" in only(review([with_source(world(), pixels)], INSTANCE), "dtype_range").text

@@ -121,7 +121,7 @@ def test_a_group_that_would_be_divided_is_named() -> None:
 
 
 def test_unknown_and_doubly_used_names_are_refused() -> None:
-    with pytest.raises(ConfigError, match="'s99'.*Did you mean"):
+    with pytest.raises(ConfigError, match=r"'s99'.*Did you mean"):
         split_samples(TWENTY, SplitSettings(validation_names=("s99",)), (4, 4), {})
     with pytest.raises(ConfigError, match="for validation and for test"):
         split_samples(TWENTY, SplitSettings(validation_names=("s01",), test_names=("s01",)), (4, 4), {})

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from im2im_core.errors import DataError
+from im2im_core.errors import DataError, ResourceError
 from im2im_core.samples import TARGET, Sample
 
 if TYPE_CHECKING:
@@ -310,7 +310,7 @@ def _open_all(
     for item in files:
         errors: list[str] = []
         source = _open(item.source, axes, input_channels, voxel_size, errors)
-        partner_axes = (axes, axes.upper().replace("C", "")) if axes else (None,)
+        partner_axes = (axes, axes.upper().replace("C", ""), None) if axes else (None,)
         targets = {
             key: _open_partner(path, partner_axes, target_channels, voxel_size, errors)
             for key, path in item.targets.items()
@@ -339,7 +339,7 @@ def _open(
 
     try:
         image = select_channels(open_image(path, axes=axes), channels)
-    except DataError as error:
+    except (DataError, ResourceError) as error:
         errors.append(str(error) if path.name in str(error) else f"{path}: {error}")
         return None
     except OSError as error:
@@ -355,7 +355,7 @@ def _open_partner(
     voxel_size: VoxelSize | None,
     errors: list[str],
 ) -> Image | None:
-    """Open target or weight; it may lack the channel axis that the recipe gives to the files."""
+    """Open target or weight; it may lack axes that the recipe gives to the files."""
     reasons: list[str] = []
     for candidate in axes:
         image = _open(path, candidate, channels, voxel_size, reasons)
