@@ -164,6 +164,8 @@ def test_format_0_4_is_converted(blur: Path) -> None:
     assert found.shape == (1, 1, 16, 24)
     assert found[0, 0, 8, 8] == pytest.approx(1.5)
     assert model.outputs[0].axes[2].halo == 2
+    with pytest.raises(Im2ImError, match="differs by"):  # the recorded output lacks the 0.5
+        model.check()
 
 
 # ---- sizes, blocks ----

@@ -6,10 +6,12 @@ child process that jobs run in, never into the viewer.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-import importlib.util
 import io
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +22,6 @@ from im2im_core.bundle.package import Bundle, spec_errors
 from im2im_core.bundle.processing import Tensor, process
 from im2im_core.engine.blocks import run_in_blocks
 from im2im_core.errors import ConfigError, DataError, Im2ImError, ResourceError, TrustError
-from im2im_core.files import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -223,7 +224,7 @@ class ForeignModel:
     def _test_tensor(self, spec: TensorSpec) -> NDArray[Any]:
         if not spec.test:
             raise ConfigError(f"{self._bundle.source} has no test tensor for {spec.name!r}", "It cannot be tested")
-        content = self._bundle.read_checked(spec.test)
+        content = self._bundle.read_checked(spec.test, required=False)
         try:
             array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
@@ -346,23 +347,23 @@ def _load_architecture(bundle: Bundle, entry: dict[str, Any], trusted: frozenset
     """Network built by the Python code of the package, with its weights; only after consent."""
     architecture = entry["architecture"]
     source = architecture.get("source")
-    key = sha256(bundle.file(source)) if source else str(architecture.get("import_from"))
+    code = bundle.read_checked(architecture, required=False) if source else b""
+    key = hashlib.sha256(code).hexdigest() if source else str(architecture.get("import_from"))
     if key not in trusted:
         raise TrustError(
             f"{bundle.name} runs Python code: {source or 'module'} {key}",
             f"Read it; if you trust it, allow it with --trust {key}",
         )
-    namespace = _run_source(bundle, architecture) if source else importlib.import_module(key)
+    namespace = _run_source(code, source) if source else importlib.import_module(key)
     module = getattr(namespace, architecture["callable"])(**architecture.get("kwargs", {}))
     module.load_state_dict(_load_state(bundle, entry, device), strict=entry.get("strict", True))
     return module.to(device).eval()
 
 
-def _run_source(bundle: Bundle, architecture: dict[str, Any]) -> Any:
-    """Module made of the very bytes whose hash was checked."""
-    code = compile(bundle.read_checked(architecture), architecture["source"], "exec")
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("bundle_architecture", None))  # type: ignore[arg-type]
-    exec(code, module.__dict__)
+def _run_source(code: bytes, name: str) -> Any:
+    """Module made of the very bytes whose hash was trusted."""
+    module = ModuleType("bundle_architecture")
+    exec(compile(code, name, "exec"), module.__dict__)
     return module
 
 
@@ -398,7 +399,9 @@ def current_format(bundle: Bundle) -> Bundle:
         return bundle
     if not version.startswith(("0.3", "0.4")):
         raise ConfigError(f"{bundle.source} has format version {version or 'none'}", "Formats 0.3 to 0.5 can be run")
-    for entry in (bundle.description.get("weights") or {}).values():
+    weights = bundle.description.get("weights") or {}
+    hashes = {_plain_name(e.get("source", "")): e.get("sha256") for e in weights.values()}
+    for entry in weights.values():
         if bundle.has(entry.get("source", "")):
             bundle.read_checked(entry)
     from bioimageio.spec import InvalidDescr, ValidationContext, build_description
@@ -410,4 +413,11 @@ def current_format(bundle: Bundle) -> Bundle:
             f"{bundle.source} of format {version} cannot be converted: {spec_errors(found)}",
             "Ask its authors for a package of format 0.5",
         )
-    return Bundle(bundle.source, found.model_dump(mode="json", exclude_none=True))
+    content = found.model_dump(mode="json", exclude_none=True)
+    for entry in content["weights"].values():  # the conversion drops hashes where it is not to touch files
+        entry["sha256"] = hashes.get(_plain_name(entry["source"]))
+    return Bundle(bundle.source, content)
+
+
+def _plain_name(source: str) -> str:
+    return str(PurePosixPath(source))
