@@ -44,7 +44,7 @@ class Case:
     world: Callable[[np.random.Generator], tuple[NDArray[Any], NDArray[Any]]]
     watch: str
     factor: float = 0.4
-    steps: int = 40
+    steps: int = 30
 
     def build(self, seed: int = 0) -> Framework:
         torch.manual_seed(seed)

@@ -210,9 +210,9 @@ def test_two_targets_are_refused() -> None:
 
 
 def test_losses_must_fit_the_output() -> None:
-    with pytest.raises(ConfigError, match="loss l1 cannot learn framework.output segmentation"):
+    with pytest.raises(ConfigError, match=r"loss l1 cannot learn framework\.output segmentation"):
         fcn(SEGMENTATION.replace(losses=[L1().dump()]))
-    with pytest.raises(ConfigError, match="loss dice cannot learn framework.output image"):
+    with pytest.raises(ConfigError, match=r"loss dice cannot learn framework\.output image"):
         fcn(FcnSettings(losses=(Dice(),)))
 
 
