@@ -59,14 +59,14 @@ def evaluate(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) -
 
         model, data = arguments["model"], arguments["data"]
         return evaluate_on(model, data, on_event=on_event, should_stop=should_stop).to_dict()
-    from im2im_core import evaluate as module
+    from im2im_core.evaluate import Pair, evaluate_files, evaluate_many, guess_kind
 
     prediction, truth, kind = arguments["prediction"], arguments["truth"], arguments.get("kind", "auto")
     if isinstance(prediction, str):
-        return module.evaluate_files(prediction, truth, kind, on_event, should_stop).to_dict()
-    chosen = module.guess_kind([(prediction, truth)])[0] if kind == "auto" else kind
-    pair = module.Pair("array", prediction, truth)
-    return module.evaluate_many([pair], chosen, on_event, should_stop).to_dict()
+        return evaluate_files(prediction, truth, kind, on_event, should_stop).to_dict()
+    chosen = guess_kind([(prediction, truth)])[0] if kind == "auto" else kind
+    pair = Pair("array", prediction, truth)
+    return evaluate_many([pair], chosen, on_event, should_stop).to_dict()
 
 
 def review(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) -> dict[str, Any]:
