@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             "Check free space and permissions of the folder",
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # gone already, or the folder never was one
+            part.unlink()
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -32,6 +32,8 @@ class _StrictLoader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, (str, int, float, bool, type(None))):
+                raise ConfigError(f"A key is {key!r} (line {key_node.start_mark.line + 1})", "Keys are names")
             if key in seen:
                 raise ConfigError(f"Key {key!r} stands twice (line {key_node.start_mark.line + 1})", "Remove one")
             seen.add(key)
@@ -50,15 +52,18 @@ def parse_yaml(text: str, name: str = "YAML") -> Any:
     """
     if len(text) > MAX_BYTES:
         raise TrustError(f"{name} has {len(text)} characters", f"A recipe has less than {MAX_BYTES}")
-    loader = _StrictLoader(text)
     try:
-        return loader.get_single_data()
+        loader = _StrictLoader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except yaml.constructor.ConstructorError as error:
         raise TrustError(f"{name}: {error.problem}", "Python tags are never loaded; use plain YAML") from error
-    except yaml.YAMLError as error:
+    except RecursionError as error:
+        raise TrustError(f"{name} is nested too deeply", "A recipe has less than a dozen levels") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date or number
         raise ConfigError(f"{name} is not valid YAML: {error}") from error
-    finally:
-        loader.dispose()
 
 
 def read_yaml(path: Path) -> Any:

@@ -1,0 +1,56 @@
+"""``im2im evaluate``: a model on a data set, or predictions against their truth."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from im2im_core.commands import Command, Output, add_trust, simple
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    from im2im_core.metrics import Kind
+
+    parser.usage = "im2im evaluate MODEL DATA | PREDICTION TRUTH [options]"
+    parser.add_argument("first", metavar="MODEL|PREDICTION", help="bundle or run; or an image or folder of images")
+    parser.add_argument("second", metavar="DATA|TRUTH", help="folder or table with truth; or the true image or folder")
+    parser.add_argument(
+        "--kind",
+        default="auto",
+        choices=("auto", *get_args(Kind)),
+        help="what is compared; auto: from the images",
+    )
+    add_trust(parser)
+
+
+def _evaluate(args: argparse.Namespace, output: Output) -> int:
+    from im2im_core import api
+    from im2im_core.jobs.signals import StopFlag
+    from im2im_core.progress import reporter
+    from im2im_core.trust import trust_for_this_process
+
+    trust_for_this_process(args.trust)
+    if _holds_images(Path(args.first)):
+        with reporter(output.json) as on_event:
+            report = api.evaluate(args.first, args.second, kind=args.kind, on_event=on_event)
+    else:
+        with StopFlag() as stop, reporter(output.json) as on_event:
+            report = api.evaluate_model(args.first, args.second, on_event=on_event, should_stop=stop)
+    output.result(report, report.table())
+    return 0
+
+
+def _holds_images(path: Path) -> bool:
+    from im2im_core.io import is_image
+    from im2im_core.layouts.base import list_images
+
+    described = any((path / name).is_file() for name in ("bioimageio.yaml", "rdf.yaml", "model.yaml", "run.json"))
+    return path.exists() and not described and (is_image(path) or (path.is_dir() and bool(list_images(path))))
+
+
+COMMANDS = {
+    "evaluate": Command(
+        "Score a model on a data set with truth, or predictions against their truth.", _configure, simple(_evaluate)
+    ),
+}

@@ -1,0 +1,201 @@
+"""``im2im predict``: one model on one or many images; a bad file does not stop the others."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from im2im_core.commands import Command, Output, add_trust, simple
+from im2im_core.errors import ConfigError, DataError, ResourceError, Stopped
+from im2im_core.events import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from im2im_core.jobs.signals import StopFlag
+    from im2im_core.predict_options import PredictOptions
+
+ENDINGS = (".ome.tif", ".ome.tiff", ".ome.zarr", ".tif", ".tiff", ".zarr")
+"""Formats that results are written in; other images give a .tif of the same name."""
+_OWN = ("overwrite", "resume")
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    from im2im_core.commands.settings import describe_type, walk_options
+    from im2im_core.predict_options import PredictOptions
+
+    parser.add_argument("model", metavar="MODEL", help="bundle (folder or zip) or run")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="images, or folders of images")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", required=True, type=Path, help="file for one image, folder for several"
+    )
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    group.add_argument("--resume", action="store_true", help="keep outputs that are complete, make the others")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--axes", help="axes of the files where they do not say, for example ZYX or CYX")
+    add_trust(parser)
+    defaults = PredictOptions()
+    for field in walk_options(defaults):
+        if field.name not in _OWN:
+            parser.add_argument(
+                f"--{field.name.replace('_', '-')}",
+                dest=field.name,
+                metavar="VALUE",
+                help=f"{field.help} ({describe_type(defaults, field)})".replace("%", "%%"),
+            )
+
+
+def _predict(args: argparse.Namespace, output: Output) -> int:
+    from im2im_core.jobs.signals import StopFlag
+    from im2im_core.trust import trust_for_this_process
+
+    trust_for_this_process(args.trust)
+    options = _options(args)
+    jobs = pair_outputs(args.images, args.output)
+    skipped = [target for _, target in jobs if target.exists()]
+    if skipped and not (args.overwrite or args.resume):
+        raise ConfigError(
+            f"{skipped[0]} exists" + (f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else ""),
+            "Add --resume to keep complete outputs, or --overwrite to replace them",
+        )
+    # Outputs get their final name only when they are complete, so that one which exists is.
+    todo = [(source, target) for source, target in jobs if not (args.resume and target.exists())]
+    with StopFlag() as stop:
+        done, failed = _predict_all(args, todo, options, output, stop)
+    _summarise(output, done, failed, stop, len(jobs) - len(todo))
+    return stop.exit_code or (DataError.exit_code if failed else 0)
+
+
+def _options(args: argparse.Namespace) -> PredictOptions:
+    from im2im_core.commands.settings import parse_value, walk_options
+    from im2im_core.predict_options import PredictOptions
+
+    given = {
+        field.name: parse_value(field.name, text, field.annotation)
+        for field in walk_options(PredictOptions())
+        if field.name not in _OWN and (text := getattr(args, field.name)) is not None
+    }
+    return PredictOptions.load({**given, "overwrite": args.overwrite, "resume": args.resume})
+
+
+def _predict_all(
+    args: argparse.Namespace, jobs: Sequence[tuple[Path, Path]], options: PredictOptions, output: Output, stop: StopFlag
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """What was written and what failed; ends early when `stop` says so."""
+    from im2im_core import api
+    from im2im_core.progress import reporter
+
+    done: list[dict[str, str]] = []
+    failed: list[dict[str, str]] = []
+    start = time.monotonic()
+    for folder in {target.parent for _, target in jobs}:
+        _make(folder)
+    with reporter(output.json) as on_event:
+        for number, (source, target) in enumerate(jobs, start=1):
+            try:
+                api.predict(
+                    args.model,
+                    source,
+                    axes=args.axes,
+                    to=target,
+                    options=options,
+                    device=args.device,
+                    on_event=on_event,
+                    should_stop=stop,
+                )
+                done.append({"image": str(source), "output": str(target)})
+            except DataError as error:
+                failed.append({"image": str(source), "message": error.message, "cure": error.cure})
+            except Stopped:
+                break
+            if len(jobs) > 1:
+                on_event(_progress(number, len(jobs), time.monotonic() - start))
+            if stop():
+                break
+    return done, failed
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"Cannot make {folder}: {error.strerror}", "Check its name and permissions") from error
+
+
+def _progress(done: int, total: int, elapsed: float) -> Progress:
+    return Progress("predicting images", done, total, elapsed, elapsed / done * (total - done))
+
+
+def _summarise(
+    output: Output, done: list[dict[str, str]], failed: list[dict[str, str]], stop: StopFlag, skipped: int
+) -> None:
+    lines = [f"{len(done)} predicted, {skipped} already there, {len(failed)} failed"]
+    lines += [f"  failed: {item['image']}: {item['message']}" for item in failed]
+    if stop():
+        lines.append("Stopped; go on with the same command and --resume")
+    output.result({"done": done, "failed": failed, "skipped": skipped, "stopped": stop.reason}, "\n".join(lines))
+
+
+def pair_outputs(images: Iterable[str], out: Path) -> list[tuple[Path, Path]]:
+    """Each image with the file that its result is written to.
+
+    Raises
+    ------
+    DataError
+        There is no image, or two images would write one file.
+    ConfigError
+        Several images are to be written to one file.
+    """
+    sources, from_folder = _sources(images)
+    as_folder = from_folder or len(sources) > 1 or (out.is_dir() and not out.name.endswith(".zarr"))
+    if not as_folder:
+        return [(sources[0], out)]
+    if out.is_file() or out.name.lower().endswith(ENDINGS):
+        raise ConfigError(f"{len(sources)} images cannot be written to {out}", "Name a folder after -o")
+    jobs = [(source, out / _result_name(source)) for source in sources]
+    seen: dict[Path, Path] = {}
+    for source, target in jobs:
+        if target in seen:
+            raise DataError(
+                f"{seen[target]} and {source} would both be written to {target}", "Predict them in two commands"
+            )
+        if target.resolve() == source.resolve():
+            raise ConfigError(f"{target} would replace the image itself", "Name another folder after -o")
+        seen[target] = source
+    return jobs
+
+
+def _sources(images: Iterable[str]) -> tuple[list[Path], bool]:
+    """Images named directly or found in folders, and whether there was a folder."""
+    from im2im_core.io import is_image
+    from im2im_core.layouts.base import list_images
+
+    found: list[Path] = []
+    from_folder = False
+    for name in images:
+        path = Path(name)
+        if path.is_dir() and not is_image(path):
+            inside = list_images(path)
+            if not inside:
+                raise DataError(f"There is no image in {path}", "Name a folder with images")
+            found += inside
+            from_folder = True
+        else:
+            found.append(path)
+    return found, from_folder
+
+
+def _result_name(source: Path) -> str:
+    from im2im_core.layouts.base import image_stem
+
+    return source.name if source.name.lower().endswith(ENDINGS) else f"{image_stem(source)}.tif"
+
+
+COMMANDS = {
+    "predict": Command(
+        "Apply a model to images. A file that cannot be read does not stop the others.", _configure, simple(_predict)
+    ),
+}

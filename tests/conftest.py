@@ -1,0 +1,40 @@
+"""What all tests share: no network, a home of their own, real images where there are some."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registry, default project and consent of a user who does not exist."""
+    monkeypatch.setenv("IM2IM_HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.delenv("IM2IM_TRUST", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every connection that leaves the machine."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        local = self.family == getattr(socket, "AF_UNIX", None) or str(address[0]) in ("127.0.0.1", "::1", "localhost")
+        if not local:
+            raise RuntimeError(f"a test wanted to connect to {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Folder with real images; the test is skipped where there is none."""
+    folder = os.environ.get("IM2IM_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("IM2IM_TEST_DATA does not name a folder with real images")
+    return Path(folder)
