@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SAMPLE_LIMIT = 4_000_000
 """Pixels of one channel that percentiles are taken from; larger images are strided evenly."""
+BAND = 8_000_000
+"""Pixels that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -136,12 +138,13 @@ def _sample(image: Image, time: int, channel: int) -> NDArray[Any]:
     """Evenly strided pixels ``(Z, Y, X)`` of one channel, read plane by plane."""
     _, _, depth, height, width = image.info.shape
     step = max(1, int(np.ceil(np.sqrt(depth * height * width / SAMPLE_LIMIT))))
-    rows = max(1, 64_000_000 // max(width, 1))
+    # Whole rows of chunks, as few as hold BAND pixels: each chunk is decoded once and little is held.
+    rows = max(1, BAND // max(width, 1) // 512) * 512
     planes = []
     for z in range(depth):
-        bands = [
+        bands = [  # copies: a strided view would hold the whole band
             image.read((slice(time, time + 1), slice(channel, channel + 1), slice(z, z + 1),
-                        slice(y, min(y + rows, height)), slice(0, width)))[0, 0, 0, (-y) % step :: step, ::step]
+                        slice(y, min(y + rows, height)), slice(0, width)))[0, 0, 0, (-y) % step :: step, ::step].copy()
             for y in range(0, height, rows)
         ]
         planes.append(np.concatenate(bands))

@@ -117,7 +117,8 @@ def grid_shape(shape: Sequence[int], factor: Sequence[float]) -> tuple[int, int,
 def source_place(target: NDArray, size_source: int, size_target: int) -> NDArray[np.float64]:
     """Fractional index in the source grid of each index of the target grid, inside the source."""
     place = (np.asarray(target, np.float64) + 0.5) * (size_source / size_target) - 0.5
-    return np.clip(place, 0, size_source - 1)
+    inside: NDArray[np.float64] = np.clip(place, 0, size_source - 1)
+    return inside
 
 
 def read_resampled(
@@ -174,7 +175,8 @@ def interpolate(pixels: NDArray, axis: int, place: NDArray[np.float64]) -> NDArr
     share = (place - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(pixels.ndim)])
     below = pixels.take(low, axis).astype(np.float32, copy=False)
     above = pixels.take(high, axis).astype(np.float32, copy=False)
-    return below + (above - below) * share
+    mixed: NDArray[np.float32] = below + (above - below) * share
+    return mixed
 
 
 def resample(pixels: NDArray, grid: Sequence[int], order: Literal["linear", "nearest"] = "linear") -> NDArray:

@@ -91,8 +91,8 @@ class LabelStitcher:
         first = len(self._parent)
         self._parent.extend(range(first, first + len(local)))
         ids = np.where(decoded > 0, np.searchsorted(local, decoded) + first, 0).astype(np.uint32)
-        for zone, other in self._rims.pop(block.index, []):
-            self._join(other, ids[shifted(zone, block.outer)])
+        for seen, other in self._rims.pop(block.index, []):
+            self._join(other, ids[shifted(seen, block.outer)])
         for following in self._following(block):
             if zone := intersect(block.outer, following.outer):
                 rim = ids[shifted(zone, block.outer)].copy()
@@ -100,7 +100,7 @@ class LabelStitcher:
         self._labels[block.core] = ids[shifted(block.core, block.outer)]
 
     def finish(self, first: int = 1) -> int:
-        """Number of objects, after giving them the contiguous ids `first`, `first` + 1, …"""
+        """Number of objects, after giving them the contiguous ids that start at `first`."""
         roots = np.array([self._root(i) for i in range(len(self._parent))])
         final = np.zeros(len(roots), np.uint32)
         count = 0

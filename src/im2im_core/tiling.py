@@ -122,7 +122,7 @@ def _cut_axis(
     if tile >= padded:
         yield slice(0, padded), region
         return
-    near, far, step = _step(tile, halo, overlap, divisor, chunk)
+    near, _, step = _step(tile, halo, overlap, divisor, chunk)
     # Nothing is hidden before the first pixel: without chunks the first tile writes its near halo too.
     grain = math.lcm(chunk or 1, divisor)
     begin = region.start // grain * grain
@@ -160,7 +160,8 @@ def smallest_tile(
 
 def cost(shape: Sequence[int], tiles: Sequence[Tile]) -> float:
     """Pixels that the network sees, per pixel of the image."""
-    return sum(math.prod(s.stop - s.start for s in t.outer) for t in tiles) / math.prod(shape)
+    seen: int = sum(math.prod(s.stop - s.start for s in t.outer) for t in tiles)
+    return seen / math.prod(shape)
 
 
 def choose_tile(

@@ -476,7 +476,7 @@ def test_displacements_are_those_of_the_source() -> None:
 
 def test_wrong_channels_and_their_cure() -> None:
     image = ArrayImage(noise(3, 20, 20), "CYX", channels=("DAPI", "GFP", "RFP"))
-    with pytest.raises(DataError, match="sees 2.*channels="):
+    with pytest.raises(DataError, match=r"sees 2.*channels="):
         predictor(Toy(channels=2)).predict(image)
     found = predictor(Toy(channels=2)).predict(image, options=PredictOptions(channels=("GFP", 0)))["prediction"]
     np.testing.assert_allclose(found, 2 * image.read()[0, 1, 0])

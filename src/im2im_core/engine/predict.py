@@ -89,7 +89,9 @@ class Predictor:
         from im2im_core.bundle import open_bundle
 
         bundle = open_bundle(Path(model))
-        self._start(load_framework(bundle, torch.device("cpu")), bundle.inference, device, threads)
+        self.framework: Framework = load_framework(bundle, torch.device("cpu"))
+        self.inference: Inference = bundle.inference
+        self.device = _ready(device, threads)
 
     @classmethod
     def from_framework(
@@ -97,14 +99,9 @@ class Predictor:
     ) -> Predictor:
         """Predictor of a framework that is loaded already; its mode (training or not) is restored after use."""
         predictor = cls.__new__(cls)
-        predictor._start(framework, inference, device, threads)
+        predictor.framework, predictor.inference = framework, inference
+        predictor.device = _ready(device, threads)
         return predictor
-
-    def _start(self, framework: Framework, inference: Inference, device: str, threads: int | None) -> None:
-        if threads:
-            torch.set_num_threads(threads)
-        self.framework, self.inference = framework, inference
-        self.device = choose_device(device)
 
     def predict(
         self,
@@ -167,6 +164,13 @@ def load_framework(bundle: Any, device: torch.device) -> Framework:
     )
     framework.load_state_dict(bundle.load_weights())
     return framework.to(device).eval()
+
+
+def _ready(device: str, threads: int | None) -> torch.device:
+    """Device to compute on, after telling torch how many threads it may use."""
+    if threads:
+        torch.set_num_threads(threads)
+    return choose_device(device)
 
 
 def _ignore(event: Event) -> None:

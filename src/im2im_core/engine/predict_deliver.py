@@ -218,7 +218,7 @@ class _Volume:
         if int(np.prod(shape)) <= DECODE_PIXELS or any(is_vector(s) for s in self._framework.results):
             return split_blocks(shape, shape, (0, 0, 0))
         flat = shape[0] == 1
-        side = int(round(DECODE_PIXELS ** (1 / (2 if flat else 3)))) // 16 * 16 or 16
+        side = round(DECODE_PIXELS ** (1 / (2 if flat else 3))) // 16 * 16 or 16
         halo = -(-self._framework.decode_halo // 16) * 16
         # Half of the side leaves room for the halo on both sides within the pixels allowed.
         side = max(16, side // 2, halo)

@@ -119,7 +119,7 @@ def pixel_budget(device: torch.device) -> int:
     if device.type == "cuda":
         # U-Nets hold about 500 float32 values per pixel at their widest moment; half of the memory is left.
         free, _ = torch.cuda.mem_get_info(device)
-        return max(2**16, min(2**23, free // 2 // 2000))
+        return int(max(2**16, min(2**23, free // 2 // 2000)))
     import psutil
 
-    return max(2**16, min(2**20, psutil.virtual_memory().available // 4 // 2000))
+    return int(max(2**16, min(2**20, psutil.virtual_memory().available // 4 // 2000)))

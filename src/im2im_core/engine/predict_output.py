@@ -40,12 +40,15 @@ class MemorySink:
         self._array = np.zeros(grid.shape, grid.dtype)
 
     def write(self, region: Region, pixels: NDArray[Any]) -> None:
+        """Store ``(T, C, Z, Y, X)`` pixels."""
         self._array[region] = pixels
 
     def finish(self) -> NDArray[Any]:
+        """Array with the axes that the output keeps."""
         return from_tczyx(self._array, self._grid.axes)
 
     def abort(self) -> None:
+        """Give the memory back."""
         self._array = np.zeros(0)
 
 
@@ -265,7 +268,7 @@ class Outputs:
 
     @staticmethod
     def _place(grid: OutGrid, frame: int, region: tuple[slice, ...]) -> Region:
-        times, channels, depth = grid.shape[:3]
+        times, channels = grid.shape[:2]
         planes = grid.frames // times
         time, plane = divmod(frame, planes)
         z, y, x = (slice(r.start - p.start, r.stop - p.start) for r, p in zip(region, grid.part, strict=True))

@@ -26,11 +26,12 @@ def place_block(
     """
     on_map = scaled(block, grid.scale)
     if plan.source == plan.network:
-        region = intersect(on_map, grid.part)
-        return None if region is None else (region, values[(slice(None), *shifted(region, on_map))])
+        common = intersect(on_map, grid.part)
+        return None if common is None else (common, values[(slice(None), *shifted(common, on_map))])
     map_shape = [s.stop for s in scaled(tuple(slice(0, n) for n in plan.network), grid.scale)]
     core = scaled(tile.inner, grid.scale)
-    region, pixels = [], values
+    region: list[slice] = []
+    pixels = values
     for axis in range(3):
         index = np.arange(grid.part[axis].start, grid.part[axis].stop)
         place = source_place(index, map_shape[axis], grid.whole[axis])
@@ -46,12 +47,14 @@ def place_block(
 def _owned(place: NDArray[np.float64], core: slice, first: bool, last: bool) -> NDArray[np.bool_]:
     """Places between a pixel of the core, or the one before it, and the next pixel of the core."""
     low = np.floor(place)
-    return (first | (low >= core.start - 1)) & (last | (low <= core.stop - 2))
+    owned: NDArray[np.bool_] = (first | (low >= core.start - 1)) & (last | (low <= core.stop - 2))
+    return owned
 
 
 def _sampled(pixels: NDArray[Any], axis: int, place: NDArray[np.float64], nearest: bool) -> NDArray[Any]:
     if nearest:
-        return pixels.take(np.minimum(np.floor(place + 0.5).astype(int), pixels.shape[axis] - 1), axis)
+        index = np.minimum(np.floor(place + 0.5).astype(int), pixels.shape[axis] - 1)
+        return np.asarray(pixels.take(index, axis))
     return interpolate(pixels, axis, np.clip(place, 0, pixels.shape[axis] - 1))
 
 
