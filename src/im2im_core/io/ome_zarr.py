@@ -235,10 +235,10 @@ def _multiscale(group: Path, number: int) -> _Source:
         image = content["multiscales"][number]
         dataset = image["datasets"][0]
         array = group / dataset["path"]
-    except (KeyError, IndexError, TypeError) as error:
+        scale = _product(_scale_of(image), _scale_of(dataset))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{group}: the OME-Zarr metadata is incomplete ({error!r})", "Save the image again") from error
     axes = [a if isinstance(a, dict) else {"name": a} for a in image.get("axes", ())] or None
-    scale = _product(_scale_of(image), _scale_of(dataset))
     labels = [str(c.get("label") or "") for c in content.get("omero", {}).get("channels", ())]
     channels = tuple(n or f"channel {i}" for i, n in enumerate(labels)) if any(labels) else ()
     return _Source(array, group, axes, scale, channels)

@@ -144,8 +144,9 @@ class OmeZarrWriter(WriterBlock):
 
     def _write_metadata(self) -> None:
         content: dict[str, Any] = {"multiscales": [self._multiscale()]}
-        if self._info.channels and not self._labels:
-            content["omero"] = {"channels": [self._channel(i, n) for i, n in enumerate(self._info.channels)]}
+        if not self._labels:  # aicsimageio fails without it, hence empty names where none are known
+            names = self._info.channels or ("",) * self._info.shape[1]
+            content["omero"] = {"channels": [self._channel(i, n) for i, n in enumerate(names)]}
         if self._labels:
             content["image-label"] = {"version": self._version}
         done = {"im2im": {"complete": True}}

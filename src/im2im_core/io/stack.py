@@ -16,7 +16,7 @@ from im2im_core.io.tiff_metadata import RGB_NAMES
 
 EXTRAS = {".czi": "czi", ".lif": "lif", ".nd2": "nd2"}
 """Formats that need an extra of their own."""
-_INVENTED = re.compile(r"Channel:\d+(:\d+)?")
+_INVENTED = re.compile(r"Channel:(.*:)?\d+")
 
 
 def stack_image(stack: Any, path: Path, scene: int | str, axes: str | None) -> ArrayImage:
@@ -57,7 +57,7 @@ def _channels(stack: Any, count: int, rgb: bool) -> tuple[str, ...]:
     if rgb:
         return RGB_NAMES[:count]
     names = tuple(str(n) for n in stack.channel_names or ())
-    return () if len(names) != count or all(_INVENTED.fullmatch(n) for n in names) else names
+    return () if len(names) != count or all(not n or _INVENTED.fullmatch(n) for n in names) else names
 
 
 def _time_step(stack: Any) -> float | None:

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from im2im_core.errors import DataError
+from im2im_core.errors import DataError, ResourceError
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 # Only what decides about pixels and axes; a broken comment elsewhere harms nobody.
@@ -35,10 +35,16 @@ def check_directories(path: Path) -> int:
     ------
     DataError
         The file is no TIFF, or ends before something that it points to.
+    ResourceError
+        The file may not be read.
     """
     try:
         with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _walk(data, path)
+    except OSError as error:
+        raise ResourceError(
+            f"{path} cannot be read: {error.strerror or error}", "Check that it is a readable file"
+        ) from error
     except ValueError as error:  # mmap of nothing
         raise DataError(f"{path}: the file is empty", "Copy or save it again") from error
 

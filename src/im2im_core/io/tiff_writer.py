@@ -150,7 +150,7 @@ class OmeTiffWriter(WriterBlock):
         import tifffile
 
         flat = self._part
-        tiled = beside(self._path, "tiled.part")
+        tiled = beside(self._path.with_name(f"{self._path.name}.tiled"), "part")
         pixels = np.memmap(flat, self._dtype, "r", self._offset, self._info.shape)
         *outer, height, width = self._info.shape
         factors = level_factors(height, width)
