@@ -7,6 +7,7 @@ import re
 import statistics
 import subprocess
 import sys
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,6 +24,7 @@ JOB_BOUNDARIES = {"cli.py", "child.py", "worker.py"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+@cache
 def trees() -> list[tuple[Path, ast.Module]]:
     return [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in SOURCES]
 

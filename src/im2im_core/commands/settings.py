@@ -197,7 +197,7 @@ def _class_name(annotation: Any) -> str:
     from im2im_core.recipe.fields import kind_of, union_classes
 
     classes = union_classes(annotation)
-    return (kind_of(classes[0]) if classes else None) or getattr(annotation, "__name__", str(annotation))
+    return (kind_of(classes[0]) if classes else None) or str(getattr(annotation, "__name__", annotation))
 
 
 def _range(metadata: tuple[Any, ...]) -> str:
