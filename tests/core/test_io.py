@@ -525,7 +525,8 @@ def test_threads_read_the_same_image(tmp_path: Path) -> None:
 
 
 def test_nothing_heavy_is_imported_before_it_is_used() -> None:
-    code = "import sys, im2im_core.io; print([m for m in ('tifffile','tensorstore','dask','aicsimageio') if m in sys.modules])"
+    heavy = ("tifffile", "tensorstore", "dask", "aicsimageio")
+    code = f"import sys, im2im_core.io; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -552,10 +553,8 @@ except ResourceError as error:
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_fault_06_disk_that_fills_up_while_writing(tmp_path: Path, suffix: str) -> None:
     code = _SMALL_DISK.format(tests=str(Path(__file__).parent), folder=str(tmp_path), suffix=suffix)
-    (tmp_path.parent / "code.py").write_text(code)
-    mount = (
-        f"mount -t tmpfs -o size=8m none '{tmp_path}' || exit 99; exec '{sys.executable}' '{tmp_path.parent}/code.py'"
-    )
+    (tmp_path.parent / f"small_disk{suffix}.py").write_text(code)
+    mount = f"mount -t tmpfs -o size=8m none '{tmp_path}' || exit 99; exec '{sys.executable}' '{tmp_path.parent}/small_disk{suffix}.py'"
     if shutil.which("unshare") is None:
         pytest.skip("the system has no unshare")
     done = subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, text=True, check=False)
