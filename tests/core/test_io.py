@@ -553,8 +553,9 @@ except ResourceError as error:
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_fault_06_disk_that_fills_up_while_writing(tmp_path: Path, suffix: str) -> None:
     code = _SMALL_DISK.format(tests=str(Path(__file__).parent), folder=str(tmp_path), suffix=suffix)
-    (tmp_path.parent / f"small_disk{suffix}.py").write_text(code)
-    mount = f"mount -t tmpfs -o size=8m none '{tmp_path}' || exit 99; exec '{sys.executable}' '{tmp_path.parent}/small_disk{suffix}.py'"
+    script = tmp_path.parent / f"small_disk{suffix}.py"
+    script.write_text(code)
+    mount = f"mount -t tmpfs -o size=8m none '{tmp_path}' || exit 99; exec '{sys.executable}' '{script}'"
     if shutil.which("unshare") is None:
         pytest.skip("the system has no unshare")
     done = subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, text=True, check=False)
