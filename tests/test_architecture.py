@@ -184,7 +184,7 @@ def test_presets_are_found() -> None:
 
     on_disk = [p.name for p in files("im2im_core.presets").iterdir() if p.name.endswith(".yaml")]
     assert len(on_disk) >= 8
-    assert len(api.presets()) == len(on_disk)
+    assert len(api.list_presets()) == len(on_disk)
 
 
 def test_manifest_at_the_root_is_the_one_of_the_plugin() -> None:

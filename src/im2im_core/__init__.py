@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from im2im_core.api import (
         evaluate,
+        list_presets,
         load_preset,
         load_recipe,
         plan,
         predict,
-        presets,
         resume,
         train,
     )
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "evaluate",
+    "list_presets",
     "load_preset",
     "load_recipe",
     "plan",
     "predict",
-    "presets",
     "resume",
     "train",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from im2im_core.axes import Region
-    from im2im_core.evaluate import Report
+    from im2im_core.evaluation import Report
     from im2im_core.events import Event
-    from im2im_core.plan import Plan
+    from im2im_core.plans import Plan
     from im2im_core.project import Project
     from im2im_core.runs import Run
     from im2im_core.samples import Sample, Split
@@ -38,7 +39,7 @@ class PresetInfo:
     """One sentence, from the first comment of the preset."""
 
 
-def presets() -> tuple[PresetInfo, ...]:
+def list_presets() -> tuple[PresetInfo, ...]:
     """All ready tasks that ship with the package."""
     return tuple(_describe(p.name.removesuffix(".yaml"), p.read_text(encoding="utf-8")) for p in _preset_files())
 
@@ -129,7 +130,10 @@ def train(
 
 
 def resume(
-    run: PathLike | Run, *, on_event: OnEvent | None = None, should_stop: ShouldStop | None = None,
+    run: PathLike | Run,
+    *,
+    on_event: OnEvent | None = None,
+    should_stop: ShouldStop | None = None,
     project: Any = None,
 ) -> Run:
     """The run after it went on from its last checkpoint to the end of its budget; trains in this process."""
@@ -140,13 +144,15 @@ def resume(
     return _execute(found, None, on_event, should_stop, None)
 
 
-def _execute(run: Run, split: Split | None, on_event: OnEvent | None, should_stop: ShouldStop | None,
-             started: float | None) -> Run:
+def _execute(
+    run: Run, split: Split | None, on_event: OnEvent | None, should_stop: ShouldStop | None, started: float | None
+) -> Run:
     """Run one attempt in this process; an error is recorded in the run, then raised."""
     from im2im_core.engine.session import run_training
     from im2im_core.jobs.child import run_attempt
 
     raised: list[BaseException] = []
+    begun = time.time()
 
     def work(run: Run, emit: OnEvent, signalled: ShouldStop) -> None:
         def tell(event: Event) -> None:
@@ -158,7 +164,9 @@ def _execute(run: Run, split: Split | None, on_event: OnEvent | None, should_sto
             return signalled() or bool(should_stop and should_stop())
 
         try:
-            run_training(run, tell, asked, split=split, started=started)
+            # Waiting for the device is not taken from the budget.
+            start = None if started is None else started + time.time() - begun
+            run_training(run, tell, asked, split=split, started=start)
         except BaseException as error:
             raised.append(error)
             raise
@@ -200,7 +208,7 @@ def _with_data(recipe: Recipe, data: Any, project: Project) -> tuple[Recipe, Spl
 
 
 def _plain_plan(plan: Plan) -> dict[str, Any]:
-    from im2im_core.plan import plain
+    from im2im_core.plans import plain
 
     content: dict[str, Any] = plain(plan.to_dict())
     return content
@@ -244,7 +252,7 @@ def predict(
 
 def evaluate(prediction: Any, truth: Any, kind: str = "auto", on_event: OnEvent | None = None) -> Report:
     """Report on predictions against truth: arrays, files or folders with equal names."""
-    from im2im_core import evaluate as module
+    from im2im_core import evaluation as module
 
     if hasattr(prediction, "shape"):
         chosen = module.guess_kind([(prediction, truth)])[0] if kind == "auto" else kind
@@ -252,8 +260,14 @@ def evaluate(prediction: Any, truth: Any, kind: str = "auto", on_event: OnEvent 
     return module.evaluate_files(prediction, truth, kind, on_event=on_event)
 
 
-def evaluate_model(model: PathLike, data: PathLike, *, on_event: OnEvent | None = None,
-                   should_stop: ShouldStop | None = None, samples: Sequence[Sample] | None = None) -> Report:
+def evaluate_model(
+    model: PathLike,
+    data: PathLike,
+    *,
+    on_event: OnEvent | None = None,
+    should_stop: ShouldStop | None = None,
+    samples: Sequence[Sample] | None = None,
+) -> Report:
     """Report on a model over a data set with targets."""
     from im2im_core.engine.evaluate import evaluate_on
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from im2im_core.evaluate import Report
+    from im2im_core.evaluation import Report
 
 logger = logging.getLogger(__name__)
 

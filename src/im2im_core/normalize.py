@@ -60,7 +60,8 @@ class Percentile(Config):
 
     def limits(self, channel: NDArray[Any]) -> tuple[float, float]:
         """Offset and scale of one channel ``(Z, Y, X)``."""
-        low, high = np.percentile(channel, (self.low, self.high))
+        known = channel.compressed() if isinstance(channel, np.ma.MaskedArray) else channel
+        low, high = np.percentile(known, (self.low, self.high))
         return float(low), float(high - low)
 
 
@@ -112,7 +113,8 @@ class NoNormalization(Config):
 NormalizeSettings = Percentile | ZScore | CentreZScore | MinMax | NoNormalization
 
 
-def measure(image: Image, settings: NormalizeSettings, time: int, invalid: str = "error") -> Scaling:
+def measure(image: Image, settings: NormalizeSettings, time: int, invalid: str = "error",
+            weight: Image | None = None) -> Scaling:
     """Scaling of one time point of `image`, streamed channel by channel over the whole image.
 
     Parameters
@@ -121,6 +123,8 @@ def measure(image: Image, settings: NormalizeSettings, time: int, invalid: str =
         Index along T.
     invalid : "error" or "fill"
         What to do with NaN and infinite pixels; with "fill" they are left out of the statistics.
+    weight : Image, optional
+        Pixels where it is 0 are unknown: they are not looked at. Same Z, Y, X as `image`.
 
     Raises
     ------
@@ -130,7 +134,9 @@ def measure(image: Image, settings: NormalizeSettings, time: int, invalid: str =
     if isinstance(settings, NoNormalization) and image.info.dtype.kind != "f":
         channels = image.info.shape[1]
         return Scaling((0.0,) * channels, (1.0,) * channels)
-    pairs = [_limits(_sample(image, time, c), settings, image.info.name, invalid) for c in range(image.info.shape[1])]
+    known = None if weight is None else _sample(weight, min(time, weight.info.shape[0] - 1), 0) > 0
+    pairs = [_limits(_sample(image, time, c), settings, image.info.name, invalid, known)
+             for c in range(image.info.shape[1])]
     return Scaling(tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
 
 
@@ -151,19 +157,32 @@ def _sample(image: Image, time: int, channel: int) -> NDArray[Any]:
     return np.stack(planes)
 
 
-def _limits(channel: NDArray[Any], settings: NormalizeSettings, name: str, invalid: str) -> tuple[float, float]:
-    if channel.dtype.kind == "f" and not (finite := np.isfinite(channel)).all():
-        count = int(channel.size - finite.sum())
-        if invalid == "error":
-            raise DataError(f"{name} has {count} NaN or infinite pixels (of {channel.size} looked at)",
-                            "Mend the image or set data.invalid_pixels to fill")
-        lowest = channel[finite].min() if finite.any() else 0.0
-        channel = np.where(finite, channel, lowest)
+def _limits(channel: NDArray[Any], settings: NormalizeSettings, name: str, invalid: str,
+            known: NDArray[np.bool_] | None) -> tuple[float, float]:
+    finite = _finite(channel, known, name, invalid)
+    if finite is not None:
+        known = finite if known is None else known & finite
+    if known is not None and not known.all():
+        if not known.any():
+            return 0.0, 1.0
+        channel = np.ma.masked_array(channel, ~known)
     if channel.dtype == bool:
         channel = channel.astype(np.uint8)
     offset, scale = settings.limits(channel)
     # A constant image has no spread: it becomes zero instead of NaN.
     return offset, scale if scale > 1e-12 * max(1.0, abs(offset)) else 1.0
+
+
+def _finite(channel: NDArray[Any], known: NDArray[np.bool_] | None, name: str,
+            invalid: str) -> NDArray[np.bool_] | None:
+    """Which pixels are finite; None where all of them are."""
+    if channel.dtype.kind != "f" or (finite := np.isfinite(channel)).all():
+        return None
+    wrong = ~finite if known is None else known & ~finite
+    if invalid == "error" and (count := int(wrong.sum())):
+        raise DataError(f"{name} has {count} NaN or infinite pixels (of {channel.size} looked at)",
+                        "Mend the image or set data.invalid_pixels to fill")
+    return np.asarray(finite)
 
 
 def fill_invalid(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -152,7 +152,7 @@ def test_presets_as_text_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"name", "task", "summary"} == set(content["presets"][0])
 
 
-@pytest.mark.parametrize("preset", [p.name for p in api.presets()])
+@pytest.mark.parametrize("preset", [p.name for p in api.list_presets()])
 def test_show_prints_the_full_recipe_with_its_descriptions(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", preset]) == 0
     text = capsys.readouterr().out

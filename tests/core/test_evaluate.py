@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from im2im_core.errors import DataError, Stopped
-from im2im_core.evaluate import Pair, evaluate_files, evaluate_many, evaluate_pair, guess_kind
+from im2im_core.evaluation import Pair, evaluate_files, evaluate_many, evaluate_pair, guess_kind
 from im2im_core.events import Message, Progress
 from im2im_core.metrics import METRICS, find_metric, psnr
 from im2im_core.microscope import fluorescence

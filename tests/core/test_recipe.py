@@ -12,7 +12,7 @@ from im2im_core.recipe import SCHEMA_VERSION, FcnSettings, Recipe, migrations
 from im2im_core.recipe.fields import walk
 
 
-@pytest.mark.parametrize("preset", [p.name for p in api.presets()])
+@pytest.mark.parametrize("preset", [p.name for p in api.list_presets()])
 def test_presets_are_complete_recipes(preset: str) -> None:
     recipe = api.load_preset(preset)
     assert recipe.name == preset
@@ -81,7 +81,7 @@ def test_wrong_overrides_are_refused_in_words(changes: dict[str, Any], text: str
         Recipe().override(changes)
 
 
-@pytest.mark.parametrize("preset", [p.name for p in api.presets()])
+@pytest.mark.parametrize("preset", [p.name for p in api.list_presets()])
 def test_every_walked_setting_can_be_set_to_its_own_value(preset: str) -> None:
     recipe = api.load_preset(preset)
     content = recipe.dump()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = "0.5.3"
 INPUT_ID = "raw"
+LARGEST_HALO = {2: (64, 64), 3: (8, 32, 32)}
+"""Pixels along each axis that other tools are asked to cut off around a block, at most."""
 FLOAT: dict[str, Any] = {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}
 
 
@@ -35,13 +37,15 @@ class Geometry:
 def geometry(inference: Inference, sample: tuple[int, ...]) -> Geometry:
     """Sizes for a description: more than two halos, multiples of the divisor.
 
-    Along Z the halo ends where the stack does; stacks are often thinner than the receptive field.
+    The receptive field is an upper bound of what matters, and a halo of hundreds of pixels
+    would keep other tools from running small images at all; so the halo ends at
+    `LARGEST_HALO`, and along Z where the stack ends.
     """
     axes = ("z", "y", "x")[-len(sample) :]
-    halo = [
-        min(h, max(0, size // d * d - 1) // 2) if axis == "z" else h
-        for axis, h, d, size in zip(axes, inference.halo, inference.divisor, sample, strict=True)
-    ]
+    halo = [min(h, most) for h, most in zip(inference.halo, LARGEST_HALO[len(axes)], strict=True)]
+    if axes[0] == "z":
+        step = inference.divisor[0]
+        halo[0] = min(halo[0], max(0, sample[0] // step * step - 1) // 2)
     minimum = [d * max(2, 2 * h // d + 1) for h, d in zip(halo, inference.divisor, strict=True)]
     return Geometry(axes, tuple(minimum), inference.divisor, tuple(halo))
 

@@ -17,7 +17,7 @@ def _no_options(parser: argparse.ArgumentParser) -> None:
 def _presets(_: argparse.Namespace, output: Output) -> int:
     from im2im_core import api
 
-    presets = api.presets()
+    presets = api.list_presets()
     width = max((len(p.name) for p in presets), default=0)
     output.result(
         {"presets": [{"name": p.name, "task": p.task, "summary": p.summary} for p in presets]},

@@ -14,7 +14,7 @@ from im2im_core.commands.settings import override, settings_help, split_settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from im2im_core.plan import Plan
+    from im2im_core.plans import Plan
     from im2im_core.project import Project
     from im2im_core.recipe import Recipe
 
@@ -31,7 +31,7 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(parser: argparse.ArgumentParser, arguments: list[str], output: Output) -> int:
-    from im2im_core.plan import Plan
+    from im2im_core.plans import Plan
     from im2im_core.project import Project
     from im2im_core.trust import require_trusted_recipe, trust_for_this_process
 

@@ -117,7 +117,7 @@ def save_entry(entry: Entry, folder: Path) -> None:
         write_json(part / "manifest.json", {"name": entry.name, "offset": entry.scaling.offset,
                                             "scale": entry.scaling.scale, "files": files})
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
+        _place(part, folder)
         sync(folder.parent)
     except OSError as error:
         need = sum(a.nbytes for a in entry.arrays.values()) / 1e6
@@ -126,6 +126,15 @@ def save_entry(entry: Entry, folder: Path) -> None:
                             "Free some space, or set data.cache.kind to memory or rolling") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _place(part: Path, folder: Path) -> None:
+    """Give `part` its final name, unless another training wrote the same entry in the meantime."""
+    try:
+        os.replace(part, folder)
+    except OSError:
+        if load_entry(folder) is None:
+            raise
 
 
 def _free_megabytes(folder: Path) -> float:

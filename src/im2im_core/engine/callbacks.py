@@ -41,7 +41,9 @@ class Reporter(pl.Callback):
 
     def __init__(self, recipe: Recipe, folder: Path, on_event: Callable[[Event], None], steps_per_epoch: float) -> None:
         self.every, self.on_event, self.per_epoch = recipe.logging.every, on_event, steps_per_epoch
-        self.samples = (recipe.training.batch if isinstance(recipe.training.batch, int) else 1) * recipe.training.accumulate
+        self.samples = (
+            recipe.training.batch if isinstance(recipe.training.batch, int) else 1
+        ) * recipe.training.accumulate
         self.table = MetricsTable(folder / "metrics.csv")
         self._mark = (0, 0.0)
         self._shown = 0.0
@@ -91,8 +93,9 @@ class MetricsTable:
 class Checkpointer(pl.Callback):
     """Saves at least every `minutes`, and at the end; stops on losses that stay NaN."""
 
-    def __init__(self, folder: CheckpointFolder, recipe: Recipe, on_event: Callable[[Event], None],
-                 ending: Ending) -> None:
+    def __init__(
+        self, folder: CheckpointFolder, recipe: Recipe, on_event: Callable[[Event], None], ending: Ending
+    ) -> None:
         self.folder, self.recipe, self.on_event, self.ending = folder, recipe, on_event, ending
         self.seconds = 0.0
         self._last = time.monotonic()
@@ -138,8 +141,16 @@ class Stopper(pl.Callback):
 class Validation(pl.Callback):
     """Validates the moving average, keeps the best, lowers the rate or ends when nothing improves."""
 
-    def __init__(self, validator: Validator, recipe: Recipe, folder: CheckpointFolder,
-                 on_event: Callable[[Event], None], ending: Ending, table: MetricsTable, per_epoch: float) -> None:
+    def __init__(
+        self,
+        validator: Validator,
+        recipe: Recipe,
+        folder: CheckpointFolder,
+        on_event: Callable[[Event], None],
+        ending: Ending,
+        table: MetricsTable,
+        per_epoch: float,
+    ) -> None:
         self.validator, self.recipe, self.folder = validator, recipe, folder
         self.on_event, self.ending, self.table, self.per_epoch = on_event, ending, table, per_epoch
         self.previews: list[Preview] = []
@@ -202,8 +213,11 @@ class Validation(pl.Callback):
             counters.stale = 0
         if early.enabled and counters.stale >= early.patience:
             self.ending.reason = "early"
-            self.on_event(Message(f"Validation stopped improving after step {counters.best_step}; the best is kept",
-                                  code="early_stop"))
+            self.on_event(
+                Message(
+                    f"Validation stopped improving after step {counters.best_step}; the best is kept", code="early_stop"
+                )
+            )
 
 
 @dataclass
@@ -226,7 +240,8 @@ class Preview:
 def non_finite_error(module: StepModule) -> DataError:
     """What to tell when losses stayed NaN or infinite."""
     names = [n for n, v in module.last.items() if not np.isfinite(float(v))]
-    return DataError(f"Loss {', '.join(names) or 'gradient'} was NaN or infinite for {module.bad_losses} steps "
-                     f"up to step {module.counters.step}",
-                     "Lower training.optimizer.lr, use precision fp32, or run im2im check on the data; "
-                     "the last good state is kept")
+    return DataError(
+        f"Loss {', '.join(names) or 'gradient'} was NaN or infinite for {module.bad_losses} steps "
+        f"up to step {module.counters.step}",
+        "Lower training.optimizer.lr, use precision fp32, or run im2im check on the data; the last good state is kept",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -130,32 +131,46 @@ def _padded(array: NDArray[Any], inside: tuple[slice, ...], margins: list[tuple[
 # ---- building ----
 
 
-@dataclass(frozen=True)
-class Progressing:
-    """Callbacks while images are read."""
-
-    done: Callable[[str, int, int], None]
-    """task, done, total"""
-
-
 def target_statistics(items: list[Item], recipe: Recipe, limit: int = 64) -> Scaling | None:
     """Scaling of image targets from the training set: mean offset and scale over evenly chosen images; None for labels."""
     if labels_are_targets(recipe) or not items:
         return None
     chosen = items[:: max(1, len(items) // limit)]
-    found = [measure(i.sample.targets[TARGET], recipe.data.target_normalization,
-                     min(i.time, i.sample.targets[TARGET].info.shape[0] - 1), recipe.data.invalid_pixels) for i in chosen]
+    found = [_target_scaling(i, recipe) for i in chosen]
     return Scaling(tuple(np.mean([f.offset for f in found], axis=0).tolist()),
                    tuple(np.mean([f.scale for f in found], axis=0).tolist()))
+
+
+def _target_scaling(item: Item, recipe: Recipe) -> Scaling:
+    target, weight = item.sample.targets[TARGET], item.sample.weight
+    if weight is not None and weight.info.shape[2:] != target.info.shape[2:]:
+        weight = None
+    return measure(target, recipe.data.target_normalization, min(item.time, target.info.shape[0] - 1),
+                   recipe.data.invalid_pixels, weight)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Prepares entries by number, here or in a worker process."""
+
+    items: list[Item]
+    recipe: Recipe
+    framework: Framework
+    scaling: Scaling | None
+
+    def __call__(self, number: int) -> Entry:
+        """Prepare entry `number`."""
+        return prepare(self.items[number], self.recipe, self.framework, self.scaling)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Encoding needs the settings of the framework, not its weights, which may lie on a device.
+        return {**vars(self), "framework": deepcopy(self.framework).to("meta")}
 
 
 def build_store(kind: str, items: list[Item], recipe: Recipe, framework: Framework, scaling: Scaling | None,
                 folder: Path, progress: Callable[[int], None], held: int = 1) -> Store:
     """Store of prepared entries of the `kind` that the plan chose: memory, disk or rolling."""
-
-    def make(number: int) -> Entry:
-        return prepare(items[number], recipe, framework, scaling)
-
+    make = Maker(items, recipe, framework, scaling)
     if kind == "memory":
         return MemoryStore(len(items), make, progress)
     if kind == "rolling":
@@ -168,7 +183,8 @@ def entry_key(item: Item, recipe: Recipe, scaling: Scaling | None) -> str:
     sample, data = item.sample, recipe.data
     images = [sample.source, *sample.targets.values(), *([sample.weight] if sample.weight else [])]
     settings = (data.normalization, data.rescale, data.labelling, data.invalid_pixels, data.dimensions, recipe.framework)
-    return key_of(*(i.info.identity for i in images), str(item.time), str(item.validation), str(scaling),
+    facts = [str((i.info.shape, i.info.voxel_size)) for i in images]
+    return key_of(*(i.info.identity for i in images), *facts, str(item.time), str(item.validation), str(scaling),
                   *(s.model_dump_json() if hasattr(s, "model_dump_json") else str(s) for s in settings))
 
 

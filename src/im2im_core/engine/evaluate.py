@@ -8,7 +8,7 @@ import numpy as np
 
 from im2im_core.engine.predict import Predictor
 from im2im_core.engine.prepare import read_time
-from im2im_core.evaluate import Pair, Report, evaluate_many
+from im2im_core.evaluation import Pair, Report, evaluate_many
 from im2im_core.samples import TARGET
 
 if TYPE_CHECKING:

@@ -146,6 +146,7 @@ def _write(
     provenance: dict[str, Any],
 ) -> None:
     outputs = [_description(spec) for spec in module.framework.outputs]
+    sample = _valid(sample, inference)
     shape = standard.geometry(inference, sample.shape[1:])
     pair = _test_pair(module, inference, outputs, shape, sample)
     shape, weights = _write_weights(part, module, shape, pair, formats)
@@ -177,7 +178,7 @@ def _test_pair(
 ) -> _TestPair:
     """Test tensors cut from `sample`; the framework says what must come out."""
     axes = ("batch", "channel", *shape.axes)
-    raw = _fit(_valid(sample, inference), shape)[np.newaxis]
+    raw = _fit(sample, shape)[np.newaxis]
     steps = standard.preprocessing(inference.input.normalization, shape.axes)
     if steps is None:
         raw = _centre_zscore(raw, inference.input.normalization)

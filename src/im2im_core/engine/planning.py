@@ -13,10 +13,10 @@ import torch
 
 from im2im_core.engine.data import estimate_bytes
 from im2im_core.engine.frameworks.build import build_framework, geometry
-from im2im_core.engine.prepare import items_of, labels_are_targets, median_diameter, read_time
+from im2im_core.engine.prepare import items_of, labels_are_targets, median_diameter, read_time, without_unknown
 from im2im_core.errors import DataError
 from im2im_core.inference import Shapes
-from im2im_core.plan import Estimate, Facts, Plan, Runtime
+from im2im_core.plans import Estimate, Facts, Plan, Runtime
 from im2im_core.recipe.framework import FcnSettings
 from im2im_core.samples import TARGET
 
@@ -50,8 +50,13 @@ def make_plan(recipe: Recipe, split: Split, probe: bool = False) -> Plan:
     recipe = _resolve_patch(recipe, facts, framework, reasons)
     device = choose_device(recipe.training.device)
     recipe = _resolve_precision(recipe, device, reasons)
-    per_epoch = facts.pixels / (float(np.prod(recipe.data.patch)) * recipe.training.batch  # type: ignore[operator]
-                                * recipe.training.accumulate * recipe.training.devices * recipe.training.nodes)
+    per_epoch = facts.pixels / (
+        float(np.prod(recipe.data.patch))
+        * recipe.training.batch  # type: ignore[operator]
+        * recipe.training.accumulate
+        * recipe.training.devices
+        * recipe.training.nodes
+    )
     per_epoch = max(per_epoch, 1.0)
     recipe, steps = _resolve_budget(recipe, per_epoch, reasons)
     runtime = _runtime(recipe, device, items_of(split.train), framework)
@@ -66,8 +71,12 @@ def framework_of(recipe: Recipe, facts: Facts) -> Framework:
 
 def shapes_of(recipe: Recipe, facts: Facts) -> Shapes:
     """Numbers the network is built with."""
-    return Shapes(dimensions=recipe.data.dimensions, input_channels=facts.input_channels,
-                  target_channels=facts.target_channels, classes=facts.classes)
+    return Shapes(
+        dimensions=recipe.data.dimensions,
+        input_channels=facts.input_channels,
+        target_channels=facts.target_channels,
+        classes=facts.classes,
+    )
 
 
 # ---- fingerprint ----
@@ -87,15 +96,23 @@ def fingerprint(recipe: Recipe, split: Split) -> Facts:
     infos = [s.source.info for s in samples]
     targets = [s.targets[TARGET].info for s in samples if TARGET in s.targets]
     if not targets:
-        raise DataError(f"None of the {len(samples)} images has a target",
-                        f"Framework {recipe.framework.kind} learns from {recipe.framework.learns_from}")
+        raise DataError(
+            f"None of the {len(samples)} images has a target",
+            f"Framework {recipe.framework.kind} learns from {recipe.framework.learns_from}",
+        )
     diameter, classes = _look_at_labels(recipe, samples)
     return Facts(
-        training=len(samples), validation=len(split.validation), test=len(split.test), split=split.reason,
-        shape=_median([i.shape[2:] for i in infos]), pixels=int(sum(np.prod(i.shape[2:]) * i.shape[0] for i in infos)),
+        training=len(samples),
+        validation=len(split.validation),
+        test=len(split.test),
+        split=split.reason,
+        shape=_median([i.shape[2:] for i in infos]),
+        pixels=int(sum(np.prod(i.shape[2:]) * i.shape[0] for i in infos)),
         input_channels=_one([(i.name, i.shape[1]) for i in infos], "input channels"),
         target_channels=_one([(i.name, i.shape[1]) for i in targets], "target channels"),
-        classes=classes, voxel_size=_voxel_size([i.voxel_size for i in infos]), object_diameter=diameter,
+        classes=classes,
+        voxel_size=_voxel_size([i.voxel_size for i in infos]),
+        object_diameter=diameter,
         smallest=tuple(int(n) for n in np.min([i.shape[2:] for i in infos], axis=0)),  # type: ignore[arg-type]
     )
 
@@ -109,8 +126,10 @@ def _one(values: list[tuple[str, int]], what: str) -> int:
     counts = {v for _, v in values}
     if len(counts) > 1:
         examples = ", ".join(f"{next(n for n, v in values if v == c)} has {c}" for c in sorted(counts))
-        raise DataError(f"Images differ in their number of {what}: {examples}",
-                        "Choose the same ones for all with data.input_channels or data.target_channels")
+        raise DataError(
+            f"Images differ in their number of {what}: {examples}",
+            "Choose the same ones for all with data.input_channels or data.target_channels",
+        )
     return counts.pop()
 
 
@@ -129,6 +148,8 @@ def _look_at_labels(recipe: Recipe, samples: tuple[Sample, ...]) -> tuple[float 
     diameters, highest = [], 1
     for sample in chosen:
         labels = read_time(sample.targets[TARGET], 0)
+        if sample.weight is not None:
+            labels = without_unknown(labels, read_time(sample.weight, 0)[:1])
         highest = max(highest, int(labels.max()) - shift)
         if recipe.task == "instance_segmentation" and (found := median_diameter(np.where(labels > shift, labels, 0))):
             diameters.append(found)
@@ -171,15 +192,18 @@ def _resolve_patch(recipe: Recipe, facts: Facts, framework: Framework, reasons: 
     patch = recipe.data.patch
     if patch == "auto":
         patch = _choose_patch(dims, facts, divisor)
-        reasons["data.patch"] = (f"median image {' x '.join(map(str, facts.shape[-dims:]))}, "
-                                 f"multiple of {' x '.join(map(str, divisor))} for the network")
+        reasons["data.patch"] = (
+            f"median image {' x '.join(map(str, facts.shape[-dims:]))}, "
+            f"multiple of {' x '.join(map(str, divisor))} for the network"
+        )
     if any(p % d for p, d in zip(patch, divisor, strict=True)):
         fits = [(p // d * d or d, -(-p // d) * d) for p, d in zip(patch, divisor, strict=True)]
         wanted = " x ".join(f"{a} or {b}" if a != b else str(a) for a, b in fits)
         from im2im_core.errors import ConfigError
 
-        raise ConfigError(f"data.patch {tuple(patch)} is not divisible by {divisor}, which the network needs",
-                          f"Use {wanted}")
+        raise ConfigError(
+            f"data.patch {tuple(patch)} is not divisible by {divisor}, which the network needs", f"Use {wanted}"
+        )
     batch = recipe.training.batch
     if batch == "auto":
         batch = int(np.clip(PATCH_PIXELS[dims] // int(np.prod(patch)), 2, 16))
@@ -224,7 +248,7 @@ def _resolve_budget(recipe: Recipe, per_epoch: float, reasons: dict[str, str]) -
     steps = training.steps or max(1, round((training.epochs or 1) * per_epoch))
     if training.validate_every == "auto":
         reasons["training.validate_every"] = "twenty times in the budget"
-        recipe = recipe.override({"training.validate_every": max(1, steps // 20)})
+        recipe = recipe.override({"training.validate_every": max(min(5, steps), steps // 20)})
     return recipe, steps
 
 
@@ -250,7 +274,7 @@ def _messages(recipe: Recipe, facts: Facts) -> tuple[str, ...]:
     if facts.voxel_size[1] is None:
         found.append("The images have no voxel size; predictions will assume that others have the same")
     patch = recipe.data.patch
-    small = [n for n, p in zip(facts.smallest[-len(patch):], patch, strict=True) if n < p]  # type: ignore[arg-type]
+    small = [n for n, p in zip(facts.smallest[-len(patch) :], patch, strict=True) if n < p]  # type: ignore[arg-type]
     if small:
         found.append(f"Some images are smaller than the patch {tuple(patch)}; they are mirrored at their borders")
     return tuple(found)
@@ -259,23 +283,29 @@ def _messages(recipe: Recipe, facts: Facts) -> tuple[str, ...]:
 # ---- probe ----
 
 
-def measure_steps(plan: Plan, framework: Framework, steps: int = 2,
-                  clock: Callable[[], float] = time.perf_counter) -> Estimate:
+def measure_steps(
+    plan: Plan, framework: Framework, steps: int = 2, clock: Callable[[], float] = time.perf_counter
+) -> Estimate:
     """Time and memory of a few steps on random patches."""
     recipe, device = plan.recipe, torch.device(plan.runtime.device)
     torch.set_num_threads(plan.runtime.threads)
     size = tuple(recipe.data.patch)
     batch = int(recipe.training.batch)  # type: ignore[arg-type]
-    random = {"source": torch.randn(batch, framework.shapes.input_channels, *size),
-              "weight": torch.ones(batch, 1, *size)}
+    random = {
+        "source": torch.randn(batch, framework.shapes.input_channels, *size),
+        "weight": torch.ones(batch, 1, *size),
+    }
     for spec in framework.targets:
         random[spec.name] = torch.zeros(batch, spec.channels, *size).to(torch.from_numpy(np.zeros(1, spec.dtype)).dtype)
     framework.to(device)
     random = {k: v.to(device) for k, v in random.items()}
     before = psutil.Process().memory_info().rss
     seconds = _time_steps(framework, random, steps, clock)
-    memory = (torch.cuda.max_memory_allocated(device) if device.type == "cuda"
-              else max(psutil.Process().memory_info().rss - before, 0))
+    memory = (
+        torch.cuda.max_memory_allocated(device)
+        if device.type == "cuda"
+        else max(psutil.Process().memory_info().rss - before, 0)
+    )
     seconds *= recipe.training.accumulate
     minutes = recipe.training.minutes or (plan.steps or 1) * seconds / 60
     return Estimate(round(seconds, 4), round(memory / 1e9, 3), round(minutes, 1))

@@ -400,7 +400,7 @@ def _wanted(results: Sequence[OutputSpec], names: Sequence[str] | None) -> list[
     for name in names or ():
         if name not in known:
             raise ConfigError(f"The model has no output {name!r}", nearest(name, known))
-    return [spec for spec in results if names is None or spec.name in names]
+    return list(results[:1]) if names is None else [spec for spec in results if spec.name in names]
 
 
 def _journal_path(to: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from im2im_core.errors import DataError
-from im2im_core.image import Image
+from im2im_core.image import ArrayImage, Image
 from im2im_core.normalize import Scaling, fill_invalid, measure
 from im2im_core.recipe.data import ObjectRescale, VoxelRescale
 from im2im_core.rescale import grid_shape, resample
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from im2im_core.engine.frameworks.contract import Framework
     from im2im_core.recipe import Recipe
 
+KNOWN = 0.999
+"""Part of an interpolated pixel that must come from known ones for it to be known."""
 Factor = tuple[float, float, float]
 """Magnification from the source grid to the network grid along Z, Y, X."""
 
@@ -79,8 +81,10 @@ def prepare(item: Item, recipe: Recipe, framework: Framework, target_scaling: Sc
         NaN or infinite pixels where the recipe says so, or labels that are none.
     """
     data = recipe.data
-    source = fill_invalid(_checked(item.sample.source, read_time(item.sample.source, item.time), data.invalid_pixels))
-    scaling = measure(item.sample.source, data.normalization, item.time, data.invalid_pixels)
+    name = item.sample.source.info.name
+    pixels = _checked(name, read_time(item.sample.source, item.time), data.invalid_pixels)
+    scaling = measure(ArrayImage(pixels, "CZYX", name=name), data.normalization, 0, data.invalid_pixels)
+    source = fill_invalid(pixels)
     targets, weight = _targets(item, recipe)
     factor = factor_of(item, recipe, targets.get(TARGET))
     if factor != (1.0, 1.0, 1.0):
@@ -88,7 +92,7 @@ def prepare(item: Item, recipe: Recipe, framework: Framework, target_scaling: Sc
         order = "nearest" if labels_are_targets(recipe) else "linear"
         source = resample(source.astype(np.float32), grid, "linear")
         targets = {n: resample(a, grid, order) for n, a in targets.items()}  # type: ignore[arg-type]
-        weight = None if weight is None else resample(weight, grid, "nearest")
+        weight = None if weight is None else _resampled_weight(weight, grid, order)
     if not labels_are_targets(recipe) and target_scaling is not None:
         targets = {n: target_scaling.apply(fill_invalid(a)) for n, a in targets.items()}
     arrays = {"source": np.ascontiguousarray(source), **framework.encode(targets, weight)}
@@ -99,33 +103,59 @@ def prepare(item: Item, recipe: Recipe, framework: Framework, target_scaling: Sc
     return Entry(item.name, arrays, scaling)
 
 
-def _checked(image: Image, pixels: NDArray[Any], policy: str) -> NDArray[Any]:
+def _checked(name: str, pixels: NDArray[Any], policy: str) -> NDArray[Any]:
     """`pixels` unless they contain NaN or infinities and the policy calls that an error."""
     if policy == "error" and pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         count = int((~np.isfinite(pixels)).sum())
-        raise DataError(f"{image.info.name} has {count} NaN or infinite pixels",
+        raise DataError(f"{name} has {count} NaN or infinite pixels",
                         "Mend the image or set data.invalid_pixels to fill")
     return pixels
 
 
+def _resampled_weight(weight: NDArray[np.float32], grid: tuple[int, int, int], order: str) -> NDArray[np.float32]:
+    """Weight on the network grid; a target mixed from unknown pixels is unknown."""
+    result = np.asarray(resample(weight, grid, "nearest"), np.float32)
+    if order == "linear":
+        result[resample((weight > 0).astype(np.float32), grid, "linear") < KNOWN] = 0
+    return result
+
+
 def _targets(item: Item, recipe: Recipe) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32] | None]:
-    """Targets ``(C, Z, Y, X)`` by name and the weight ``(1, Z, Y, X)``; None where everything is known."""
+    """Targets ``(C, Z, Y, X)`` by name, 0 where unknown, and the weight ``(1, Z, Y, X)``; None where everything is known."""
     from im2im_core.io.labels import as_labels
     from im2im_core.partial import to_learning
 
-    weight = None if item.sample.weight is None else read_time(item.sample.weight, item.time)[:1].astype(np.float32)
+    weight = _weight(item)
     targets = {}
     for name, image in item.sample.targets.items():
-        pixels = read_time(image, item.time)
+        pixels = without_unknown(read_time(image, item.time), weight)
         if labels_are_targets(recipe):
             pixels = as_labels(pixels, image.info.name)
             if recipe.data.labelling == "sparse":
                 pixels, known = to_learning(pixels, "sparse")
                 weight = known[:1] if weight is None else weight * known[:1]
         else:
-            _checked(image, pixels, recipe.data.invalid_pixels)
+            _checked(image.info.name, pixels, recipe.data.invalid_pixels)
         targets[name] = pixels
     return targets, weight
+
+
+def _weight(item: Item) -> NDArray[np.float32] | None:
+    image = item.sample.weight
+    if image is None:
+        return None
+    weight = read_time(image, item.time)[:1].astype(np.float32)
+    if not (np.isfinite(weight).all() and (weight >= 0).all()):
+        raise DataError(f"{image.info.name} has weights that are negative, NaN or infinite",
+                        "Weights are finite and not negative; 0 is unknown")
+    return weight
+
+
+def without_unknown(pixels: NDArray[Any], weight: NDArray[Any] | None) -> NDArray[Any]:
+    """`pixels` with 0 where the weight is 0, so that nothing later can look at what stands there."""
+    if weight is None or weight.shape[1:] != pixels.shape[1:] or (weight > 0).all():
+        return pixels
+    return np.where(weight > 0, pixels, np.zeros((), pixels.dtype))
 
 
 def factor_of(item: Item, recipe: Recipe, labels: NDArray[Any] | None) -> Factor:

@@ -42,7 +42,7 @@ from im2im_core.files import write_json
 from im2im_core.inference import Inference, InputDescription, OutputDescription, TargetScaling
 from im2im_core.jobs.commands import CommandInbox
 from im2im_core.jobs.environment import write_environment
-from im2im_core.plan import Plan, plain
+from im2im_core.plans import Plan, plain
 from im2im_core.recipe.data import ObjectRescale, VoxelRescale
 
 if TYPE_CHECKING:
@@ -85,8 +85,17 @@ class Prepared:
     """A raw training patch, for the test tensors of the bundle."""
 
 
-def train_run(folder: Path, split: Split, plan: Plan | None, recipe: Any, *, on_event: Callable[[Event], None],
-              should_stop: Callable[[], str], started: float | None = None, cache_folder: Path | None = None) -> Outcome:
+def train_run(
+    folder: Path,
+    split: Split,
+    plan: Plan | None,
+    recipe: Any,
+    *,
+    on_event: Callable[[Event], None],
+    should_stop: Callable[[], str],
+    started: float | None = None,
+    cache_folder: Path | None = None,
+) -> Outcome:
     """Train in the run `folder` until the budget is used or somebody stops it; resumes where checkpoints exist.
 
     Parameters
@@ -115,8 +124,14 @@ def train_run(folder: Path, split: Split, plan: Plan | None, recipe: Any, *, on_
     return _Session(folder, prepared, on_event, should_stop, clock).run()
 
 
-def run_training(run: Run, on_event: Callable[[Event], None], should_stop: Callable[[], bool], *,
-                 split: Split | None = None, started: float | None = None) -> None:
+def run_training(
+    run: Run,
+    on_event: Callable[[Event], None],
+    should_stop: Callable[[], bool],
+    *,
+    split: Split | None = None,
+    started: float | None = None,
+) -> None:
     """Train the run on disk; what `jobs.child` calls in the process that owns it.
 
     Parameters
@@ -137,11 +152,23 @@ def run_training(run: Run, on_event: Callable[[Event], None], should_stop: Calla
         plan = make_plan(run.recipe, split)
         run.write_plan(plain(plan.to_dict()))
         plan.recipe.to_file(run.folder / "recipe.yaml")
-    write_environment(run, seeds={"training": plan.recipe.training.seed, "split": plan.recipe.data.split.seed},
-                      data=_identities(split), device=plan.runtime.device)
+    write_environment(
+        run,
+        seeds={"training": plan.recipe.training.seed, "split": plan.recipe.data.split.seed},
+        data=_identities(split),
+        device=plan.runtime.device,
+    )
     asked = _Asked(run, on_event, should_stop)
-    outcome = train_run(run.folder, split, plan, plan.recipe, on_event=on_event, should_stop=asked, started=started,
-                        cache_folder=project.folder("cache"))
+    outcome = train_run(
+        run.folder,
+        split,
+        plan,
+        plan.recipe,
+        on_event=on_event,
+        should_stop=asked,
+        started=started,
+        cache_folder=project.folder("cache"),
+    )
     if outcome.state == "paused":
         on_event(Paused(outcome.step))
 
@@ -186,8 +213,16 @@ def prepare_images(plan: Plan, split: Split, cache_folder: Path, on_event: Calla
     items = items_of(split.train)
     scaling = target_statistics(items, recipe)
     report = _reading(on_event)
-    store = build_store(plan.runtime.cache, items, recipe, framework, scaling, cache_folder,
-                        lambda n: report(n, len(items)), plan.runtime.cache_held)
+    store = build_store(
+        plan.runtime.cache,
+        items,
+        recipe,
+        framework,
+        scaling,
+        cache_folder,
+        lambda n: report(n, len(items)),
+        plan.runtime.cache_held,
+    )
     stream = _stream(plan, items, store, framework)
     views = _views(plan, items_of(split.validation, validation=True), framework, scaling)
     entry = store.get(0)
@@ -213,14 +248,21 @@ def _stream(plan: Plan, items: list[Item], store: Store, framework: Framework) -
     window = tuple(augmenter.window(patch))
     entries = [store.get(i) for i in range(len(items))]
     settings = StreamSettings(
-        seed=recipe.training.seed, batch=int(recipe.training.batch), accumulate=recipe.training.accumulate,  # type: ignore[arg-type]
-        patch=(1, *patch)[-3:], window=(1, *window)[-3:], foreground=recipe.data.foreground, planes=planes,
+        seed=recipe.training.seed,
+        batch=int(recipe.training.batch),
+        accumulate=recipe.training.accumulate,  # type: ignore[arg-type]
+        patch=(1, *patch)[-3:],
+        window=(1, *window)[-3:],
+        foreground=recipe.data.foreground,
+        planes=planes,
     )
     indices = [index_of(i, recipe, e, recipe.training.seed) for i, e in zip(items, entries, strict=True)]
     active = None
     if plan.runtime.cache == "rolling" and plan.runtime.cache_held < len(items):
         held = plan.runtime.cache_held
-        active = ActivePart(len(items), held, max(1, round(plan.steps_per_epoch * held / len(items))), recipe.training.seed)
+        active = ActivePart(
+            len(items), held, max(1, round(plan.steps_per_epoch * held / len(items))), recipe.training.seed
+        )
     return PatchStream(store, [e.shape for e in entries], indices, framework.targets, settings, active)
 
 
@@ -228,8 +270,10 @@ def _views(plan: Plan, items: list[Item], framework: Framework, scaling: Scaling
     """Validation views: as many evenly chosen images as the time for validation allows."""
     divisor, _ = geometry(framework)
     recipe = plan.recipe
-    views = [view_of(prepare(i, recipe, framework, scaling), divisor, recipe.data.dimensions)
-             for i in items[:: max(1, len(items) // 64)]]
+    views = [
+        view_of(prepare(i, recipe, framework, scaling), divisor, recipe.data.dimensions)
+        for i in items[:: max(1, len(items) // 64)]
+    ]
     if isinstance(recipe.training.validate_every, int):
         trained = recipe.training.validate_every * np.prod(recipe.data.patch) * recipe.training.batch  # type: ignore[operator]
         budget = max(3 * VALIDATION_PIXELS * trained * recipe.training.accumulate, 1)
@@ -256,14 +300,19 @@ def start_from(framework: Framework, source: str | None) -> None:
         return
     weights = read_weights(Path(source))
     own = framework.state_dict()
-    wrong = [f"{k} is {tuple(weights[k].shape)}, needed {tuple(v.shape)}" for k, v in own.items()
-             if k in weights and weights[k].shape != v.shape]
+    wrong = [
+        f"{k} is {tuple(weights[k].shape)}, needed {tuple(v.shape)}"
+        for k, v in own.items()
+        if k in weights and weights[k].shape != v.shape
+    ]
     wrong += [f"{k} is missing" for k in own if k not in weights]
     wrong += [f"{k} is not known" for k in weights if k not in own]
     if wrong:
         more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-        raise Im2ImError(f"Weights of {source} do not fit this network: {'; '.join(wrong[:8])}{more}",
-                         "Use the network settings of that model, or train from scratch")
+        raise Im2ImError(
+            f"Weights of {source} do not fit this network: {'; '.join(wrong[:8])}{more}",
+            "Use the network settings of that model, or train from scratch",
+        )
     framework.load_state_dict(weights)
 
 
@@ -284,8 +333,14 @@ def read_weights(source: Path) -> dict[str, torch.Tensor]:
 class _Session:
     """Holds the parts of one training together."""
 
-    def __init__(self, folder: Path, prepared: Prepared, on_event: Callable[[Event], None],
-                 should_stop: Callable[[], str], clock: Clock) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        prepared: Prepared,
+        on_event: Callable[[Event], None],
+        should_stop: Callable[[], str],
+        clock: Clock,
+    ) -> None:
         self.folder, self.prepared, self.on_event, self.clock = folder, prepared, on_event, clock
         self.plan, self.recipe = prepared.plan, prepared.plan.recipe
         minutes = self.recipe.training.minutes
@@ -299,8 +354,15 @@ class _Session:
         self.checkpointer = Checkpointer(self.checkpoints, self.recipe, on_event, self.ending)
         device = torch.device(self.plan.runtime.device)
         self.validator = Validator(prepared.views, device, self.recipe.training.seed)
-        self.validation = Validation(self.validator, self.recipe, self.checkpoints, on_event, self.ending,
-                                     self.reporter.table, self.plan.steps_per_epoch)
+        self.validation = Validation(
+            self.validator,
+            self.recipe,
+            self.checkpoints,
+            on_event,
+            self.ending,
+            self.reporter.table,
+            self.plan.steps_per_epoch,
+        )
         if self.recipe.logging.preview and prepared.views:
             (folder / "previews").mkdir(exist_ok=True)
             self.validation.previews.append(_preview(folder / "previews", prepared.views[0], self.validator))
@@ -309,10 +371,23 @@ class _Session:
     def run(self) -> Outcome:
         """Train, then write the bundle."""
         start = self.checkpoints.newest()
-        callbacks = [KeepSignals(), _Restore(self, start), self.reporter, self.validation, self.stopper, self.checkpointer]
+        callbacks = [
+            KeepSignals(),
+            _Restore(self, start),
+            self.reporter,
+            self.validation,
+            self.stopper,
+            self.checkpointer,
+        ]
         trainer = make_trainer(self.recipe, self.plan.runtime.device, callbacks, self.folder)
-        self.on_event(Started(self.plan.steps, self.recipe.training.minutes, self.plan.runtime.device,
-                              sum(p.numel() for p in self.prepared.framework.parameters())))
+        self.on_event(
+            Started(
+                self.plan.steps,
+                self.recipe.training.minutes,
+                self.plan.runtime.device,
+                sum(p.numel() for p in self.prepared.framework.parameters()),
+            )
+        )
         loader = PatchLoader(self.prepared.stream, self.module, self.plan.runtime.workers)
         self.module.counters.step = start.step if start else 0
         if not self._complete(start):
@@ -356,12 +431,21 @@ class _Session:
         inference = describe(self.prepared, framework)
         facts = self.plan.facts
         metadata = BundleMetadata(
-            name=self.recipe.name, task=self.recipe.task, metrics=metrics,
+            name=self.recipe.name,
+            task=self.recipe.task,
+            metrics=metrics,
             trained_on=f"{facts.training} images; {facts.split}",
         )
-        export_bundle(framework, inference, self.folder / "model", metadata=metadata, sample=self.prepared.sample,
-                      torchscript=self.recipe.output.torchscript, onnx=self.recipe.output.onnx,
-                      provenance={"recipe": self.recipe.dump(), "metrics": metrics})
+        export_bundle(
+            framework,
+            inference,
+            self.folder / "model",
+            metadata=metadata,
+            sample=self.prepared.sample,
+            torchscript=self.recipe.output.torchscript,
+            onnx=self.recipe.output.onnx,
+            provenance={"recipe": self.recipe.dump(), "metrics": metrics},
+        )
 
 
 _WORDS = {"budget": "budget used", "early": "validation stopped improving", "stop": "stopped by the user"}
@@ -421,14 +505,26 @@ def describe(prepared: Prepared, framework: Framework) -> Inference:
     diameter = rescale.diameter if isinstance(rescale, ObjectRescale) else facts.object_diameter
     scaling = prepared.target_scaling
     return Inference(
-        name=recipe.name, task=recipe.task, shapes=shapes_of(recipe, facts),
-        input=InputDescription(normalization=recipe.data.normalization, invalid_pixels=recipe.data.invalid_pixels,
-                               rescale=rescale, voxel_size=voxel, object_diameter=diameter),
-        framework=framework.settings, network=recipe.network,  # type: ignore[arg-type]
-        patch=tuple(recipe.data.patch), divisor=divisor, halo=halo,
-        outputs=tuple(OutputDescription(name=o.name, kind=o.kind, channels=o.channels, axes=o.axes,
-                                        scale=tuple(str(s) for s in o.scale)) for o in framework.results),  # type: ignore[arg-type]
+        name=recipe.name,
+        task=recipe.task,
+        shapes=shapes_of(recipe, facts),
+        input=InputDescription(
+            normalization=recipe.data.normalization,
+            invalid_pixels=recipe.data.invalid_pixels,
+            rescale=rescale,
+            voxel_size=voxel,
+            object_diameter=diameter,
+        ),
+        framework=framework.settings,
+        network=recipe.network,  # type: ignore[arg-type]
+        patch=tuple(recipe.data.patch),
+        divisor=divisor,
+        halo=halo,
+        outputs=tuple(
+            OutputDescription(
+                name=o.name, kind=o.kind, channels=o.channels, axes=o.axes, scale=tuple(str(s) for s in o.scale)
+            )
+            for o in framework.results
+        ),  # type: ignore[arg-type]
         target_scaling=TargetScaling(offset=scaling.offset, scale=scaling.scale) if scaling else None,
     )
-
-

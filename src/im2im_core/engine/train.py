@@ -102,8 +102,9 @@ class StepModule(pl.LightningModule):
         patch = tuple(self.recipe.data.patch)  # type: ignore[arg-type]
         return dict(self.augmenter(batch, generator, patch))
 
-    def _turn(self, player: Any, optimizer: torch.optim.Optimizer, batch: list[dict[str, Tensor]],
-              seed: int) -> dict[str, Tensor]:
+    def _turn(
+        self, player: Any, optimizer: torch.optim.Optimizer, batch: list[dict[str, Tensor]], seed: int
+    ) -> dict[str, Tensor]:
         others = [p for o in self.players if o.name != player.name for p in o.parameters]
         for p in others:
             p.requires_grad_(False)
@@ -156,8 +157,12 @@ class StepModule(pl.LightningModule):
         counters = {**vars(self.counters), "elapsed": self.elapsed()}
         weights = {f"model.{k}": v for k, v in self.framework.state_dict().items()}
         weights |= {f"ema.{k}": v for k, v in self.average.framework.state_dict().items()}
-        state = {"counters": counters, "optimizers": [o.state_dict() for o in optimizers],
-                 "scaler": self._scaler.state_dict(), "framework": self.framework.state()}
+        state = {
+            "counters": counters,
+            "optimizers": [o.state_dict() for o in optimizers],
+            "scaler": self._scaler.state_dict(),
+            "framework": self.framework.state(),
+        }
         return Checkpoint(self.counters.step, weights, state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -168,8 +173,9 @@ class StepModule(pl.LightningModule):
         self.counters = Counters(**checkpoint.state["counters"])
         self.clock = Clock()
         optimizers = self.optimizers(use_pl_optimizer=False)
-        for optimizer, state in zip(optimizers if isinstance(optimizers, list) else [optimizers],
-                                    checkpoint.state["optimizers"], strict=True):
+        for optimizer, state in zip(
+            optimizers if isinstance(optimizers, list) else [optimizers], checkpoint.state["optimizers"], strict=True
+        ):
             optimizer.load_state_dict(state)
         if checkpoint.state["scaler"]:
             self._scaler.load_state_dict(checkpoint.state["scaler"])
@@ -250,9 +256,14 @@ class PatchLoader:
 
     def _loader(self, start: int, workers: int) -> DataLoader[list[dict[str, Tensor]]]:
         return DataLoader(
-            self.stream, batch_size=None, sampler=Steps(start), num_workers=workers,
-            multiprocessing_context="spawn" if workers else None, prefetch_factor=2 if workers else None,
-            timeout=30 if workers else 0, pin_memory=torch.cuda.is_available(),
+            self.stream,
+            batch_size=None,
+            sampler=Steps(start),
+            num_workers=workers,
+            multiprocessing_context="spawn" if workers else None,
+            prefetch_factor=2 if workers else None,
+            timeout=30 if workers else 0,
+            pin_memory=torch.cuda.is_available(),
         )
 
 
@@ -282,11 +293,23 @@ def make_trainer(recipe: Recipe, device: str, callbacks: list[pl.Callback], fold
 
         logger = TensorBoardLogger(save_dir=folder, name="tensorboard", version="")
     return pl.Trainer(
-        accelerator=accelerator, devices=[index] if index is not None and training.devices == 1 else training.devices,
-        num_nodes=training.nodes, strategy=training.strategy, precision="32-true", max_epochs=-1, max_steps=-1,
-        logger=logger, callbacks=callbacks, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0, use_distributed_sampler=False,
-        default_root_dir=folder, log_every_n_steps=recipe.logging.every,
+        accelerator=accelerator,
+        devices=[index] if index is not None and training.devices == 1 else training.devices,
+        num_nodes=training.nodes,
+        strategy=training.strategy,
+        precision="32-true",
+        max_epochs=-1,
+        max_steps=-1,
+        logger=logger,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+        log_every_n_steps=recipe.logging.every,
     )
 
 

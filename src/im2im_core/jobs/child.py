@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import errno
 import faulthandler
+import functools
 import logging
 import os
 import sys
 import threading
+import time
 import traceback
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -68,7 +70,7 @@ def run_attempt(run: Run, attempt: int | None = None, train: Train | None = None
     """
     with StopFlag() as stop:
         if _is_follower():
-            (train or _engine())(run, _ignore, stop)
+            (train or _engine(0.0))(run, _ignore, stop)
             return stop.exit_code
         with run.claim(attempt) as number, EventLog(run, number) as log, _logging_to(run), _heartbeat(run):
             return _Attempt(run, number, log, stop).work(train)
@@ -105,13 +107,14 @@ class _Attempt:
             return self._fail(error)
 
     def _train(self, train: Train | None) -> State:
+        begun = time.time()
         waiting = _Waiting(CommandInbox(self._run, self._number), self.on_event, self._stop)
         with ExitStack() as stack:
             for device in self._devices():
                 if not stack.enter_context(DeviceQueue(device)).wait(waiting, partial(self._tell_place, device)):
                     return "paused" if waiting.verb == "pause" else "stopped"
             self._run.set_state("running")
-            (train or _engine())(self._run, self.on_event, self._stop)
+            (train or _engine(time.time() - begun))(self._run, self.on_event, self._stop)
         if isinstance(self._end, Finished):
             return "finished"
         if isinstance(self._end, Paused):
@@ -177,10 +180,18 @@ def explain(error: BaseException) -> Failed:
     return Failed(f"{type(error).__name__}: {error}", "This is an error of the program; see log.txt", 1, details)
 
 
-def _engine() -> Train:
+def process_start() -> float:
+    """Unix time at which this process began: a budget in minutes counts from there."""
+    import psutil
+
+    return psutil.Process().create_time()
+
+
+def _engine(waited: float) -> Train:
+    """The real training; `waited` seconds in the queue are not taken from its budget."""
     from im2im_core.engine.session import run_training
 
-    return run_training
+    return functools.partial(run_training, started=process_start() + waited)
 
 
 def _is_follower() -> bool:

@@ -59,7 +59,7 @@ def evaluate(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) -
 
         model, data = arguments["model"], arguments["data"]
         return evaluate_on(model, data, on_event=on_event, should_stop=should_stop).to_dict()
-    from im2im_core.evaluate import Pair, evaluate_files, evaluate_many, guess_kind
+    from im2im_core.evaluation import Pair, evaluate_files, evaluate_many, guess_kind
 
     prediction, truth, kind = arguments["prediction"], arguments["truth"], arguments.get("kind", "auto")
     if isinstance(prediction, str):

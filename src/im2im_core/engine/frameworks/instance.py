@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -142,8 +143,8 @@ class Instance(Framework):
 
 def _candidates(current: InstanceDecoding) -> list[InstanceDecoding]:
     """The current thresholds first, so that they win a tie, then a small grid around the usual ones."""
-    grid = [(f, s) for f in (0.4, 0.5, 0.6) for s in (0.4, 0.5, 0.6, 0.7)]
-    return [current, *(current.replace(foreground=f, seed=s) for f, s in grid)]
+    grid = itertools.product((0.4, 0.5, 0.6), (0.2, 0.3, 0.4, 0.5, 0.6), (0.5, 1.0, 2.0))
+    return [current, *(current.replace(foreground=f, seed=s, smooth=w) for f, s, w in grid)]
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:

@@ -90,9 +90,14 @@ class Plan:
         facts = {k: tuple(v) if isinstance(v, list) else v for k, v in content["facts"].items()}
         estimate = content.get("estimate")
         return cls(
-            recipe=Recipe.load(content["recipe"]), reasons=dict(content["reasons"]), facts=Facts(**facts),
-            runtime=Runtime(**content["runtime"]), steps=content["steps"], steps_per_epoch=content["steps_per_epoch"],
-            estimate=Estimate(**estimate) if estimate else None, messages=tuple(content.get("messages", ())),
+            recipe=Recipe.load(content["recipe"]),
+            reasons=dict(content["reasons"]),
+            facts=Facts(**facts),
+            runtime=Runtime(**content["runtime"]),
+            steps=content["steps"],
+            steps_per_epoch=content["steps_per_epoch"],
+            estimate=Estimate(**estimate) if estimate else None,
+            messages=tuple(content.get("messages", ())),
         )
 
     @classmethod

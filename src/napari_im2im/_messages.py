@@ -1,0 +1,151 @@
+"""Messages in words, each with its cure and, where there is one, a button that mends it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QFrame, QGridLayout, QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+
+from napari_im2im._icons import icon
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Level = Literal["info", "warning", "error"]
+_LEVELS: dict[str, Level] = {"info": "info", "warning": "warning", "error": "error"}
+ICON_SIZE = 20
+
+
+class Message(QFrame):
+    """One message; stays until it is dismissed, mended or cleared."""
+
+    dismissed = Signal()
+
+    def __init__(
+        self,
+        text: str,
+        level: Level,
+        cure: str,
+        button_text: str | None,
+        action: Callable[[], object] | None,
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.setObjectName(f"im2im-{level}")
+        self.setFrameShape(QFrame.Shape.StyledPanel)
+        self.text, self.level, self.cure = text, level, cure
+        self._action = action
+        layout = QGridLayout(self)
+        layout.setContentsMargins(6, 4, 4, 4)
+        layout.setHorizontalSpacing(8)
+        layout.setColumnStretch(1, 1)
+        layout.addWidget(_picture(level), 0, 0, Qt.AlignmentFlag.AlignTop)
+        layout.addWidget(_paragraph(text), 0, 1)
+        if cure:
+            layout.addWidget(_paragraph(cure, bold=True), 1, 1)
+        if button_text and action:
+            self.button = QPushButton(button_text)
+            self.button.clicked.connect(self._on_mend)
+            layout.addWidget(self.button, 2, 1, Qt.AlignmentFlag.AlignLeft)
+        self.close_button = QToolButton()
+        self.close_button.setIcon(icon("dismiss"))
+        self.close_button.setAutoRaise(True)
+        self.close_button.setToolTip("Dismiss this message")
+        self.close_button.clicked.connect(self.dismissed)
+        layout.addWidget(self.close_button, 0, 2, Qt.AlignmentFlag.AlignTop)
+
+    def _on_mend(self) -> None:
+        """Mend first: when that fails, the message must still be there."""
+        if self._action is not None:
+            self._action()
+        self.dismissed.emit()
+
+
+class MessageBar(QWidget):
+    """List of messages, newest last; takes no room while there are none."""
+
+    changed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._messages: list[Message] = []
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+        self._layout.setSpacing(4)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self.hide()
+
+    def add(
+        self,
+        text: str,
+        level: str = "info",
+        cure: str = "",
+        button_text: str | None = None,
+        action: Callable[[], object] | None = None,
+    ) -> Message:
+        """Message that was added; the same text and cure stand only once.
+
+        Parameters
+        ----------
+        level : str
+            info, warning or error; anything else is shown as info.
+        cure : str
+            What to do about it.
+        button_text, action
+            A button that mends it; the message goes when `action` returned.
+        """
+        for shown in [m for m in self._messages if (m.text, m.cure) == (text, cure)]:
+            self._remove(shown)
+        message = Message(text, _LEVELS.get(level, "info"), cure, button_text, action, self)
+        message.dismissed.connect(lambda: self._remove(message))
+        self._messages.append(message)
+        self._layout.addWidget(message)
+        self.show()
+        self.changed.emit()
+        return message
+
+    def add_error(self, error: BaseException) -> Message:
+        """Message made from an error, with its cure where it has one."""
+        text = getattr(error, "message", "") or str(error) or type(error).__name__
+        return self.add(text, "error", getattr(error, "cure", ""))
+
+    def messages(self) -> tuple[Message, ...]:
+        """Messages that are shown, oldest first."""
+        return tuple(self._messages)
+
+    def clear(self, *, keep_errors: bool = False) -> None:
+        """Remove all messages; with `keep_errors` only those that report no error."""
+        for message in [m for m in self._messages if not (keep_errors and m.level == "error")]:
+            self._remove(message)
+
+    def _remove(self, message: Message) -> None:
+        if message not in self._messages:
+            return
+        self._messages.remove(message)
+        self._layout.removeWidget(message)
+        message.hide()
+        message.deleteLater()
+        self.setVisible(bool(self._messages))
+        self.changed.emit()
+
+
+def _picture(level: Level) -> QLabel:
+    label = QLabel()
+    label.setPixmap(icon(level).pixmap(ICON_SIZE, ICON_SIZE))
+    label.setAccessibleName(level)
+    label.setToolTip(level)
+    return label
+
+
+def _paragraph(text: str, bold: bool = False) -> QLabel:
+    label = QLabel(text)
+    label.setTextFormat(Qt.TextFormat.PlainText)  # file names may look like tags
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum)
+    if bold:
+        font = label.font()
+        font.setBold(True)
+        label.setFont(font)
+    return label
