@@ -214,6 +214,13 @@ def test_sample_smaller_than_two_halos_is_mirrored(tmp_path: Path) -> None:
     bundle.validate()
 
 
+def test_wide_receptive_field_does_not_ask_for_huge_images(tmp_path: Path) -> None:
+    bundle = export_bundle(Toy(), _inference(halo=[215, 215]), tmp_path / "m", metadata=METADATA, sample=_sample())
+    assert bundle.description["inputs"][0]["axes"][2]["size"]["min"] == 144
+    assert bundle.description["outputs"][0]["axes"][2]["halo"] == 64
+    assert bundle.inference.halo == (215, 215)  # our own prediction uses all of it
+
+
 def test_large_sample_is_cut(tmp_path: Path) -> None:
     export_bundle(Toy(), _inference(), tmp_path / "m", metadata=METADATA, sample=_sample(size=700))
     assert np.load(tmp_path / "m" / "test_input.npy").shape == (1, 1, 512, 512)
@@ -332,6 +339,8 @@ def test_older_package_is_replaced_other_files_are_not(tmp_path: Path) -> None:
     ("sample", "words"),
     [
         (np.zeros((2, 64, 64), np.uint8), "1 channel"),
+        (np.zeros((64, 64), np.uint8), "2 dimensions"),
+        (np.zeros((1, 8, 64, 64), np.uint8), "2 dimensions"),
         (np.full((1, 64, 64), np.nan, np.float32), "NaN"),
     ],
 )
