@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     LayerTuple = tuple[Any, dict[str, Any], str]
 
 SEED = 20
-PLANE = (256, 256)
-STACK = (16, 128, 128)
-FRAMES = 8
-FRAME = (160, 160)
+PLANE = (384, 384)
+STACK = (20, 160, 160)
+FRAMES = 12
+FRAME = (192, 192)
 CORNER = 96
 """Width of the painted corner, pixels."""
 FAINT = 6.0
