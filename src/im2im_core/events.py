@@ -82,6 +82,8 @@ class Checkpointed(Event):
     step: int
     path: str
     reason: str = "interval"
+    seconds: float = 0.0
+    """Time the training stood still for it."""
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,14 @@ class MetricsTable:
         """Append the values of one step."""
         self._write([(step, part, name, f"{value:.6g}") for name, value in values.items()])
 
+    def forget_after(self, step: int) -> None:
+        """Drop what an interrupted attempt wrote after the checkpoint at `step`; it comes again."""
+        with self.path.open(newline="", encoding="utf-8") as handle:
+            head, *rows = csv.reader(handle)
+        kept = [r for r in rows if len(r) == len(head) and r[0].isdigit() and int(r[0]) <= step]
+        with atomic_path(self.path) as part, part.open("w", newline="", encoding="utf-8") as handle:
+            csv.writer(handle).writerows([head, *kept])
+
     def _write(self, rows: list[tuple[Any, ...]]) -> None:
         with self.path.open("a", newline="", encoding="utf-8") as handle:
             csv.writer(handle).writerows(rows)
@@ -105,6 +113,9 @@ class Checkpointer(pl.Callback):
         if pl_module.bad_losses >= self.recipe.training.non_finite_limit:
             self.ending.reason = "non_finite"
             trainer.should_stop = True
+            if not self.folder.entries():
+                # Bad steps change nothing, so this is the last good state.
+                self.save(trainer, pl_module, "non_finite")
         elif time.monotonic() - self._last > self.recipe.training.checkpoint_minutes * 60 and not pl_module.bad_losses:
             self.save(trainer, pl_module, "interval")
 
@@ -113,23 +124,26 @@ class Checkpointer(pl.Callback):
         if trainer.is_global_zero and module.counters.step != self._saved_step:
             self.seconds = self.folder.save(module.checkpoint())
             self._saved_step = module.counters.step
-            self.on_event(Checkpointed(module.counters.step, "checkpoints", reason))
+            self.on_event(Checkpointed(module.counters.step, "checkpoints", reason, round(self.seconds, 3)))
         self._last = time.monotonic()
 
 
 class Stopper(pl.Callback):
     """Ends the training at a step boundary: budget used, user's wish or signal."""
 
-    def __init__(self, should_stop: Callable[[], str], ending: Ending, checkpointer: Checkpointer) -> None:
-        self.should_stop, self.ending, self.checkpointer = should_stop, ending, checkpointer
+    def __init__(
+        self, should_stop: Callable[[], str], ending: Ending, checkpointer: Checkpointer, validation: Validation
+    ) -> None:
+        self.should_stop, self.ending = should_stop, ending
+        self.checkpointer, self.validation = checkpointer, validation
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: StepModule, *args: Any) -> None:  # type: ignore[override]
         if self.ending.reason:
             trainer.should_stop = True
             return
         budget = pl_module.budget
-        # A budget in minutes includes writing the last checkpoint.
-        reserve = 1.0 + 1.5 * self.checkpointer.seconds if budget.seconds else 0.0
+        # A budget in minutes includes the last checkpoint and the last validation.
+        reserve = 1.0 + 1.5 * self.checkpointer.seconds + self.validation.seconds if budget.seconds else 0.0
         reason = self.should_stop()
         if not reason and budget.used(pl_module.counters.step, pl_module.elapsed() + reserve) >= 1:
             reason = "budget"
@@ -154,7 +168,8 @@ class Validation(pl.Callback):
         self.validator, self.recipe, self.folder = validator, recipe, folder
         self.on_event, self.ending, self.table, self.per_epoch = on_event, ending, table, per_epoch
         self.previews: list[Preview] = []
-        self._seconds = 0.0
+        self.seconds = 0.0
+        """How long the last one took, with previews and the best checkpoint."""
         self._next = 0.0
         self._validated = -1
 
@@ -164,8 +179,8 @@ class Validation(pl.Callback):
 
     def _due(self, module: StepModule) -> bool:
         every = self.recipe.training.validate_every
-        if module.budget.steps:
-            return isinstance(every, int) and module.counters.step % every == 0
+        if isinstance(every, int):
+            return module.counters.step % every == 0
         elapsed = module.elapsed()
         if not self._next:
             self._next = max(0.1 * (module.budget.seconds or 0), elapsed)
@@ -179,27 +194,28 @@ class Validation(pl.Callback):
         values = self.validator.run(module.average.framework) if self.validator.views else {}
         for preview in self.previews:
             self.on_event(preview.write(module))
-        self._seconds = time.monotonic() - start
         self._validated = module.counters.step
-        self._next = module.elapsed() + self._seconds / MINUTES_SHARE
         if values:
-            self._judge(trainer, module, values)
+            self._judge(trainer, module, values, start)
+        self.seconds = time.monotonic() - start
+        self._next = module.elapsed() + self.seconds / MINUTES_SHARE
         return values
 
-    def _judge(self, trainer: pl.Trainer, module: StepModule, values: dict[str, float]) -> None:
+    def _judge(self, trainer: pl.Trainer, module: StepModule, values: dict[str, float], start: float) -> None:
         counters, framework = module.counters, module.framework
         counters.validations += 1
         name = framework.monitor if framework.monitor in values else "total"
         value = values[name]
         sign = -1 if name == framework.monitor and framework.monitor_mode == "max" else 1
         threshold = self.recipe.training.early_stopping.min_change
-        better = counters.best is None or sign * (counters.best - value) > threshold
-        if better and np.isfinite(value):
-            counters.best, counters.best_step, counters.stale = value, counters.step, 0
+        better = np.isfinite(value) and (counters.best is None or sign * (counters.best - value) > threshold)
+        if better:
+            counters.best, counters.best_step, counters.stale, counters.waited = value, counters.step, 0, 0
             self.folder.save(module.checkpoint(), best=True)
         else:
-            counters.stale += 1
-        self.on_event(Validated(counters.step, counters.step / self.per_epoch, values, better, self._seconds))
+            counters.stale, counters.waited = counters.stale + 1, counters.waited + 1
+        seconds = time.monotonic() - start
+        self.on_event(Validated(counters.step, counters.step / self.per_epoch, values, bool(better), seconds))
         self.table.add(counters.step, "validation", values)
         for logger in trainer.loggers:
             logger.log_metrics({f"validation/{k}": v for k, v in values.items()}, step=counters.step)
@@ -208,9 +224,9 @@ class Validation(pl.Callback):
     def _react(self, module: StepModule) -> None:
         counters, training = module.counters, self.recipe.training
         scheduler, early = training.scheduler, training.early_stopping
-        if isinstance(scheduler, Plateau) and counters.stale > scheduler.patience:
+        if isinstance(scheduler, Plateau) and counters.waited > scheduler.patience:
             counters.plateau *= scheduler.factor
-            counters.stale = 0
+            counters.waited = 0
         if early.enabled and counters.stale >= early.patience:
             self.ending.reason = "early"
             self.on_event(

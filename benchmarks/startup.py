@@ -1,0 +1,71 @@
+"""Start-up: ``im2im --help``, and ``im2im predict`` on a small image against importing torch and MONAI and running the network.
+
+    python benchmarks/startup.py MODEL IMAGE [--rounds 5]
+
+The two are interleaved; figures are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from quality import machine
+
+RESULT = Path(__file__).parent / "results" / "startup.json"
+BARE = """
+import sys, json, torch, tifffile, numpy as np
+from monai.networks.nets import BasicUNet
+torch.set_num_threads(2)
+features = json.loads(sys.argv[2])
+net = BasicUNet(spatial_dims=2, in_channels=4, out_channels=8, features=features, norm="batch").eval()
+image = tifffile.imread(sys.argv[1]).astype(np.float32)
+x = torch.from_numpy(image)[None, None]
+x = torch.nn.functional.pad(x, (0, -x.shape[-1] % 32, 0, -x.shape[-2] % 32))
+with torch.inference_mode():
+    torch.nn.functional.pixel_shuffle(net(torch.nn.functional.pixel_unshuffle(x, 2)), 2)
+"""
+
+
+def seconds(words: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(words, check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("image", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    from im2im_core.bundle import open_bundle
+
+    features = json.dumps(list(open_bundle(args.model).inference.network.features))
+    cli = [sys.executable, "-m", "im2im_core.cli"]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(args.rounds + 1):  # the first one warms the disk cache
+            row = {
+                "help": seconds([*cli, "--help"]),
+                "bare": seconds([sys.executable, "-c", BARE, str(args.image), features]),
+                "predict": seconds([*cli, "predict", str(args.model), str(args.image), "-o", f"{folder}/{number}.tif"]),
+            }
+            print({k: round(v, 2) for k, v in row.items()}, flush=True)
+            rows.append(row)
+    medians = {k: round(statistics.median(r[k] for r in rows[1:]), 3) for k in rows[0]}
+    facts = {"command": "python benchmarks/startup.py MODEL IMAGE", "rounds": args.rounds, "machine": machine(),
+             **medians, "predict_adds": round(medians["predict"] - medians["bare"], 3)}
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(facts, indent=1))
+    print(json.dumps(facts, indent=1))
+
+
+if __name__ == "__main__":
+    main()
