@@ -73,17 +73,38 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
     """Sentences for a pydantic error: key, value received and what is allowed."""
-    return "; ".join(_explain_one(item, model) for item in error.errors())
+    reasons: dict[str, list[str]] = {}
+    for item in error.errors():
+        place, text = _explain_one(item, model)
+        reasons.setdefault(place, []).append(text)
+    return "; ".join(f"{place}: {' or '.join(dict.fromkeys(texts))}" for place, texts in reasons.items())
 
 
-def _explain_one(item: Any, model: type[BaseModel]) -> str:
-    place = ".".join(str(part) for part in item["loc"]) or model.__name__
+def _explain_one(item: Any, model: type[BaseModel]) -> tuple[str, str]:
+    """Dotted name of the setting, and what is wrong with its value."""
+    place = ".".join(_field_names(item["loc"], model)) or model.__name__
     if item["type"] == "extra_forbidden":
         known = _fields_at(model, item["loc"][:-1])
-        hint = nearest(str(item["loc"][-1]), known) if known else ""
-        return f"{place}: unknown setting. {hint}".rstrip(". ")
+        return place, (f"unknown setting. {nearest(str(item['loc'][-1]), known)}" if known else "unknown setting")
     text = item["msg"].removeprefix("Value error, ")
-    return f"{place}: {text} (received {item['input']!r})"
+    return place, f"{text} (received {item['input']!r})"
+
+
+def _field_names(location: tuple[Any, ...], model: type[BaseModel]) -> list[str]:
+    """Parts of a validation path that a person wrote: fields and positions, not the tags of union members."""
+    names = []
+    for index, part in enumerate(location):
+        known = _fields_at(model, location[:index])
+        if isinstance(part, int) or part in known or index == len(location) - 1 == 0:
+            names.append(str(part))
+        elif index == len(location) - 1 and known and not _is_type_name(str(part)):
+            names.append(str(part))
+    return names
+
+
+def _is_type_name(part: str) -> bool:
+    """Whether pydantic put the name of a type into the path, as it does for unions of plain values."""
+    return not part.isidentifier() or part in ("int", "float", "str", "bool", "dict", "list", "tuple", "none")
 
 
 def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,10 @@ def remove_stale_parts(folder: Path) -> None:
     for part in folder.glob(".*.part"):
         pid = part.suffixes[-2].lstrip(".") if len(part.suffixes) > 1 else ""
         if not (pid.isdigit() and _alive(int(pid))):
-            part.unlink(missing_ok=True)
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:

@@ -21,7 +21,7 @@ from im2im_core.engine.callbacks import (
     Validation,
     non_finite_error,
 )
-from im2im_core.engine.checkpoint import CheckpointFolder
+from im2im_core.engine.checkpoint import Checkpoint, CheckpointFolder
 from im2im_core.engine.data import (
     ActivePart,
     PatchStream,
@@ -31,12 +31,13 @@ from im2im_core.engine.data import (
     target_statistics,
 )
 from im2im_core.engine.frameworks.build import geometry
+from im2im_core.engine.networks.effective import effective_radius
 from im2im_core.engine.planning import framework_of, make_plan, shapes_of
 from im2im_core.engine.prepare import Item, items_of, prepare
 from im2im_core.engine.schedule import Budget
 from im2im_core.engine.train import Clock, KeepSignals, PatchLoader, StepModule, fit, load_split, make_trainer
 from im2im_core.engine.validate import Validator, View, view_of
-from im2im_core.errors import Im2ImError
+from im2im_core.errors import DataError, Stopped
 from im2im_core.events import CommandDone, Event, Finished, Message, Paused, Progress, Started
 from im2im_core.files import write_json
 from im2im_core.inference import Inference, InputDescription, OutputDescription, TargetScaling
@@ -120,7 +121,7 @@ def train_run(
         on_event(Message(text, "warning"))
     torch.set_num_threads(plan.runtime.threads)
     torch.manual_seed(plan.recipe.training.seed)
-    prepared = prepare_images(plan, split, cache_folder or folder / "cache", on_event)
+    prepared = prepare_images(plan, split, cache_folder or folder / "cache", on_event, should_stop)
     return _Session(folder, prepared, on_event, should_stop, clock).run()
 
 
@@ -205,14 +206,22 @@ class _Asked:
 # ---- images ----
 
 
-def prepare_images(plan: Plan, split: Split, cache_folder: Path, on_event: Callable[[Event], None]) -> Prepared:
-    """Stream of patches and validation views; every image is read once."""
+def prepare_images(
+    plan: Plan, split: Split, cache_folder: Path, on_event: Callable[[Event], None], should_stop: Callable[[], str]
+) -> Prepared:
+    """Stream of patches and validation views; every image is read once.
+
+    Raises
+    ------
+    Stopped
+        Somebody asked to stop before all images were read.
+    """
     recipe = plan.recipe
     framework = framework_of(recipe, plan.facts)
     start_from(framework, recipe.training.start_from)
     items = items_of(split.train)
     scaling = target_statistics(items, recipe)
-    report = _reading(on_event)
+    report = _reading(len(items), on_event, should_stop)
     store = build_store(
         plan.runtime.cache,
         items,
@@ -220,33 +229,36 @@ def prepare_images(plan: Plan, split: Split, cache_folder: Path, on_event: Calla
         framework,
         scaling,
         cache_folder,
-        lambda n: report(n, len(items)),
+        report,
         plan.runtime.cache_held,
     )
-    stream = _stream(plan, items, store, framework)
+    stream, sample = _stream(plan, items, store, framework, report)
     views = _views(plan, items_of(split.validation, validation=True), framework, scaling)
-    entry = store.get(0)
-    patch = stream.settings.patch
-    sample = np.asarray(entry.arrays["source"][:, : patch[0], : patch[1], : patch[2]])
-    return Prepared(plan, framework, stream, views, scaling, sample[:, 0] if stream.settings.planes else sample)
+    return Prepared(plan, framework, stream, views, scaling, sample)
 
 
-def _reading(on_event: Callable[[Event], None]) -> Callable[[int, int], None]:
+def _reading(total: int, on_event: Callable[[Event], None], should_stop: Callable[[], str]) -> Callable[[int], None]:
     start = time.monotonic()
 
-    def report(done: int, total: int) -> None:
+    def report(done: int) -> None:
+        if should_stop():
+            raise Stopped(
+                f"Stopped after {done} of {total} images were read", "Nothing was trained since the last start"
+            )
         elapsed = time.monotonic() - start
         on_event(Progress("reading images", done, total, elapsed, elapsed / done * (total - done)))
 
     return report
 
 
-def _stream(plan: Plan, items: list[Item], store: Store, framework: Framework) -> PatchStream:
+def _stream(
+    plan: Plan, items: list[Item], store: Store, framework: Framework, report: Callable[[int], None]
+) -> tuple[PatchStream, np.ndarray]:
+    """Stream of patches, and a raw one from the first image."""
     recipe, planes = plan.recipe, plan.recipe.data.dimensions == 2
     augmenter = Augmenter(recipe.data.augmentation, recipe.data.dimensions, framework.targets)
     patch = tuple(recipe.data.patch)
     window = tuple(augmenter.window(patch))
-    entries = [store.get(i) for i in range(len(items))]
     settings = StreamSettings(
         seed=recipe.training.seed,
         batch=int(recipe.training.batch),
@@ -256,36 +268,45 @@ def _stream(plan: Plan, items: list[Item], store: Store, framework: Framework) -
         foreground=recipe.data.foreground,
         planes=planes,
     )
-    indices = [index_of(i, recipe, e, recipe.training.seed) for i, e in zip(items, entries, strict=True)]
+    shapes, indices = [], []
+    for number, item in enumerate(items):
+        entry = store.get(number)  # one at a time: a rolling cache does not hold them all
+        shapes.append(entry.shape)
+        indices.append(index_of(item, recipe, entry, recipe.training.seed))
+        if number == 0:
+            z, y, x = settings.patch
+            sample = np.array(entry.arrays["source"][:, :z, :y, :x])
+        if plan.runtime.cache == "rolling":
+            report(number + 1)
     active = None
     if plan.runtime.cache == "rolling" and plan.runtime.cache_held < len(items):
         held = plan.runtime.cache_held
         active = ActivePart(
             len(items), held, max(1, round(plan.steps_per_epoch * held / len(items))), recipe.training.seed
         )
-    return PatchStream(store, [e.shape for e in entries], indices, framework.targets, settings, active)
+    stream = PatchStream(store, shapes, indices, framework.targets, settings, active)
+    return stream, sample[:, 0] if planes else sample
 
 
 def _views(plan: Plan, items: list[Item], framework: Framework, scaling: Scaling | None) -> list[View]:
     """Validation views: as many evenly chosen images as the time for validation allows."""
     divisor, _ = geometry(framework)
     recipe = plan.recipe
-    views = [
-        view_of(prepare(i, recipe, framework, scaling), divisor, recipe.data.dimensions)
-        for i in items[:: max(1, len(items) // 64)]
-    ]
+
+    def view(item: Item) -> View:
+        return view_of(prepare(item, recipe, framework, scaling), divisor, recipe.data.dimensions)
+
     if isinstance(recipe.training.validate_every, int):
         trained = recipe.training.validate_every * np.prod(recipe.data.patch) * recipe.training.batch  # type: ignore[operator]
         budget = max(3 * VALIDATION_PIXELS * trained * recipe.training.accumulate, 1)
     else:
         budget = 24 * 256 * 256 if recipe.data.dimensions == 2 else 4 * 32 * 96 * 96
-    kept, pixels = [], 0.0
-    for view in views[:: max(1, len(views) // 24)]:
-        pixels += float(np.prod([p.stop - p.start for p in view.place]))
-        if kept and pixels > budget:
-            break
-        kept.append(view)
-    return kept
+    if not items:
+        return []
+    first = view(items[0])
+    count = int(np.clip(budget // np.prod([p.stop - p.start for p in first.place]), 1, min(len(items), 24)))
+    chosen = np.linspace(0, len(items) - 1, count).round().astype(int)
+    return [first, *(view(items[i]) for i in chosen[1:])]
 
 
 def start_from(framework: Framework, source: str | None) -> None:
@@ -309,7 +330,7 @@ def start_from(framework: Framework, source: str | None) -> None:
     wrong += [f"{k} is not known" for k in weights if k not in own]
     if wrong:
         more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-        raise Im2ImError(
+        raise DataError(
             f"Weights of {source} do not fit this network: {'; '.join(wrong[:8])}{more}",
             "Use the network settings of that model, or train from scratch",
         )
@@ -346,7 +367,7 @@ class _Session:
         minutes = self.recipe.training.minutes
         budget = Budget(self.plan.steps, minutes * 60 if minutes else None)
         augmenter = Augmenter(self.recipe.data.augmentation, self.recipe.data.dimensions, prepared.framework.targets)
-        self.module = StepModule(prepared.framework, self.recipe, augmenter, budget)
+        self.module = StepModule(prepared.framework, self.recipe, augmenter, budget, on_event)
         self.module.clock = clock
         self.checkpoints = CheckpointFolder(folder / "checkpoints")
         self.ending = Ending()
@@ -366,7 +387,7 @@ class _Session:
         if self.recipe.logging.preview and prepared.views:
             (folder / "previews").mkdir(exist_ok=True)
             self.validation.previews.append(_preview(folder / "previews", prepared.views[0], self.validator))
-        self.stopper = Stopper(should_stop, self.ending, self.checkpointer)
+        self.stopper = Stopper(should_stop, self.ending, self.checkpointer, self.validation)
 
     def run(self) -> Outcome:
         """Train, then write the bundle."""
@@ -388,17 +409,21 @@ class _Session:
                 sum(p.numel() for p in self.prepared.framework.parameters()),
             )
         )
-        loader = PatchLoader(self.prepared.stream, self.module, self.plan.runtime.workers)
         self.module.counters.step = start.step if start else 0
-        if not self._complete(start):
+        if start and self._complete(start):
+            load_split(self.module.average.framework, start.weights, "ema.")
+        else:
+            loader = PatchLoader(
+                self.prepared.stream, self.module.counters.step, self.plan.runtime.workers, self.on_event
+            )
             fit(self.module, loader, trainer)
         if self.ending.reason == "non_finite":
             raise non_finite_error(self.module)
         return self._end(trainer)
 
-    def _complete(self, start: Any) -> bool:
+    def _complete(self, start: Checkpoint) -> bool:
         """Whether an earlier attempt used the budget and only the bundle is missing."""
-        return bool(start and self.plan.steps and start.step >= self.plan.steps)
+        return bool(self.plan.steps and start.step >= self.plan.steps)
 
     def _end(self, trainer: Any) -> Outcome:
         step, reason = self.module.counters.step, self.ending.reason or "budget"
@@ -452,7 +477,7 @@ _WORDS = {"budget": "budget used", "early": "validation stopped improving", "sto
 
 
 class _Restore(KeepSignals):
-    """Goes back to the checkpoint of an earlier attempt, or writes the first one."""
+    """Goes back to the checkpoint of an earlier attempt; writes the last one at the end."""
 
     def __init__(self, session: _Session, start: Any) -> None:
         super().__init__()
@@ -462,6 +487,7 @@ class _Restore(KeepSignals):
         session = self._session
         if self._start is not None:
             pl_module.restore(self._start)
+            session.reporter.table.forget_after(self._start.step)
             session.on_event(Message(f"Going on from step {self._start.step}", code="resumed"))
             if session.recipe.training.minutes:
                 pl_module.clock = Clock()
@@ -500,6 +526,8 @@ def describe(prepared: Prepared, framework: Framework) -> Inference:
     plan = prepared.plan
     recipe, facts = plan.recipe, plan.facts
     divisor, halo = geometry(framework)
+    if prepared.views:
+        halo = effective_radius(framework, prepared.views[0].source(framework), halo)
     rescale = recipe.data.rescale
     voxel = rescale.voxel_size if isinstance(rescale, VoxelRescale) else facts.voxel_size
     diameter = rescale.diameter if isinstance(rescale, ObjectRescale) else facts.object_diameter

@@ -39,6 +39,11 @@ class View:
                  for p, n in zip(self.place, self.entry.shape, strict=True)]
         return tuple(spans[1:] if self.planes else spans)
 
+    def source(self, framework: Framework) -> Tensor:
+        """Normalised input ``(1, C, [Z], Y, X)``."""
+        arrays = cut(self.entry, self.place, framework.targets, self.planes)
+        return torch.from_numpy(np.ascontiguousarray(arrays["source"]))[None]
+
     def truth(self) -> NDArray[Any]:
         """Original targets ``(C, [Z], Y, X)`` of the inner part."""
         array = self.entry.arrays["truth"]
