@@ -29,6 +29,7 @@ from im2im_core.recipe.framework import FcnSettings
 from im2im_core.recipe.network import BasicUNet as BasicUNetSettings
 
 ONE = Fraction(1)
+BOTH = ("labels", "foreground")
 
 
 class Toy(Framework):
@@ -395,7 +396,7 @@ def test_instances_are_stitched(large: bool, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(predict_deliver, "MEMORY_LIMIT", 1000)
         monkeypatch.setattr(predict_deliver, "DECODE_PIXELS", 4096)
     image = blobs(150, 170)
-    found = predictor(LabelToy(), halo=4).predict(image, options=PredictOptions(tile=(50, 50)))
+    found = predictor(LabelToy(), halo=4).predict(image, outputs=BOTH, options=PredictOptions(tile=(50, 50)))
     truth = label(image)
     assert found["labels"].dtype == np.uint32
     assert same_objects(found["labels"], truth)
@@ -548,7 +549,7 @@ def test_other_errors_of_torch_are_not_taken_for_memory(monkeypatch: pytest.Monk
 def test_files_and_events(tmp_path: Path) -> None:
     image, events = blobs(100, 120), []
     found = predictor(LabelToy(), halo=4).predict(
-        image, to=tmp_path / "cells.npy", on_event=events.append, options=PredictOptions(tile=(40, 40))
+        image, outputs=BOTH, to=tmp_path / "cells.npy", on_event=events.append, options=PredictOptions(tile=(40, 40))
     )
     assert found["labels"] == tmp_path / "cells.npy"
     assert found["foreground"] == tmp_path / "cells_foreground.npy"
