@@ -111,6 +111,8 @@ def run(args: argparse.Namespace) -> Path:
         "seconds_to_checkpoint": round(saved["time"] - start, 1), "steps": saved["step"],
         "samples_per_second": round(statistics.median(
             [e["samples_per_second"] for e in events if e["event"] == "Losses"] or [0]), 2),
+        "overhead": round((sum(e["seconds"] for e in events if e["event"] in ("Validated", "Checkpointed")))
+                          / (saved["time"] - start), 4),
         "seconds_to_predict": round(time.time() - begin, 1), "machine": machine(),
         "command": f"python benchmarks/quality.py run --data DIR --seed {args.seed} --minutes {args.minutes:g}"
                    + "".join(f" --set {s}" for s in args.set),
