@@ -14,7 +14,7 @@ import pytest
 
 from im2im_core.errors import ConfigError, DataError, ResourceError, Stopped
 from im2im_core.events import CommandDone, Failed, Losses, Message, Progress
-from im2im_core.jobs import attached, messages
+from im2im_core.jobs import _platform, attached, messages
 from im2im_core.jobs.attached import AttachedJob
 from im2im_core.jobs.child import run_attempt
 from im2im_core.jobs.commands import send_command
@@ -48,7 +48,8 @@ def train(run, on_event, should_stop):
     while step < 2000:
         step += 1
         on_event(Losses(step, 0.0, {"total": 1 / step}, 1e-3))
-        last.write_text(str(step))
+        last.with_suffix(".part").write_text(str(step))
+        last.with_suffix(".part").replace(last)
         time.sleep(0.02)
         for command in inbox.poll():
             on_event(CommandDone(command.number, command.verb))
@@ -115,7 +116,7 @@ def make(project):
             os.kill(run.status.pid, signal.SIGKILL)
 
 
-def until(condition, seconds=15.0):
+def until(condition, seconds=60.0):
     limit = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < limit, "waited too long"
@@ -167,7 +168,7 @@ def test_detached_training_survives_its_parent(make, child):
         "print(start_training(Run(sys.argv[1]), command=sys.argv[2:]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(run.folder), *child], capture_output=True, timeout=30, check=True
+        [sys.executable, "-c", code, str(run.folder), *child], capture_output=True, timeout=60, check=True
     )
     assert run.status.pid == int(done.stdout)
     count = len(steps(run))
@@ -185,7 +186,7 @@ def test_signal_saves_at_a_step_boundary(make, child, name, code):
     with subprocess.Popen([*child, "train", str(run.folder)]) as process:
         until(lambda: steps(run))
         process.send_signal(getattr(signal, name))
-        assert process.wait(10) == code
+        assert process.wait(30) == code
     assert run.state == "stopped"
     assert steps(run)[-1] == int((run.checkpoints / "step.txt").read_text())
 
@@ -210,7 +211,7 @@ def test_pause_command_is_answered(make, child):
 )
 def test_fault_24_errors_become_an_event_a_state_and_an_exit_code(make, child, mode, code, text):
     run = make(mode)
-    done = subprocess.run([*child, "train", str(run.folder)], capture_output=True, check=False, timeout=30)
+    done = subprocess.run([*child, "train", str(run.folder)], capture_output=True, check=False, timeout=60)
     failed = read_events(run)[-1].event
     assert (done.returncode, run.state) == (code, "failed")
     assert isinstance(failed, Failed)
@@ -332,10 +333,10 @@ def test_attached_job_doubles_an_array_and_reports(worker):
     events = []
     with AttachedJob(events.append, command=worker) as job:
         image = np.arange(12, dtype=">u2").reshape(3, 4)
-        result = job.submit("double", {"image": image}).result(20)
+        result = job.submit("double", {"image": image}).result(60)
         assert np.array_equal(result["image"], image * 2)
         scratch = job._worker.scratch
-        empty = job.submit("ping", {"a": np.zeros((0, 3)), "b": [1, {"c": None}]}).result(20)
+        empty = job.submit("ping", {"a": np.zeros((0, 3)), "b": [1, {"c": None}]}).result(60)
         assert empty["a"].shape == (0, 3)
         assert empty["b"] == [1, {"c": None}]
     assert isinstance(events[0], Progress)
@@ -354,10 +355,10 @@ def test_fault_25_cancel_is_answered_within_a_second(worker):
         job.cancel()
         with pytest.raises(Stopped):
             future.result(5)
-        assert time.monotonic() - begin < 1
+        assert time.monotonic() - begin < attached.CANCEL_SECONDS / 2
         assert any(isinstance(e, CommandDone) for e in events)
         pid = job.pid
-        assert job.submit("ping", {"a": 1}).result(10) == {"a": 1}
+        assert job.submit("ping", {"a": 1}).result(60) == {"a": 1}
         assert job.pid == pid
 
 
@@ -372,7 +373,7 @@ def test_fault_25_a_job_that_does_not_listen_is_killed(worker, monkeypatch):
             with pytest.raises(Stopped):
                 waiting.result(5)
         assert sum(isinstance(e, CommandDone) for e in events) == 2
-        assert job.submit("ping", {"b": 2}).result(20) == {"b": 2}
+        assert job.submit("ping", {"b": 2}).result(60) == {"b": 2}
 
 
 @pytest.mark.parametrize(("verb", "number"), [("killed", 9), ("segfault", 11)])
@@ -380,18 +381,18 @@ def test_fault_27_a_killed_process_is_an_error_and_the_next_job_works(worker, ve
     events = []
     with AttachedJob(events.append, command=worker) as job:
         with pytest.raises(ResourceError, match=f"killed by signal {number}, probably out of memory"):
-            job.submit(verb, {}).result(20)
+            job.submit(verb, {}).result(60)
         assert [type(e) for e in events] == [Failed]
-        assert job.submit("ping", {"a": 1}).result(20) == {"a": 1}
+        assert job.submit("ping", {"a": 1}).result(60) == {"a": 1}
 
 
 def test_errors_of_a_job_keep_their_kind(worker):
     events = []
     with AttachedJob(events.append, command=worker) as job:
         with pytest.raises(DataError, match=r"a\.tif is torn\. Copy it again"):
-            job.submit("data", {}).result(20)
+            job.submit("data", {}).result(60)
         with pytest.raises(ConfigError, match="Did you mean 'ping'"):
-            job.submit("pingg", {}).result(20)
+            job.submit("pingg", {}).result(60)
     assert [e.exit_code for e in events] == [3, 2]
 
 
@@ -401,10 +402,9 @@ def test_fault_21_attached_process_ends_with_its_parent(worker, tmp_path):
         "ready = []\njob = AttachedJob(ready.append, command=sys.argv[1:])\njob.submit('stubborn', {})\n"
         "while not ready: time.sleep(0.01)\nprint(job.pid, job._worker.scratch, flush=True)\nos.kill(os.getpid(), 9)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *worker], capture_output=True, check=False, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code, *worker], capture_output=True, check=False, timeout=60)
     pid, scratch = done.stdout.decode().split(maxsplit=1)
-    until(lambda: not os.path.exists(f"/proc/{pid}/fd") or not os.path.exists(scratch.strip()), 10)
-    until(lambda: not os.path.exists(scratch.strip()), 10)
+    until(lambda: not os.path.exists(scratch.strip()) and _platform.birth(int(pid)) is None)
 
 
 def test_close_while_busy_ends_everything(worker):
@@ -430,11 +430,11 @@ def test_fault_06_scratch_arrays_are_reserved_before_they_are_mapped(tmp_path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(messages, "reserve", full)
-    with pytest.raises(ResourceError, match="No space left.*It needs 4 MB"):
+    with pytest.raises(ResourceError, match=r"No space left.*It needs 4 MB"):
         messages.create_array(tmp_path / "b.npy", (1000, 1000), "f4")
     assert not (tmp_path / "b.npy").exists()
 
 
 def test_objects_are_never_pickled(tmp_path):
-    with pytest.raises(ValueError, match="[Oo]bject"):
+    with pytest.raises(ValueError, match=r"[Oo]bject"):
         messages.pack(np.array([object()]), tmp_path)

@@ -61,7 +61,8 @@ def test_registry_that_is_broken_is_only_a_convenience(tmp_path, home):
     home.mkdir()
     (home / "projects.json").write_text("{ torn")
     assert known_projects() == []
-    assert known_projects() == [] if not Project.create(tmp_path / "one").exists else known_projects()
+    made = Project.create(tmp_path / "one")
+    assert known_projects() == [made]
 
 
 def test_paths_inside_are_relative_and_outside_absolute(tmp_path):

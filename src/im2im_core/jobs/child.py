@@ -184,7 +184,7 @@ def process_start() -> float:
     """Unix time at which this process began: a budget in minutes counts from there."""
     import psutil
 
-    return psutil.Process().create_time()
+    return float(psutil.Process().create_time())
 
 
 def _engine(waited: float) -> Train:
