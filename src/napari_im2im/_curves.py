@@ -1,0 +1,371 @@
+"""Live curves: losses above, scores below, training thin and validation thick, several runs in one picture."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyqtgraph as pg
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QMenu,
+    QSlider,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from im2im_core.events import Losses, Validated
+from im2im_core.jobs.eventlog import merge_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from im2im_core.jobs.eventlog import Stamped
+
+COLOURS = ("#3b9dff", "#ff8c2e", "#3fbf6b", "#d06be0", "#e0524d", "#b8a022", "#33b5b5", "#8f8fff")
+"""Seen on dark and on light ground, told apart with most kinds of colour blindness."""
+DASHES = (Qt.PenStyle.SolidLine, Qt.PenStyle.DashLine, Qt.PenStyle.DotLine, Qt.PenStyle.DashDotLine)
+Key = tuple[str, str]
+"""Part ("train" or "validation") and name of a value."""
+
+
+@dataclass
+class RunSeries:
+    """All values of one run by part and name, repeated steps merged; filled a few events at a time."""
+
+    stamped: list[Stamped] = field(default_factory=list)
+    columns: dict[Key, tuple[list[int], list[float]]] = field(default_factory=dict)
+
+    def extend(self, events: Sequence[Stamped]) -> None:
+        """Add events; a later attempt replaces what it did again."""
+        fresh = [s for s in events if isinstance(s.event, Losses | Validated)]
+        if not fresh:
+            return
+        again = bool(self.stamped) and fresh[-1].attempt > self.stamped[0].attempt
+        self.stamped += fresh
+        if again:
+            self.stamped = merge_steps(self.stamped)
+            self.columns.clear()
+            fresh = self.stamped
+        for stamped in fresh:
+            self._add(stamped)
+
+    def _add(self, stamped: Stamped) -> None:
+        event = stamped.event
+        if not isinstance(event, Losses | Validated):
+            return
+        part = "train" if isinstance(event, Losses) else "validation"
+        for name, value in event.values.items():
+            steps, values = self.columns.setdefault((part, name), ([], []))
+            steps.append(event.step)
+            values.append(value)
+
+    def scores(self) -> list[str]:
+        """Names of what only validation measures: metrics."""
+        trained = {name for part, name in self.columns if part == "train"}
+        return [name for part, name in self.columns if part == "validation" and name not in trained | {"total"}]
+
+    def losses(self) -> list[str]:
+        """Names of the loss terms, the sum first."""
+        scores = set(self.scores())
+        names = dict.fromkeys(name for _, name in self.columns if name not in scores)
+        return sorted(names, key=lambda name: name != "total")
+
+
+def smoothed(values: Sequence[float], weight: float) -> NDArray[np.float64]:
+    """Moving average with memory `weight`, without the pull of the first value; gaps stay gaps.
+
+    ``weight`` 0 gives the values themselves.
+    """
+    result = np.asarray(values, np.float64)
+    if weight <= 0 or len(result) == 0:
+        return result
+    out, mean, mass = np.empty_like(result), 0.0, 0.0
+    for i, value in enumerate(result.tolist()):
+        if math.isfinite(value):
+            mean = weight * mean + (1 - weight) * value
+            mass = weight * mass + 1 - weight
+        out[i] = mean / mass if mass and math.isfinite(value) else math.nan
+    return out
+
+
+class CurvesWidget(QWidget):
+    """Curves of any number of runs; it is told events and never asks for any."""
+
+    exported = Signal(str)
+    """Path of a picture or table that was written."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._series: dict[str, RunSeries] = {}
+        self._curves: dict[tuple[str, str, str], pg.PlotDataItem] = {}
+        self._hidden: set[str] = set()
+        self._colours: dict[str, str] = {}
+        self._area = pg.GraphicsLayoutWidget(parent=self)
+        self._area.setMinimumHeight(170)
+        self._loss = self._add_plot(0, "loss")
+        self._score = self._add_plot(1, "score")
+        self._score.setXLink(self._loss)
+        self._score.setLabel("bottom", "step")
+        self._reading = QLabel("Point at a curve to read it")
+        self._reading.setWordWrap(True)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addLayout(self._make_tools())
+        layout.addWidget(self._area, 1)
+        layout.addWidget(self._reading)
+        self._area.scene().sigMouseMoved.connect(self._on_mouse)
+        self.setColours("#23242b", "#f0f1f2")
+        self._arrange()
+
+    # ---- building ----
+
+    def _add_plot(self, row: int, name: str) -> pg.PlotItem:
+        plot = self._area.addPlot(row=row, col=0)
+        plot.setLabel("left", name)
+        plot.getAxis("left").setWidth(52)
+        plot.showGrid(x=True, y=True, alpha=0.15)
+        plot.setDownsampling(auto=True, mode="peak")
+        plot.setClipToView(True)
+        plot.hideButtons()
+        plot.setMenuEnabled(False)
+        plot.addLegend(offset=(-4, 2), labelTextSize="8pt", verSpacing=-6)
+        return plot
+
+    def _make_tools(self) -> QHBoxLayout:
+        self._log = QCheckBox("log")
+        self._log.setToolTip("Logarithmic loss axis")
+        self._log.toggled.connect(self._on_log)
+        self._smooth = QSlider(Qt.Orientation.Horizontal)
+        self._smooth.setRange(0, 99)
+        self._smooth.setMaximumWidth(90)
+        self._smooth.setToolTip("Smoothing of the training curves")
+        self._smooth.valueChanged.connect(self.refresh)
+        self._terms = QToolButton()
+        self._terms.setText("Show")
+        self._terms.setToolTip("Choose which losses and scores are drawn")
+        self._terms.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self._terms.setMenu(QMenu(self._terms))
+        fit = QToolButton()
+        fit.setText("Fit")
+        fit.setToolTip("Show everything again after zooming")
+        fit.clicked.connect(self.fit)
+        save = QToolButton()
+        save.setText("Save…")
+        save.setToolTip("Picture (PNG) or table (CSV) of what is drawn")
+        save.clicked.connect(self._on_save)
+        row = QHBoxLayout()
+        for widget in (QLabel("smooth"), self._smooth, self._log):
+            row.addWidget(widget)
+        row.addStretch(1)
+        for widget in (self._terms, fit, save):
+            row.addWidget(widget)
+        return row
+
+    def setColours(self, background: str, text: str) -> None:  # noqa: N802
+        """Ground and text, as the viewer's theme has them."""
+        self._area.setBackground(background)
+        for plot in (self._loss, self._score):
+            for side in ("left", "bottom"):
+                axis = plot.getAxis(side)
+                axis.setPen(text)
+                axis.setTextPen(text)
+            plot.legend.setLabelTextColor(text)
+        self._text = text
+        self._arrange()
+
+    # ---- content ----
+
+    def names(self) -> list[str]:
+        """Runs that are drawn, in the order of their colours."""
+        return list(self._series)
+
+    def add(self, name: str, events: Sequence[Stamped]) -> None:
+        """Add events of the run `name`; draws at once."""
+        self._series.setdefault(name, RunSeries()).extend(events)
+        self._colours.setdefault(name, self._free_colour())
+        self.refresh()
+
+    def remove(self, name: str) -> None:
+        """Take a run out of the picture."""
+        self._series.pop(name, None)
+        self._colours.pop(name, None)
+        for key in [k for k in self._curves if k[0] == name]:
+            self._drop(key)
+        self._arrange()
+
+    def clear(self) -> None:
+        """Take all runs out of the picture."""
+        for name in self.names():
+            self.remove(name)
+
+    def colour(self, name: str) -> str | None:
+        """Colour of a run, for marks elsewhere."""
+        return self._colours.get(name)
+
+    def _free_colour(self) -> str:
+        used = set(self._colours.values())
+        return next((c for c in COLOURS if c not in used), COLOURS[len(used) % len(COLOURS)])
+
+    # ---- drawing ----
+
+    def refresh(self) -> None:
+        """Draw what is there now."""
+        if not self.shown_names() and self._all_names():
+            self._hidden = set(self._all_names()[1:]) - set(self._scores())
+        before = len(self._curves)
+        for name, series in self._series.items():
+            for (part, term), (steps, values) in series.columns.items():
+                if self._is_shown(term):
+                    self._draw((name, part, term), steps, values)
+        if len(self._curves) != before:
+            self._arrange()
+
+    def _draw(self, key: tuple[str, str, str], steps: list[int], values: list[float]) -> None:
+        curve = self._curves.get(key) or self._make_curve(key)
+        weight = self._smooth.value() / 100 if key[1] == "train" else 0.0
+        curve.setData(np.asarray(steps, np.float64), smoothed(values, weight), connect="finite")
+
+    def _make_curve(self, key: tuple[str, str, str]) -> pg.PlotDataItem:
+        name, part, term = key
+        validation = part == "validation"
+        shown = [t for t in self._all_names() if t in self._scores()] if term in self._scores() else self._loss_names()
+        order = shown.index(term)
+        alone = len(self._series) == 1
+        colour = COLOURS[order % len(COLOURS)] if alone else self._colours[name]
+        pen = pg.mkPen(colour, width=2.5 if validation else 1, style=DASHES[0 if alone else order % len(DASHES)])
+        marks = {"symbol": "o", "symbolSize": 5, "symbolBrush": colour, "symbolPen": None} if validation else {}
+        title = {"train": f"{term}, training", "validation": term if term in self._scores() else f"{term}, validation"}
+        plot = self._score if term in self._scores() else self._loss
+        label = title[part] if alone else f"{name}: {title[part]}"
+        self._curves[key] = plot.plot(pen=pen, name=label, antialias=False, **marks)
+        self._curves[key].setLogMode(False, self._log.isChecked() and plot is self._loss)
+        return self._curves[key]
+
+    def _drop(self, key: tuple[str, str, str]) -> None:
+        curve = self._curves.pop(key)
+        for plot in (self._loss, self._score):
+            if curve in plot.items:
+                plot.removeItem(curve)
+
+    def _redraw(self) -> None:
+        for key in list(self._curves):
+            self._drop(key)
+        self.refresh()
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Scores take room only when there are some; the menu lists what can be drawn."""
+        scores = any(k[2] in self._scores() for k in self._curves)
+        self._score.setVisible(scores)
+        self._loss.setLabel("bottom", "" if scores else "step")
+        self._area.ci.layout.setRowStretchFactor(0, 3)
+        self._area.ci.layout.setRowStretchFactor(1, 2 if scores else 0)
+        self._area.ci.layout.setRowMaximumHeight(1, 10000 if scores else 0)
+        menu = self._terms.menu()
+        menu.clear()
+        for term in self._all_names():
+            action = menu.addAction(term)
+            action.setCheckable(True)
+            action.setChecked(self._is_shown(term))
+            action.toggled.connect(lambda on, t=term: self._on_term(t, on))
+
+    # ---- what is shown ----
+
+    def _loss_names(self) -> list[str]:
+        return list(dict.fromkeys(n for s in self._series.values() for n in s.losses()))
+
+    def _scores(self) -> list[str]:
+        return list(dict.fromkeys(n for s in self._series.values() for n in s.scores()))
+
+    def _all_names(self) -> list[str]:
+        return self._loss_names() + self._scores()
+
+    def _is_shown(self, term: str) -> bool:
+        return term not in self._hidden
+
+    def shown_names(self) -> list[str]:
+        """Losses and scores that are drawn."""
+        return [k for k in dict.fromkeys(k[2] for k in self._curves) if self._is_shown(k)]
+
+    # ---- handlers ----
+
+    def _on_term(self, term: str, on: bool) -> None:
+        if on:
+            self._hidden.discard(term)
+        else:
+            self._hidden.add(term)
+        self._redraw()
+
+    def _on_log(self, on: bool) -> None:
+        self._loss.setLogMode(y=on)
+        self.fit()
+
+    def fit(self) -> None:
+        """Show everything."""
+        for plot in (self._loss, self._score):
+            plot.enableAutoRange()
+
+    def _on_mouse(self, place: Any) -> None:
+        plot = next((p for p in (self._loss, self._score) if p.isVisible() and p.sceneBoundingRect().contains(place)), None)
+        if plot is not None:
+            step = plot.vb.mapSceneToView(place).x()
+            self._reading.setText(self.read(step, plot is self._score))
+
+    def read(self, step: float, scores: bool = False) -> str:
+        """Values of the drawn curves at the step nearest to `step`, in words."""
+        found: list[str] = []
+        nearest = None
+        for (name, part, term), curve in self._curves.items():
+            x, y = curve.getOriginalDataset()
+            if (term in self._scores()) is not scores or x is None or len(x) == 0:
+                continue
+            index = int(np.abs(x - step).argmin())
+            nearest = x[index] if nearest is None or abs(x[index] - step) < abs(nearest - step) else nearest
+            owner = "" if len(self._series) == 1 else f"{name}: "
+            found.append(f"{owner}{term}{'' if scores else f' ({part})'} {y[index]:.4g}")
+        return f"step {nearest:.0f}: {', '.join(found)}" if found else "Point at a curve to read it"
+
+    # ---- export ----
+
+    def _on_save(self) -> None:
+        filters = "Picture (*.png);;Table (*.csv)"
+        path, chosen = QFileDialog.getSaveFileName(self, "Save the curves", "curves.png", filters)
+        if path:
+            wants_table = path.lower().endswith(".csv") or (chosen.startswith("Table") and "." not in path)
+            (self.save_table if wants_table else self.save_picture)(path)
+            self.exported.emit(path)
+
+    def save_picture(self, path: str | Path) -> None:
+        """PNG of the curves at twice the size of the screen."""
+        from pyqtgraph.exporters import ImageExporter
+
+        exporter = ImageExporter(self._area.scene())
+        exporter.parameters()["width"] = int(self._area.width() * 2)
+        exporter.export(str(path))
+
+    def save_table(self, path: str | Path) -> None:
+        """CSV with one row per run, part, name and step: every value, smoothed or hidden nothing."""
+        from pathlib import Path
+
+        with Path(path).open("w", newline="", encoding="utf-8") as handle:
+            writer = csv.writer(handle)
+            writer.writerow(("run", "part", "name", "step", "value"))
+            writer.writerows(self._rows())
+
+    def _rows(self) -> Iterable[tuple[str, str, str, int, float]]:
+        for name, series in self._series.items():
+            for (part, term), (steps, values) in series.columns.items():
+                yield from ((name, part, term, s, v) for s, v in zip(steps, values, strict=True))
