@@ -45,8 +45,7 @@ class Scaling:
     def _along(self, axis: int, ndim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         shape = [1] * ndim
         shape[axis] = -1
-        return (np.asarray(self.offset, np.float32).reshape(shape),
-                np.asarray(self.scale, np.float32).reshape(shape))
+        return (np.asarray(self.offset, np.float32).reshape(shape), np.asarray(self.scale, np.float32).reshape(shape))
 
 
 class Percentile(Config):
@@ -113,8 +112,9 @@ class NoNormalization(Config):
 NormalizeSettings = Percentile | ZScore | CentreZScore | MinMax | NoNormalization
 
 
-def measure(image: Image, settings: NormalizeSettings, time: int, invalid: str = "error",
-            weight: Image | None = None) -> Scaling:
+def measure(
+    image: Image, settings: NormalizeSettings, time: int, invalid: str = "error", weight: Image | None = None
+) -> Scaling:
     """Scaling of one time point of `image`, streamed channel by channel over the whole image.
 
     Parameters
@@ -135,8 +135,9 @@ def measure(image: Image, settings: NormalizeSettings, time: int, invalid: str =
         channels = image.info.shape[1]
         return Scaling((0.0,) * channels, (1.0,) * channels)
     known = None if weight is None else _sample(weight, min(time, weight.info.shape[0] - 1), 0) > 0
-    pairs = [_limits(_sample(image, time, c), settings, image.info.name, invalid, known)
-             for c in range(image.info.shape[1])]
+    pairs = [
+        _limits(_sample(image, time, c), settings, image.info.name, invalid, known) for c in range(image.info.shape[1])
+    ]
     return Scaling(tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
 
 
@@ -149,16 +150,24 @@ def _sample(image: Image, time: int, channel: int) -> NDArray[Any]:
     planes = []
     for z in range(depth):
         bands = [  # copies: a strided view would hold the whole band
-            image.read((slice(time, time + 1), slice(channel, channel + 1), slice(z, z + 1),
-                        slice(y, min(y + rows, height)), slice(0, width)))[0, 0, 0, (-y) % step :: step, ::step].copy()
+            image.read(
+                (
+                    slice(time, time + 1),
+                    slice(channel, channel + 1),
+                    slice(z, z + 1),
+                    slice(y, min(y + rows, height)),
+                    slice(0, width),
+                )
+            )[0, 0, 0, (-y) % step :: step, ::step].copy()
             for y in range(0, height, rows)
         ]
         planes.append(np.concatenate(bands))
     return np.stack(planes)
 
 
-def _limits(channel: NDArray[Any], settings: NormalizeSettings, name: str, invalid: str,
-            known: NDArray[np.bool_] | None) -> tuple[float, float]:
+def _limits(
+    channel: NDArray[Any], settings: NormalizeSettings, name: str, invalid: str, known: NDArray[np.bool_] | None
+) -> tuple[float, float]:
     finite = _finite(channel, known, name, invalid)
     if finite is not None:
         known = finite if known is None else known & finite
@@ -173,15 +182,18 @@ def _limits(channel: NDArray[Any], settings: NormalizeSettings, name: str, inval
     return offset, scale if scale > 1e-12 * max(1.0, abs(offset)) else 1.0
 
 
-def _finite(channel: NDArray[Any], known: NDArray[np.bool_] | None, name: str,
-            invalid: str) -> NDArray[np.bool_] | None:
+def _finite(
+    channel: NDArray[Any], known: NDArray[np.bool_] | None, name: str, invalid: str
+) -> NDArray[np.bool_] | None:
     """Which pixels are finite; None where all of them are."""
     if channel.dtype.kind != "f" or (finite := np.isfinite(channel)).all():
         return None
     wrong = ~finite if known is None else known & ~finite
     if invalid == "error" and (count := int(wrong.sum())):
-        raise DataError(f"{name} has {count} NaN or infinite pixels (of {channel.size} looked at)",
-                        "Mend the image or set data.invalid_pixels to fill")
+        raise DataError(
+            f"{name} has {count} NaN or infinite pixels (of {channel.size} looked at)",
+            "Mend the image or set data.invalid_pixels to fill",
+        )
     return np.asarray(finite)
 
 

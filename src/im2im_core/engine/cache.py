@@ -55,8 +55,9 @@ class DiskStore:
         One per entry; changes when its images or the settings that prepare it change.
     """
 
-    def __init__(self, folder: Path, keys: list[str], make: Callable[[int], Entry],
-                 progress: Callable[[int], None]) -> None:
+    def __init__(
+        self, folder: Path, keys: list[str], make: Callable[[int], Entry], progress: Callable[[int], None]
+    ) -> None:
         self._folders = [folder / key for key in keys]
         self._make = make
         self._open: dict[int, Entry] = {}
@@ -114,16 +115,20 @@ def save_entry(entry: Entry, folder: Path) -> None:
     try:
         part.mkdir(parents=True, exist_ok=True)
         files = {name: _save_array(array, part / f"{name}.raw") for name, array in entry.arrays.items()}
-        write_json(part / "manifest.json", {"name": entry.name, "offset": entry.scaling.offset,
-                                            "scale": entry.scaling.scale, "files": files})
+        write_json(
+            part / "manifest.json",
+            {"name": entry.name, "offset": entry.scaling.offset, "scale": entry.scaling.scale, "files": files},
+        )
         shutil.rmtree(folder, ignore_errors=True)
         _place(part, folder)
         sync(folder.parent)
     except OSError as error:
         need = sum(a.nbytes for a in entry.arrays.values()) / 1e6
-        raise ResourceError(f"Cannot write the cache {folder}: {error.strerror}; {need:.0f} MB needed, "
-                            f"{_free_megabytes(folder):.0f} MB free",
-                            "Free some space, or set data.cache.kind to memory or rolling") from error
+        raise ResourceError(
+            f"Cannot write the cache {folder}: {error.strerror}; {need:.0f} MB needed, "
+            f"{_free_megabytes(folder):.0f} MB free",
+            "Free some space, or set data.cache.kind to memory or rolling",
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

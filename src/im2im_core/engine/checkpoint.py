@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from im2im_core.errors import ResourceError
@@ -72,12 +74,20 @@ class CheckpointFolder:
                 with atomic_path(path) as part:
                     write(checkpoint, part)
                     files[path.name] = sha256(part)
-        except (RuntimeError, OSError) as error:
+            # A regular checkpoint ahead of this step belongs to a past that was given up.
+            kept = [
+                e for e in self.entries() if e["name"] != name and (e["best"] or best or e["step"] < checkpoint.step)
+            ]
+            self._list([*kept, {"name": name, "step": checkpoint.step, "best": best, "files": files}])
+        except (RuntimeError, OSError, SafetensorError, ResourceError) as error:
             # torch reports a full disk as a RuntimeError that does not say "disk".
-            raise ResourceError(f"Cannot write checkpoint {name} to {self.folder}: {error}",
-                                "Free some space, then go on with: im2im resume") from error
-        kept = [e for e in self.entries() if e["name"] != name]
-        self._list([*kept, {"name": name, "step": checkpoint.step, "best": best, "files": files}])
+            self._sweep(self.entries())
+            reason = error.message if isinstance(error, ResourceError) else str(error)
+            need, free = _size(checkpoint) / 1e6, shutil.disk_usage(self.folder).free / 1e6
+            raise ResourceError(
+                f"Cannot write checkpoint {name} to {self.folder}: {reason}; {need:.0f} MB needed, {free:.0f} MB free",
+                "Earlier checkpoints are intact. Free some space, then go on with: im2im resume",
+            ) from error
         return time.monotonic() - start
 
     def _list(self, entries: list[dict[str, Any]]) -> None:
@@ -85,7 +95,11 @@ class CheckpointFolder:
         best = [e for e in entries if e["best"]][-1:]
         keep = sorted([*regular, *best], key=lambda e: int(e["step"]))
         write_json(self.folder / LIST, keep)
-        names = {f for e in keep for f in e["files"]}
+        self._sweep(keep)
+
+    def _sweep(self, entries: list[dict[str, Any]]) -> None:
+        """Delete files that no entry names."""
+        names = {f for e in entries for f in e["files"]}
         for path in self.folder.iterdir():
             if path.suffix in (".safetensors", ".pt") and path.name not in names:
                 path.unlink(missing_ok=True)
@@ -109,6 +123,13 @@ class CheckpointFolder:
         weights = load_file(self.folder / f"{entry['name']}.safetensors")
         state = torch.load(self.folder / f"{entry['name']}.state.pt", map_location="cpu", weights_only=True)
         return Checkpoint(int(entry["step"]), weights, state)
+
+
+def _size(checkpoint: Checkpoint) -> int:
+    """Bytes of the weights and of the state of the optimizers."""
+    states = [s for o in checkpoint.state.get("optimizers", []) for s in o["state"].values()]
+    tensors = [*checkpoint.weights.values(), *(v for s in states for v in s.values() if isinstance(v, torch.Tensor))]
+    return sum(t.nbytes for t in tensors)
 
 
 def _write_weights(checkpoint: Checkpoint, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from im2im_core.normalize import Scaling, measure
 from im2im_core.samples import TARGET
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -53,8 +53,15 @@ class PatchStream(Dataset[list[dict[str, Tensor]]]):
     A pure function of (seed, step, index): front end, worker count and resume do not change it.
     """
 
-    def __init__(self, store: Store, shapes: list[Window], foregrounds: list[ForegroundIndex],
-                 targets: tuple[TargetSpec, ...], settings: StreamSettings, active: ActivePart | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        shapes: list[Window],
+        foregrounds: list[ForegroundIndex],
+        targets: tuple[TargetSpec, ...],
+        settings: StreamSettings,
+        active: ActivePart | None = None,
+    ) -> None:
         self.store, self.shapes, self.foregrounds = store, shapes, foregrounds
         self.targets, self.settings, self.active = targets, settings, active
         # Larger images are drawn more often, but not in proportion: rare small ones must be seen too.
@@ -100,10 +107,14 @@ class ActivePart:
         return order[part * self.held : (part + 1) * self.held]
 
 
-def cut(entry: Entry, place: tuple[slice, ...], targets: tuple[TargetSpec, ...], planes: bool) -> dict[str, NDArray[Any]]:
+def cut(
+    entry: Entry, place: tuple[slice, ...], targets: tuple[TargetSpec, ...], planes: bool
+) -> dict[str, NDArray[Any]]:
     """Arrays of one window ``(C, [Z], Y, X)``: the normalised source, targets and weight; weight 0 outside the image."""
     arrays, shape = entry.arrays, entry.shape
-    inside = tuple(slice(min(max(p.start, 0), n - 1), max(min(p.stop, n), 1)) for p, n in zip(place, shape, strict=True))
+    inside = tuple(
+        slice(min(max(p.start, 0), n - 1), max(min(p.stop, n), 1)) for p, n in zip(place, shape, strict=True)
+    )
     margins = [(i.start - p.start, p.stop - i.stop) for p, i in zip(place, inside, strict=True)]
     padded = any(m != (0, 0) for m in margins)
     result = {"source": entry.scaling.apply(_padded(arrays["source"], inside, margins, padded))}
@@ -123,7 +134,9 @@ def _same_depth(array: NDArray[Any], shape: Window) -> NDArray[Any]:
     return np.broadcast_to(array[:, :1], (array.shape[0], *shape))
 
 
-def _padded(array: NDArray[Any], inside: tuple[slice, ...], margins: list[tuple[int, int]], padded: bool) -> NDArray[Any]:
+def _padded(
+    array: NDArray[Any], inside: tuple[slice, ...], margins: list[tuple[int, int]], padded: bool
+) -> NDArray[Any]:
     part = array[(slice(None), *inside)]
     return np.pad(part, [(0, 0), *margins], mode="symmetric") if padded else np.ascontiguousarray(part)
 
@@ -137,16 +150,23 @@ def target_statistics(items: list[Item], recipe: Recipe, limit: int = 64) -> Sca
         return None
     chosen = items[:: max(1, len(items) // limit)]
     found = [_target_scaling(i, recipe) for i in chosen]
-    return Scaling(tuple(np.mean([f.offset for f in found], axis=0).tolist()),
-                   tuple(np.mean([f.scale for f in found], axis=0).tolist()))
+    return Scaling(
+        tuple(np.mean([f.offset for f in found], axis=0).tolist()),
+        tuple(np.mean([f.scale for f in found], axis=0).tolist()),
+    )
 
 
 def _target_scaling(item: Item, recipe: Recipe) -> Scaling:
     target, weight = item.sample.targets[TARGET], item.sample.weight
     if weight is not None and weight.info.shape[2:] != target.info.shape[2:]:
         weight = None
-    return measure(target, recipe.data.target_normalization, min(item.time, target.info.shape[0] - 1),
-                   recipe.data.invalid_pixels, weight)
+    return measure(
+        target,
+        recipe.data.target_normalization,
+        min(item.time, target.info.shape[0] - 1),
+        recipe.data.invalid_pixels,
+        weight,
+    )
 
 
 @dataclass(frozen=True)
@@ -167,8 +187,16 @@ class Maker:
         return {**vars(self), "framework": deepcopy(self.framework).to("meta")}
 
 
-def build_store(kind: str, items: list[Item], recipe: Recipe, framework: Framework, scaling: Scaling | None,
-                folder: Path, progress: Callable[[int], None], held: int = 1) -> Store:
+def build_store(
+    kind: str,
+    items: list[Item],
+    recipe: Recipe,
+    framework: Framework,
+    scaling: Scaling | None,
+    folder: Path,
+    progress: Callable[[int], None],
+    held: int = 1,
+) -> Store:
     """Store of prepared entries of the `kind` that the plan chose: memory, disk or rolling."""
     make = Maker(items, recipe, framework, scaling)
     if kind == "memory":
@@ -182,10 +210,23 @@ def entry_key(item: Item, recipe: Recipe, scaling: Scaling | None) -> str:
     """Cache key of an item: its images and all settings that change what is prepared."""
     sample, data = item.sample, recipe.data
     images = [sample.source, *sample.targets.values(), *([sample.weight] if sample.weight else [])]
-    settings = (data.normalization, data.rescale, data.labelling, data.invalid_pixels, data.dimensions, recipe.framework)
+    settings = (
+        data.normalization,
+        data.rescale,
+        data.labelling,
+        data.invalid_pixels,
+        data.dimensions,
+        recipe.framework,
+    )
     facts = [str((i.info.shape, i.info.voxel_size)) for i in images]
-    return key_of(*(i.info.identity for i in images), *facts, str(item.time), str(item.validation), str(scaling),
-                  *(s.model_dump_json() if hasattr(s, "model_dump_json") else str(s) for s in settings))
+    return key_of(
+        *(i.info.identity for i in images),
+        *facts,
+        str(item.time),
+        str(item.validation),
+        str(scaling),
+        *(s.model_dump_json() if hasattr(s, "model_dump_json") else str(s) for s in settings),
+    )
 
 
 def index_of(item: Item, recipe: Recipe, entry: Entry, seed: int) -> ForegroundIndex:
@@ -211,9 +252,20 @@ def estimate_bytes(items: list[Item], recipe: Recipe, framework: Framework) -> i
     total = 0
     for item in items:
         _, c, z, y, x = item.sample.source.info.shape
-        total += z * y * x * (c * item.sample.source.info.dtype.itemsize + per_target + (4 if item.sample.weight else 0))
+        total += (
+            z * y * x * (c * item.sample.source.info.dtype.itemsize + per_target + (4 if item.sample.weight else 0))
+        )
     return total
 
 
-__all__ = ["ActivePart", "PatchStream", "StreamSettings", "build_store", "cut", "estimate_bytes", "index_of",
-           "read_time", "target_statistics"]
+__all__ = [
+    "ActivePart",
+    "PatchStream",
+    "StreamSettings",
+    "build_store",
+    "cut",
+    "estimate_bytes",
+    "index_of",
+    "read_time",
+    "target_statistics",
+]

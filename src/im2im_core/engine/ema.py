@@ -21,14 +21,14 @@ class MovingAverage:
     def __init__(self, framework: Framework, decay: float) -> None:
         self.framework = copy.deepcopy(framework).eval().requires_grad_(False)
         self.decay = decay
-        self._own = [p for p in self.framework.parameters()]
-        self._learning = list(framework.parameters())
-        self._buffers = list(zip(self.framework.buffers(), framework.buffers(), strict=True))
+        self._learning = framework
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after step number `step`."""
         decay = min(self.decay, (1 + step) / (10 + step)) if self.decay else 0.0
-        torch._foreach_lerp_(self._own, [p.detach() for p in self._learning], 1 - decay)
-        for own, learned in self._buffers:
+        learning = [p.detach() for p in self._learning.parameters()]
+        torch._foreach_lerp_(list(self.framework.parameters()), learning, 1 - decay)
+        # Asked for anew each time: moving a module to a device replaces its buffers.
+        for own, learned in zip(self.framework.buffers(), self._learning.buffers(), strict=True):
             own.copy_(learned)

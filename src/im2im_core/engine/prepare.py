@@ -107,8 +107,9 @@ def _checked(name: str, pixels: NDArray[Any], policy: str) -> NDArray[Any]:
     """`pixels` unless they contain NaN or infinities and the policy calls that an error."""
     if policy == "error" and pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         count = int((~np.isfinite(pixels)).sum())
-        raise DataError(f"{name} has {count} NaN or infinite pixels",
-                        "Mend the image or set data.invalid_pixels to fill")
+        raise DataError(
+            f"{name} has {count} NaN or infinite pixels", "Mend the image or set data.invalid_pixels to fill"
+        )
     return pixels
 
 
@@ -146,8 +147,10 @@ def _weight(item: Item) -> NDArray[np.float32] | None:
         return None
     weight = read_time(image, item.time)[:1].astype(np.float32)
     if not (np.isfinite(weight).all() and (weight >= 0).all()):
-        raise DataError(f"{image.info.name} has weights that are negative, NaN or infinite",
-                        "Weights are finite and not negative; 0 is unknown")
+        raise DataError(
+            f"{image.info.name} has weights that are negative, NaN or infinite",
+            "Weights are finite and not negative; 0 is unknown",
+        )
     return weight
 
 
@@ -169,7 +172,7 @@ def factor_of(item: Item, recipe: Recipe, labels: NDArray[Any] | None) -> Factor
     rescale = recipe.data.rescale
     if isinstance(rescale, VoxelRescale):
         size = item.sample.source.info.voxel_size
-        if None in size[-recipe.data.dimensions:]:
+        if None in size[-recipe.data.dimensions :]:
             raise DataError(f"{item.name} has no voxel size", "Set data.voxel_size, or data.rescale.kind to none")
         z, y, x = ((s or w) / w for s, w in zip(size, rescale.voxel_size, strict=True))
         return (z if recipe.data.dimensions == 3 else 1.0), y, x

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +23,12 @@ from im2im_core.engine.ema import MovingAverage
 from im2im_core.engine.frameworks.contract import Framework, TrainContext
 from im2im_core.engine.schedule import Budget, learning_rate_factor
 from im2im_core.engine.targets import import_target
-from im2im_core.errors import ConfigError
+from im2im_core.errors import ConfigError, ResourceError
+from im2im_core.events import Event, Message
 from im2im_core.recipe.training import ClassOptimizer, Plateau
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from im2im_core.engine.augment import Augmenter
     from im2im_core.engine.data import PatchStream
@@ -46,9 +48,13 @@ class Counters:
     best_step: int = 0
     stale: int = 0
     """Validations in a row without improvement."""
+    waited: int = 0
+    """The same since the learning rate was lowered."""
     plateau: float = 1.0
     """Factor of the learning rate that a Plateau schedule has reached."""
     validations: int = 0
+    splits: int = 1
+    """Parts that each batch is divided into, because the memory did not suffice for the whole."""
 
 
 class StepModule(pl.LightningModule):
@@ -58,10 +64,18 @@ class StepModule(pl.LightningModule):
     several, so this module owns them. One `training_step` is one round of all players.
     """
 
-    def __init__(self, framework: Framework, recipe: Recipe, augmenter: Augmenter | None, budget: Budget) -> None:
+    def __init__(
+        self,
+        framework: Framework,
+        recipe: Recipe,
+        augmenter: Augmenter | None,
+        budget: Budget,
+        on_event: Callable[[Event], None],
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.framework, self.recipe, self.augmenter, self.budget = framework, recipe, augmenter, budget
+        self.on_event = on_event
         self.players = framework.players()
         self.average = MovingAverage(framework, recipe.training.ema)
         self.counters = Counters()
@@ -82,7 +96,6 @@ class StepModule(pl.LightningModule):
         """One step: every player's turn over all micro-batches."""
         step = self.counters.step
         seed = step_seed(self.recipe.training.seed, step)
-        torch.manual_seed(seed)
         batch = [self._augmented(b, seed + k) for k, b in enumerate(batch)]
         self._schedule(step)
         optimizers = self.optimizers(use_pl_optimizer=False)
@@ -106,9 +119,32 @@ class StepModule(pl.LightningModule):
         self, player: Any, optimizer: torch.optim.Optimizer, batch: list[dict[str, Tensor]], seed: int
     ) -> dict[str, Tensor]:
         others = [p for o in self.players if o.name != player.name for p in o.parameters]
+        kept = [b.clone() for b in self.framework.buffers()]
         for p in others:
             p.requires_grad_(False)
-        optimizer.zero_grad(set_to_none=True)
+        while (terms := self._try_gradients(player, optimizer, batch, seed)) is None:
+            self._reset_buffers(kept)
+            self._split_further(batch)
+        for p in others:
+            p.requires_grad_(True)
+        if not self._update(optimizer, player, terms):
+            # Normalisation layers have seen what must not count.
+            self._reset_buffers(kept)
+        return terms
+
+    def _try_gradients(
+        self, player: Any, optimizer: torch.optim.Optimizer, batch: list[dict[str, Tensor]], seed: int
+    ) -> dict[str, Tensor] | None:
+        """Mean loss terms, gradients in the parameters; None where the memory does not suffice."""
+        try:
+            optimizer.zero_grad(set_to_none=True)
+            return self._gradients(player, [part for b in batch for part in split_batch(b, self.counters.splits)], seed)
+        except torch.OutOfMemoryError:
+            # What failed is released when this frame ends, not before: the caller tries again.
+            return None
+
+    def _gradients(self, player: Any, batch: list[dict[str, Tensor]], seed: int) -> dict[str, Tensor]:
+        torch.manual_seed(seed)
         terms: dict[str, Tensor] = {}
         for k, micro in enumerate(batch):
             context = TrainContext(self.counters.step, torch.Generator(device="cpu").manual_seed(seed + 7919 * (k + 1)))
@@ -118,12 +154,41 @@ class StepModule(pl.LightningModule):
             self.manual_backward(self._scaler.scale(total))
             for name, value in found.items():
                 terms[name] = terms.get(name, 0) + value.detach() / len(batch)
-        for p in others:
-            p.requires_grad_(True)
-        self._update(optimizer, player, terms)
         return terms
 
-    def _update(self, optimizer: torch.optim.Optimizer, player: Any, terms: dict[str, Tensor]) -> None:
+    def _split_further(self, batch: list[dict[str, Tensor]]) -> None:
+        """Halve the batches; twice as many are summed, so that a step learns from as many patches as before.
+
+        Raises
+        ------
+        ResourceError
+            A batch is a single patch already.
+        """
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        size, patch = len(batch[0]["source"]), " x ".join(map(str, self.recipe.data.patch))
+        if self.counters.splits >= size:
+            raise ResourceError(
+                f"The memory of {self.device} does not suffice for one patch of {patch}",
+                "Choose a smaller data.patch or network, or another device",
+            )
+        self.counters.splits *= 2
+        parts = -(-size // self.counters.splits)
+        self.on_event(
+            Message(
+                f"The memory of {self.device} does not suffice for {size} patches of {patch}: going on with "
+                f"{parts} at a time, as many per step as before",
+                "warning",
+                "Choose a smaller training.batch or data.patch to save time",
+                "out_of_memory",
+            )
+        )
+
+    def _reset_buffers(self, kept: list[Tensor]) -> None:
+        for buffer, before in zip(self.framework.buffers(), kept, strict=True):
+            buffer.copy_(before)
+
+    def _update(self, optimizer: torch.optim.Optimizer, player: Any, terms: dict[str, Tensor]) -> bool:
         """Clip and step, unless the losses or gradients are not finite: then the weights stay as they are."""
         self._scaler.unscale_(optimizer)
         limit = self.recipe.training.clip
@@ -133,6 +198,7 @@ class StepModule(pl.LightningModule):
         if finite or self._scaler.is_enabled():
             self._scaler.step(optimizer)
         self._scaler.update()
+        return finite
 
     def _schedule(self, step: int) -> None:
         used = self.budget.used(step, self.elapsed())
@@ -179,6 +245,14 @@ class StepModule(pl.LightningModule):
             optimizer.load_state_dict(state)
         if checkpoint.state["scaler"]:
             self._scaler.load_state_dict(checkpoint.state["scaler"])
+
+
+def split_batch(batch: dict[str, Tensor], parts: int) -> list[dict[str, Tensor]]:
+    """The batch in at most `parts` smaller ones."""
+    if parts == 1:
+        return [batch]
+    pieces = {name: tensor.chunk(parts) for name, tensor in batch.items()}
+    return [{name: piece[k] for name, piece in pieces.items()} for k in range(len(pieces["source"]))]
 
 
 def load_split(framework: Framework, weights: dict[str, Tensor], prefix: str) -> None:
@@ -241,30 +315,61 @@ class PatchLoader:
     Since a batch is a pure function of its step, nothing is lost or seen twice.
     """
 
-    def __init__(self, stream: PatchStream, module: StepModule, workers: int) -> None:
-        self.stream, self.module, self.workers = stream, module, workers
+    def __init__(self, stream: PatchStream, start: int, workers: int, on_event: Callable[[Event], None]) -> None:
+        self.stream, self.start, self.workers, self.on_event = stream, start, workers, on_event
 
     def __iter__(self) -> Iterator[list[dict[str, Tensor]]]:
+        step = self.start
         while True:
             try:
-                yield from self._loader(self.module.counters.step, self.workers)
+                for batch in self._batches(step):
+                    step += 1
+                    yield batch
             except RuntimeError as error:
-                if "DataLoader" not in str(error) or self.workers == 0:
+                if "DataLoader worker" not in str(error) or self.workers == 0:
                     raise
                 self.workers //= 2
-                log.warning("a data worker died; going on with %d", self.workers)
+                self.on_event(
+                    Message(
+                        f"A process that prepares patches died; going on with {self.workers}",
+                        "warning",
+                        "If this happens again, set training.workers to 0",
+                        "worker_died",
+                    )
+                )
 
-    def _loader(self, start: int, workers: int) -> DataLoader[list[dict[str, Tensor]]]:
-        return DataLoader(
+    def _batches(self, start: int) -> Iterator[list[dict[str, Tensor]]]:
+        workers = self.workers
+        loader: DataLoader[list[dict[str, Tensor]]] = DataLoader(
             self.stream,
             batch_size=None,
             sampler=Steps(start),
             num_workers=workers,
             multiprocessing_context="spawn" if workers else None,
             prefetch_factor=2 if workers else None,
-            timeout=30 if workers else 0,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=ignore_interrupt,
         )
+        with without_child_signal():
+            return iter(loader)
+
+
+def ignore_interrupt(worker: int) -> None:
+    """Leave Ctrl-C, which reaches every process of a terminal, to the training process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def without_child_signal() -> Iterator[None]:
+    """Keeps torch from raising wherever the program stands when a worker dies; asking for the next batch tells as well."""
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
 
 
 class PatchData(pl.LightningDataModule):
