@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 _LABELS = {
+    "path": "folder or table",
     "lr": "learning rate",
     "ema": "moving average",
     "clip": "gradient limit",
