@@ -99,6 +99,17 @@ class Message(Event):
 
 
 @dataclass(frozen=True)
+class OutputBegun(Event):
+    """A result has its place on disk and fills tile by tile."""
+
+    output: str
+    path: str
+    """.npy file with the whole result along T, C, Z, Y, X, zero where no tile is final yet."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """How it is to be shown: kind, axes, scale, translate."""
+
+
+@dataclass(frozen=True)
 class TileDone(Event):
     """A tile of the output is final and may be shown."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -30,6 +31,8 @@ from im2im_core.predict_options import PredictOptions
 from im2im_core.rescale import Rescaling, rescaling
 
 OnEvent = Callable[[Event], None]
+MakeArray = Callable[["Layer", tuple[int, ...], np.dtype[Any]], NDArray[Any]]
+"""Array of zeros of a shape along T, C, Z, Y, X that a result is written into."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class Predictor:
         axes: str | None = None,
         outputs: Sequence[str] | None = None,
         to: str | os.PathLike[str] | None = None,
+        make_array: MakeArray | None = None,
         on_event: OnEvent | None = None,
         should_stop: Callable[[], bool] | None = None,
         options: PredictOptions | None = None,
@@ -128,6 +132,8 @@ class Predictor:
             Names of the results that are wanted; all when None.
         to : path, optional
             File that the main result is streamed into; others get the same name with _NAME.
+        make_array : callable, optional
+            Makes the arrays that results are written into, for example such as others can watch.
 
         Raises
         ------
@@ -143,6 +149,7 @@ class Predictor:
             Path(to) if to is not None else None,
             on_event or _ignore,
             options or PredictOptions(),
+            make_array,
         )
         modes = [(module, module.training) for module in self.framework.modules()]
         places = {p.device for p in self.framework.parameters()}
@@ -194,9 +201,10 @@ class _Task:
         to: Path | None,
         on_event: OnEvent,
         options: PredictOptions,
+        make_array: MakeArray | None,
     ) -> None:
         self.framework, self.inference, self.device = predictor.framework, predictor.inference, predictor.device
-        self.options, self.to = options, to
+        self.options, self.to, self.make_array = options, to, make_array
         lock = threading.Lock()
 
         def tell(event: Event) -> None:  # the computing and the writing thread both have news
@@ -283,7 +291,7 @@ class _Task:
         try:
             for number, (name, grid) in enumerate(grids.items()):
                 sinks[name] = (
-                    MemorySink(grid)
+                    MemorySink(grid, self._array(grid))
                     if self.to is None
                     else file_sink(
                         output_path(self.to, name, number == 0),
@@ -297,6 +305,11 @@ class _Task:
                 sink.abort()
             raise
         return sinks
+
+    def _array(self, grid: OutGrid) -> NDArray[Any] | None:
+        if self.make_array is None:
+            return None
+        return self.make_array(_layer(grid, self.image.info, self.region, {}), grid.shape, np.dtype(grid.dtype))
 
     # ---- the run ----
 

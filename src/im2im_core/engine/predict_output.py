@@ -33,11 +33,11 @@ class Sink(Protocol):
 
 
 class MemorySink:
-    """An output in memory."""
+    """An output in an array: a new one, or `array`, which may be mapped from a file."""
 
-    def __init__(self, grid: OutGrid) -> None:
+    def __init__(self, grid: OutGrid, array: NDArray[Any] | None = None) -> None:
         self._grid = grid
-        self._array = np.zeros(grid.shape, grid.dtype)
+        self._array = np.zeros(grid.shape, grid.dtype) if array is None else array
 
     def write(self, region: Region, pixels: NDArray[Any]) -> None:
         """Store ``(T, C, Z, Y, X)`` pixels."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from im2im_core.events import Event
+from im2im_core.events import Event, OutputBegun
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from im2im_core.axes import Region
     from im2im_core.image import Image
 
@@ -32,11 +35,14 @@ def predict(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) ->
     """``results`` by name (arrays, or paths where ``to`` is given) and ``layers`` that say how to show them.
 
     Arguments are ``model``, ``image`` (path or array) and, as wanted, ``axes``, ``name``, ``voxel_size``,
-    ``channels``, ``region`` (start and stop along T, C, Z, Y, X), ``outputs``, ``to``, ``device`` and ``options``.
+    ``channels``, ``time_step``, ``region`` (start and stop along T, C, Z, Y, X), ``outputs``, ``to``, ``device``
+    and ``options``. Where ``live`` names a folder, results are files in it that fill tile by tile: `OutputBegun`
+    tells of each, and ``results`` holds their paths.
     """
     from im2im_core.predict_options import PredictOptions
 
     path = Path(arguments["model"])
+    live = _Live(Path(arguments["live"]), on_event) if arguments.get("live") else None
     predictor = _predictor(str(path), arguments.get("device", "auto"), _stamp(path))
     prediction = predictor.predict(
         _image(arguments),
@@ -44,12 +50,32 @@ def predict(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) ->
         axes=arguments.get("axes"),
         outputs=arguments.get("outputs"),
         to=arguments.get("to"),
+        make_array=live,
         on_event=on_event,
         should_stop=should_stop,
         options=PredictOptions.load(arguments.get("options") or {}),
     )
     results = {name: str(value) if isinstance(value, Path) else np.asarray(value) for name, value in prediction.items()}
+    if live:
+        results = dict(live.paths)
     return {"results": results, "layers": [asdict(layer) for layer in prediction.layers]}
+
+
+class _Live:
+    """Makes results as mapped files that the viewer watches while they fill."""
+
+    def __init__(self, folder: Path, on_event: OnEvent) -> None:
+        self._folder, self._on_event = folder, on_event
+        self.paths: dict[str, str] = {}
+
+    def __call__(self, layer: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        from im2im_core.jobs.messages import create_array
+
+        path = self._folder / f"{len(self.paths)}-{re.sub(r'[^A-Za-z0-9_-]', '_', layer.name)}.npy"
+        array = create_array(path, shape, dtype)
+        self.paths[layer.name] = str(path)
+        self._on_event(OutputBegun(layer.name, str(path), asdict(layer)))
+        return array
 
 
 def evaluate(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) -> dict[str, Any]:
@@ -123,7 +149,8 @@ def _image(arguments: Arguments) -> Image | str | np.ndarray:
         return image  # type: ignore[no-any-return]
     size = arguments.get("voxel_size") or (None, None, None)
     name, channels = arguments.get("name", "array"), tuple(arguments.get("channels") or ())
-    return ArrayImage(image, axes, name=name, voxel_size=tuple(size), channels=channels)
+    step = arguments.get("time_step")
+    return ArrayImage(image, axes, name=name, voxel_size=tuple(size), channels=channels, time_step=step)
 
 
 def _region(spans: list[list[int]] | None) -> Region | None:
