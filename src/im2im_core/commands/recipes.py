@@ -47,6 +47,7 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
     _configure_show(parser)
     parser.add_argument("--project", metavar="FOLDER", help="default: the nearest")
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="keep the plan, for `im2im train --plan`")
+    parser.add_argument("--probe", action="store_true", help="also measure two steps: minutes and memory")
 
 
 def _plan(parser: argparse.ArgumentParser, arguments: list[str], output: Output) -> int:
@@ -58,7 +59,7 @@ def _plan(parser: argparse.ArgumentParser, arguments: list[str], output: Output)
     args = parser.parse_args(own)
     trust_for_this_process(args.trust)
     project = Project.open(args.project) if args.project else None
-    plan = api.plan(override(find_recipe(args.recipe), settings), project=project)
+    plan = api.plan(override(find_recipe(args.recipe), settings), project=project, probe=args.probe)
     content = plain(plan.to_dict())
     if args.output is not None:
         if args.output.exists():
