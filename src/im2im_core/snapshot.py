@@ -49,21 +49,31 @@ def _parts(sample: Sample) -> dict[str, Image]:
 
 
 def _write(folder: Path, sample: Sample, arrays: dict[str, Any]) -> None:
+    from im2im_core.axes import from_tczyx
     from im2im_core.io import write_image
 
     for part, image in _parts(sample).items():
         info = image.info
         target = folder / part / f"{sample.name}.ome.zarr"
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_image(target, arrays[part], "TCZYX", voxel_size=info.voxel_size, channels=info.channels,
-                    time_step=info.time_step, overwrite=True)
+        write_image(
+            target,
+            from_tczyx(arrays[part], info.axes),
+            info.axes,
+            voxel_size=info.voxel_size,
+            channels=info.channels,
+            time_step=info.time_step,
+            overwrite=True,
+        )
 
 
 def _as_sample(item: Any, number: int, recipe: Recipe) -> Sample:
     if isinstance(item, Sample):
         return item
     if not isinstance(item, tuple | list) or len(item) not in (2, 3):
-        raise DataError(f"Sample {number} is a {type(item).__name__}", "Give (image, target) or (image, target, weight)")
+        raise DataError(
+            f"Sample {number} is a {type(item).__name__}", "Give (image, target) or (image, target, weight)"
+        )
     images = [_as_image(array, recipe) for array in item]
     name = f"image_{number:04d}"
     return Sample(name, name, images[0], {TARGET: images[1]}, images[2] if len(images) == 3 else None)

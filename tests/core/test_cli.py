@@ -422,25 +422,6 @@ def test_evaluate_of_a_model_goes_to_the_engine(
     assert capsys.readouterr().out == "dice 0.5\n"
 
 
-def test_fault_11_12_14_check_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import tifffile
-
-    for folder in ("IM", "GT"):
-        (tmp_path / folder).mkdir()
-    good = np.arange(64, dtype=np.float32).reshape(8, 8)
-    holes = good.copy()
-    holes[0, :3] = np.nan
-    for name, image in (("a", good), ("b", holes), ("c", np.full((8, 8), 7, np.float32))):
-        tifffile.imwrite(tmp_path / "IM" / f"{name}.tif", image)
-        tifffile.imwrite(tmp_path / "GT" / f"{name}.tif", good)
-    assert main(["check", str(tmp_path), "--json"]) == 3
-    (result,) = lines_of(capsys.readouterr().out)
-    assert result["problems"] == ["b: image has 3 NaN or infinite pixels", "c: image is constant (7.0)"]
-    (tmp_path / "GT" / "a.tif").unlink()
-    assert main(["check", str(tmp_path)]) == 3
-    assert "a.tif has no target" in capsys.readouterr().out
-
-
 def test_runs_pause_stop_and_export_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from im2im_core.project import Project
     from im2im_core.runs import Run

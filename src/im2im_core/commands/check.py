@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from im2im_core.commands import Command, Output
-from im2im_core.errors import ConfigError, DataError
+from im2im_core.errors import ConfigError, DataError, nearest
 
 if TYPE_CHECKING:
-    from im2im_core.image import Image
-    from im2im_core.recipe import Recipe
+    from collections.abc import Callable, Sequence
+
+    from im2im_core.events import Event
+    from im2im_core.recipe.data import DataSettings
+    from im2im_core.review import Problem, SampleFacts
     from im2im_core.samples import Sample
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "im2im check DATA [--data.field value …] [options]"
+    parser.usage = "im2im check DATA [--task TASK] [--data.field value …] [options]"
     parser.add_argument("data", metavar="DATA", help="folder or CSV table with images and targets")
     parser.add_argument("--headers-only", action="store_true", help="do not read the pixels")
 
@@ -29,27 +32,83 @@ def _check(parser: argparse.ArgumentParser, arguments: list[str], output: Output
     args = parser.parse_args(own)
     if not Path(args.data).exists():
         raise ConfigError(f"{args.data} does not exist", "Name a folder or a CSV table")
+    task, settings = _task_of(settings)
     recipe = override(Recipe(), settings).override({"data.path": str(Path(args.data).resolve())})
-    rows, problems = examine(recipe, pixels=not args.headers_only)
+    rows, problems = check_data(recipe.data, task, pixels=not args.headers_only)
     lines = [
         f"{row['name']}: {row['shape']} {row['dtype']}, targets {', '.join(row['targets']) or 'none'}" for row in rows
     ]
-    lines += [f"problem: {text}" for text in problems] or ["no problems found"]
+    lines += [_line(problem) for problem in problems] or ["no problems found"]
     output.result({"samples": rows, "problems": problems}, "\n".join(lines))
-    return DataError.exit_code if problems else 0
+    return DataError.exit_code if any(problem.severity == "error" for problem in problems) else 0
 
 
-def examine(recipe: Recipe, pixels: bool = True) -> tuple[list[dict[str, Any]], list[str]]:
-    """What each sample is, and every problem in words."""
+def _task_of(settings: list[str]) -> tuple[str | None, list[str]]:
+    """Value of ``--task`` and the other settings; what is checked needs no framework that fits the task."""
+    from im2im_core.recipe.fields import choices_of
+    from im2im_core.recipe.root import Recipe
+
+    words = [part for word in settings for part in (word.split("=", 1) if word.startswith("--task=") else [word])]
+    if "--task" not in words:
+        return None, words
+    place = words.index("--task")
+    task, known = "".join(words[place + 1 : place + 2]), choices_of(Recipe.model_fields["task"].annotation)
+    if task not in known:
+        raise ConfigError(f"There is no task {task!r}", nearest(task, known))
+    return task, words[:place] + words[place + 2 :]
+
+
+def _line(problem: Problem) -> str:
+    return f"{problem.severity}: {problem.text}" + (f". {problem.cure}" if problem.cure else "")
+
+
+def check_data(
+    data: DataSettings,
+    task: str | None = None,
+    *,
+    pixels: bool = True,
+    on_event: Callable[[Event], None] | None = None,
+) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """What each sample is, and every problem.
+
+    Parameters
+    ----------
+    task : str, optional
+        What the samples are for; guessed from the first target if not given.
+    pixels : bool
+        Look at the pixels too, not only at names and sizes.
+    """
+    from im2im_core.datasets import guess_task
     from im2im_core.layouts.base import FilesError, load_samples
+    from im2im_core.review import Problem, examine, problems_of
 
     try:
-        samples, _ = load_samples(recipe.data, Path())
+        samples, parts = load_samples(data, Path())
     except FilesError as error:
-        return [], [problem.text for problem in error.problems]
+        return [], list(problems_of(error))
     rows = [_row(sample) for sample in samples]
-    problems = [text for sample in samples for text in _problems(sample)] if pixels else []
-    return rows, problems + ([] if samples else ["there are no images"])
+    if not samples:
+        return rows, [Problem("", "missing_partner", "error", "There are no images", "Name another folder")]
+    if not pixels:
+        return rows, _overlaps(data, samples, parts, ())
+    task = task or guess_task(samples[0])
+    found = examine(samples, task, on_event, labelling=data.labelling, invalid_pixels=data.invalid_pixels)
+    return rows, [*found.problems, *_overlaps(data, samples, parts, found.facts)]
+
+
+def _overlaps(
+    data: DataSettings, samples: Sequence[Sample], parts: dict[str, str], facts: Sequence[SampleFacts]
+) -> list[Problem]:
+    """What training and validation share under the split that a training would make."""
+    from im2im_core.review import Problem, overlap_train_validation
+    from im2im_core.split import split_samples
+
+    patch = data.patch if data.patch != "auto" else (128,) * data.dimensions
+    try:
+        split = split_samples(samples, data.split, patch, parts)
+    except DataError as error:
+        return [Problem("", "split", "error", error.message, error.cure)]
+    return list(overlap_train_validation(split, facts))
 
 
 def _row(sample: Sample) -> dict[str, Any]:
@@ -64,29 +123,6 @@ def _row(sample: Sample) -> dict[str, Any]:
         "targets": sorted(sample.targets),
         "notes": list(info.notes),
     }
-
-
-def _problems(sample: Sample) -> list[str]:
-    images = {"image": sample.source, **sample.targets}
-    if sample.weight is not None:
-        images["weight"] = sample.weight
-    return [f"{sample.name}: {role} {text}" for role, image in images.items() for text in _pixel_problems(image)]
-
-
-def _pixel_problems(image: Image) -> list[str]:
-    """What is odd about the pixels: unreadable, constant, NaN or infinite."""
-    import numpy as np
-
-    try:
-        pixels = image.read()
-    except DataError as error:
-        return [f"cannot be read: {error.message}"]
-    found = []
-    if pixels.dtype.kind == "f" and (count := int(pixels.size - np.isfinite(pixels).sum())):
-        found.append(f"has {count} NaN or infinite pixels")
-    if pixels.size and pixels.min() == pixels.max():
-        found.append(f"is constant ({pixels.flat[0]})")
-    return found
 
 
 COMMANDS = {"check": Command("Look for problems in a folder of images and targets.", _configure, _check)}

@@ -1,0 +1,572 @@
+"""Saved data sets of a project: immutable folders with a table that any front end can train from."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from im2im_core.errors import DataError, Stopped
+from im2im_core.events import Event, Progress
+from im2im_core.image import ArrayImage, CroppedImage, Image
+from im2im_core.samples import TARGET, Sample
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from im2im_core.axes import Region
+    from im2im_core.project import Project
+
+SCHEMA = 1
+TABLE = "dataset.csv"
+ABOUT = "dataset.json"
+STRIP = "strip"
+"""Part of a sample that trains, but for a strip at its end that validates."""
+STRIP_SHARE = 0.2
+NARROWEST_STRIP = 16
+WIDEST_GAP = 128
+SAME_IMAGE = " (same-image validation)"
+_ROLES = ("IM", "GT", "CM")
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
+_UNSAFE = re.compile(r"[^\w.+-]+")
+
+Labelling = Literal["dense", "sparse"]
+OnEvent = Callable[[Event], None]
+ShouldStop = Callable[[], bool]
+Polygons = Sequence[Any]
+"""Corners ``(N, D)`` in pixels along the axes of the labels, as a Shapes layer holds them; Y and X come last."""
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """One saved data set of a project."""
+
+    name: str
+    path: Path
+    """Its folder; the folder and the table in it can both be given as ``data.path``."""
+    task_hint: str
+    count: int
+    """Samples that are used."""
+    created: float
+    """Unix time."""
+    labelling: Labelling
+    """How it was painted; what is saved is always dense with weights."""
+
+    @property
+    def table(self) -> Path:
+        """CSV table with one sample per row."""
+        return self.path / TABLE
+
+
+@dataclass
+class _Row:
+    """One line of the table, and what is known of its images."""
+
+    sample: Sample
+    part: str
+    paths: dict[str, str] = field(default_factory=dict)
+    """Role -> path as in the table."""
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Role -> origin and content."""
+
+
+# ---- public functions ----------------------------------------------------------
+
+
+def save_dataset(
+    project: Project,
+    name: str,
+    samples: Sequence[Sample],
+    parts: Mapping[str, str],
+    labelling: Labelling = "dense",
+    *,
+    task: str = "",
+    regions: Mapping[str, Polygons] | None = None,
+    excluded: Sequence[str] = (),
+    on_event: OnEvent | None = None,
+    should_stop: ShouldStop | None = None,
+) -> DatasetEntry:
+    """Data set in the project's ``data`` folder, named by its content: the same content is never written twice.
+
+    Unchanged files are referenced, everything else is stored as OME-Zarr. Painted labels become
+    dense targets with a weight that is 0 where nothing is known, so that the table needs no settings.
+
+    Parameters
+    ----------
+    parts : mapping of str to str
+        Name of a sample -> train, validation, test, or strip (trains, but for a strip that validates).
+        Samples that are not named are drawn when the training starts.
+    regions : mapping of str to polygons
+        Name of a sample -> where its labels are complete.
+    excluded : sequence of str
+        Names of samples that were looked at and left out; only noted.
+
+    Raises
+    ------
+    DataError
+        There is no sample, one has no target or several, or labels are none.
+    Stopped
+        `should_stop` said so; nothing is kept.
+    """
+    from im2im_core.io.outputs import beside, publish, remove, sync_tree
+
+    rows = _rows(samples, parts, labelling, regions or {})
+    folder = project.folder("data")
+    part = beside(folder / "new", "part")
+    remove(part)
+    part.mkdir()
+    try:
+        _store(rows, part, project, on_event, should_stop)
+        about = _describe(name, task, labelling, rows, regions or {}, excluded)
+        final = folder / _key(about)
+        if not (final / ABOUT).is_file():
+            _write_text(part / TABLE, _table(rows))
+            _write_text(part / ABOUT, json.dumps({**about, "created": time.time()}, indent=1, ensure_ascii=False))
+            sync_tree(part)
+            publish(part, final)
+    finally:
+        remove(part)
+    return read_entry(final)
+
+
+def list_datasets(project: Project) -> tuple[DatasetEntry, ...]:
+    """Saved data sets of `project`, newest first; folders that cannot be read are left out."""
+    found = []
+    for file in project.root.glob(f"data/*/{ABOUT}"):
+        if file.parent.name.startswith("."):
+            continue
+        try:
+            found.append(read_entry(file.parent))
+        except DataError:
+            continue
+    return tuple(sorted(found, key=lambda e: -e.created))
+
+
+def read_entry(folder: Path) -> DatasetEntry:
+    """Entry of the data set in `folder`.
+
+    Raises
+    ------
+    DataError
+        The folder holds no data set that can be read.
+    """
+    about = read_about(folder)
+    try:
+        return DatasetEntry(
+            name=str(about["name"]),
+            path=folder,
+            task_hint=str(about["task"]),
+            count=len(about["samples"]),
+            created=float(about["created"]),
+            labelling="sparse" if about["labelling"] == "sparse" else "dense",
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{folder / ABOUT} lacks {error}", "Save the data set again") from error
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """Everything that was noted when the data set in `folder` was saved.
+
+    Raises
+    ------
+    DataError
+        There is no such note, or it cannot be read.
+    """
+    from im2im_core.files import read_json
+
+    try:
+        content = read_json(folder / ABOUT)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder} is not a saved data set: {error}", "Choose another, or save it again") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{folder / ABOUT} holds no data set", "Save the data set again")
+    return content
+
+
+def load_dataset(path: Path) -> tuple[tuple[Sample, ...], dict[str, str]]:
+    """Samples of a saved data set and the parts they must go to, exactly as a training reads them.
+
+    Raises
+    ------
+    DataError
+        A file that is referenced has gone or does not fit any more.
+    """
+    from im2im_core.layouts.base import load_samples
+    from im2im_core.recipe.data import DataSettings
+
+    return load_samples(DataSettings(path=str(path / TABLE if path.is_dir() else path)), Path())
+
+
+def guess_task(sample: Sample) -> str:
+    """What the first target of `sample` looks like: instance or semantic segmentation, or label-free.
+
+    Labels are whole numbers of which neighbours are mostly equal; instances have many ids.
+    """
+    from skimage.measure import label
+
+    if TARGET not in sample.targets:
+        return "instance_segmentation"
+    image = sample.targets[TARGET]
+    if image.info.dtype.kind not in "bui":
+        return "label_free"
+    plane = middle_plane(image)
+    here, right = plane[:, :-1], plane[:, 1:]
+    inside = (here > 0) | (right > 0)
+    if inside.any() and (here == right)[inside].mean() < 0.5:
+        return "label_free"
+    ids = len(np.unique(plane[plane > 0]))
+    pieces = int(label(plane > 0, connectivity=2).max()) if ids else 0
+    return "semantic_segmentation" if ids == 1 or pieces >= 3 * ids > 0 else "instance_segmentation"
+
+
+def prefer_file(image: Image, path: Path) -> Image:
+    """The file at `path` where it still holds exactly `image`, else `image`; so that it need not be copied."""
+    from im2im_core.errors import ResourceError
+    from im2im_core.io import open_image
+
+    try:
+        stored = open_image(path)
+    except (DataError, ResourceError):  # gone, or a question that the viewer answered already
+        return image
+    one, other = stored.info, image.info
+    described = (one.shape, one.dtype, one.axes, one.voxel_size) == (
+        other.shape,
+        other.dtype,
+        other.axes,
+        other.voxel_size,
+    )
+    same = described and all(np.array_equal(stored.read(r), image.read(r)) for r in _slabs(one.shape, 1))
+    return stored if same else image
+
+
+def learning_sample(sample: Sample, labelling: Labelling, polygons: Polygons = ()) -> Sample:
+    """Sample whose labels are dense and whose weight is 0 where nothing is known.
+
+    Where dense labels have complete regions, 0 outside them is unknown and not background.
+
+    Raises
+    ------
+    DataError
+        Labels are negative or fractional, or a region is none.
+    """
+    from im2im_core.partial import to_learning
+
+    if labelling == "dense" and not len(polygons):
+        return sample
+    image = sample.targets[TARGET]
+    mask = complete_regions(image.info.shape, image.info.axes, polygons)
+    given = None if sample.weight is None else sample.weight.read()
+    labels, weight = to_learning(image.read(), labelling, mask, given)
+    if labelling == "dense":
+        weight = weight * ((labels > 0) | mask)
+    info = image.info
+    # Where the labels are given once for all channels, so is the weight.
+    known = np.ascontiguousarray(weight.max(axis=1, keepdims=True))
+    return replace(
+        sample,
+        targets={**sample.targets, TARGET: _array(labels, info.name, image)},
+        weight=_array(known, f"{info.name} weight", image),
+    )
+
+
+def complete_regions(shape: tuple[int, ...], axes: str, polygons: Polygons) -> NDArray[np.bool_]:
+    """Mask ``(T, 1, Z, Y, X)`` of what lies inside any of `polygons`.
+
+    A region that was drawn on one plane or time point holds there alone: columns before
+    Y and X are numbers of planes and time points.
+
+    Parameters
+    ----------
+    axes : str
+        Axes of the labels; the last ones belong to the columns of the corners.
+
+    Raises
+    ------
+    DataError
+        A polygon has fewer than three corners or is no list of points.
+    """
+    from im2im_core.partial import complete_mask
+
+    times, _, depth, height, width = shape
+    mask = np.zeros((times, 1, depth, height, width), bool)
+    for corners in polygons:
+        points = np.asarray(corners, float)
+        inside = complete_mask((height, width), [points])
+        letters = axes[-points.shape[1] :]
+        place = dict(zip(letters, points[0], strict=True))
+        mask[_one_or_all(place.get("T"), times), 0, _one_or_all(place.get("Z"), depth)] |= inside
+    return mask
+
+
+def divide_strip(sample: Sample) -> tuple[Sample, Sample] | None:
+    """Training part and a strip that validates, with a gap between them; None where there is no room.
+
+    The strip is cut from what is known, so that a painted corner is divided and not the empty rest.
+    """
+    top, left, bottom, right = _known_box(sample)
+    axis, start, stop = (4, left, right) if right - left >= bottom - top else (3, top, bottom)
+    strip = max(round(STRIP_SHARE * (stop - start)), NARROWEST_STRIP)
+    gap = min(strip // 2, WIDEST_GAP)
+    if stop - start < 3 * strip:
+        return None
+    other = slice(top, bottom) if axis == 4 else slice(left, right)
+    training = {axis: slice(0, stop - strip - gap)}
+    validation = {axis: slice(stop - strip, stop), 7 - axis: other}
+    return _cropped(sample, training, ""), _cropped(sample, validation, SAME_IMAGE)
+
+
+# ---- rows ----------------------------------------------------------------------
+
+
+def _rows(
+    samples: Sequence[Sample], parts: Mapping[str, str], labelling: Labelling, regions: Mapping[str, Polygons]
+) -> list[_Row]:
+    if not samples:
+        raise DataError("There is no image to save", "Use at least one image with its target")
+    for sample in samples:
+        _check_targets(sample)
+    rows: list[_Row] = []
+    for sample in samples:
+        learned, part = learning_sample(sample, labelling, regions.get(sample.name, ())), parts.get(sample.name, "")
+        halves = divide_strip(learned) if part == STRIP else None
+        if halves:
+            rows += [_Row(halves[0], "train"), _Row(halves[1], "validation")]
+        else:
+            rows.append(_Row(learned, "train" if part == STRIP else part))
+    return rows
+
+
+def _check_targets(sample: Sample) -> None:
+    if TARGET not in sample.targets:
+        raise DataError(f"{sample.name} has no target", "Add its target or exclude it")
+    if len(sample.targets) > 1:
+        raise DataError(
+            f"{sample.name} has the targets {', '.join(sample.targets)}; a saved data set holds one",
+            "Train from the folder itself, or save one target",
+        )
+
+
+def _images(sample: Sample) -> dict[str, Image]:
+    found = {"IM": sample.source, "GT": sample.targets[TARGET]}
+    return {**found, "CM": sample.weight} if sample.weight is not None else found
+
+
+def _array(pixels: NDArray[Any], name: str, like: Image) -> ArrayImage:
+    """Image of ``(T, C, Z, Y, X)`` pixels with the axes and voxel size of `like`."""
+    from im2im_core.axes import from_tczyx
+
+    axes = "".join(a for a in like.info.axes if a != "C" or pixels.shape[1] > 1)
+    return ArrayImage(
+        from_tczyx(pixels, axes), axes, name=name, voxel_size=like.info.voxel_size, time_step=like.info.time_step
+    )
+
+
+def _one_or_all(place: float | None, size: int) -> slice:
+    if place is None:
+        return slice(0, size)
+    index = min(max(round(place), 0), size - 1)
+    return slice(index, index + 1)
+
+
+def _known_box(sample: Sample) -> tuple[int, int, int, int]:
+    """First and last row and column (top, left, bottom, right) of what is known."""
+    _, _, _, height, width = sample.source.info.shape
+    if sample.weight is None:
+        return 0, 0, height, width
+    rows, columns = np.zeros(height, bool), np.zeros(width, bool)
+    for region in _slabs(sample.weight.info.shape, 1):
+        known = sample.weight.read(region)[0, 0, 0] > 0
+        rows |= known.any(axis=1)
+        columns |= known.any(axis=0)
+    if not rows.any():
+        return 0, 0, height, width
+    y, x = np.flatnonzero(rows), np.flatnonzero(columns)
+    return int(y[0]), int(x[0]), int(y[-1]) + 1, int(x[-1]) + 1
+
+
+def _cropped(sample: Sample, spans: Mapping[int, slice], ending: str) -> Sample:
+    def region(image: Image) -> Region:
+        t, c, z, y, x = (spans.get(i, slice(0, n)) for i, n in enumerate(image.info.shape))
+        return t, c, z, y, x
+
+    def crop(image: Image) -> Image:
+        return CroppedImage(image, region(image))
+
+    return replace(
+        sample,
+        name=sample.name + ending,
+        group=sample.group + ending,
+        source=crop(sample.source),
+        targets={key: crop(image) for key, image in sample.targets.items()},
+        weight=None if sample.weight is None else crop(sample.weight),
+        region=region(sample.source),
+    )
+
+
+# ---- storing -------------------------------------------------------------------
+
+
+def _store(
+    rows: list[_Row], folder: Path, project: Project, on_event: OnEvent | None, should_stop: ShouldStop | None
+) -> None:
+    """Write or reference the images of all rows; fills in their paths."""
+    names = _file_names(rows)
+    taken: set[Path] = set()
+    begin = time.monotonic()
+    for done, (row, name) in enumerate(zip(rows, names, strict=True)):
+        if on_event:
+            on_event(Progress("saving images", done, len(rows), time.monotonic() - begin))
+        for role, image in _images(row.sample).items():
+            if should_stop and should_stop():
+                raise Stopped(f"Saving was stopped after {done} of {len(rows)} images", "Nothing was saved")
+            path = _file_of(image)
+            if path is not None and not (role == "IM" and path in taken):
+                taken.add(path)
+                row.paths[role], row.about[role] = _reference(path, image, project)
+            else:
+                row.paths[role] = f"images/{role}/{name}.ome.zarr"
+                row.about[role] = {**_facts(image), "pixels": _copy(image, folder / row.paths[role], role == "GT")}
+    if on_event:
+        on_event(Progress("saving images", len(rows), len(rows), time.monotonic() - begin))
+
+
+def _file_names(rows: list[_Row]) -> list[str]:
+    """One name per row that every file system takes, in which no two are equal."""
+    names: list[str] = []
+    for row in rows:
+        name = _UNSAFE.sub("-", row.sample.name).strip("-. ")[:80] or "image"
+        name = f"{name}_" if name.split(".")[0].lower() in _RESERVED else name
+        unique, number = name, 1
+        while unique.lower() in {n.lower() for n in names}:
+            number += 1
+            unique = f"{name}-{number}"
+        names.append(unique)
+    return names
+
+
+def _file_of(image: Image) -> Path | None:
+    """File whose first image, read without any setting, is exactly `image`; None where there is none."""
+    from im2im_core.errors import ResourceError
+    from im2im_core.io import open_image
+
+    text = image.info.identity.rsplit("|", 4)[0]
+    # A table has one row per line and strips blanks.
+    if "|" not in image.info.identity or text != text.strip() or len(text.splitlines()) != 1:
+        return None
+    try:
+        stored = open_image(Path(text))
+    except (DataError, ResourceError, OSError, ValueError):
+        return None
+    return Path(text) if stored.info == image.info else None
+
+
+def _reference(path: Path, image: Image, project: Project) -> tuple[str, dict[str, Any]]:
+    """Path as the table names it, and what pins its content."""
+    from im2im_core.files import sha256
+
+    full = path.resolve()
+    inside = full.is_relative_to(project.root)
+    named = f"../../{full.relative_to(project.root).as_posix()}" if inside else str(full)
+    content = {"sha256": sha256(full)} if full.is_file() else {}
+    return named, {**_facts(image), "file": project.relative(full), "identity": image.info.identity, **content}
+
+
+def _facts(image: Image) -> dict[str, Any]:
+    info = image.info
+    return {
+        "shape": list(info.shape),
+        "axes": info.axes,
+        "dtype": str(info.dtype),
+        "voxel_size": list(info.voxel_size),
+        "channels": list(info.channels),
+        "time_step": info.time_step,
+    }
+
+
+def _copy(image: Image, path: Path, labels: bool) -> str:
+    """Hex digest of the pixels of `image`, written to `path` slab by slab."""
+    from im2im_core.io import create_output
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(f"{image.info.dtype.str}{image.info.shape}".encode())
+    with create_output(path, image.info, labels=labels) as writer:
+        for region in _slabs(image.info.shape, writer.chunks[2]):
+            pixels = image.read(region)
+            digest.update(np.ascontiguousarray(pixels).data)
+            writer.write(region, pixels)
+    return digest.hexdigest()
+
+
+def _slabs(shape: tuple[int, ...], depth: int) -> Iterator[Region]:
+    """Regions of one time point, one channel and `depth` planes that together make `shape`."""
+    times, channels, planes, height, width = shape
+    for t, c, z in np.ndindex(times, channels, -(-planes // depth)):
+        span = slice(z * depth, min((z + 1) * depth, planes))
+        yield slice(t, t + 1), slice(c, c + 1), span, slice(0, height), slice(0, width)
+
+
+def middle_plane(image: Image) -> NDArray[Any]:
+    """The plane ``(Y, X)`` of the first channel in the middle of time and depth."""
+    times, _, depth, height, width = image.info.shape
+    t, z = times // 2, depth // 2
+    region: Region = (slice(t, t + 1), slice(0, 1), slice(z, z + 1), slice(0, height), slice(0, width))
+    plane: NDArray[Any] = image.read(region)[0, 0, 0]
+    return plane
+
+
+# ---- what is written -----------------------------------------------------------
+
+
+def _table(rows: list[_Row]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([*_ROLES, "group", "part"])
+    for row in rows:
+        group = " ".join(row.sample.group.split())  # a table has one row per line
+        writer.writerow([*(row.paths.get(role, "") for role in _ROLES), group, row.part])
+    return stream.getvalue()
+
+
+def _describe(
+    name: str,
+    task: str,
+    labelling: str,
+    rows: list[_Row],
+    regions: Mapping[str, Polygons],
+    excluded: Sequence[str],
+) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "task": task,
+        "labelling": labelling,
+        "samples": [
+            {
+                "name": row.sample.name,
+                "group": row.sample.group,
+                "part": row.part,
+                "region": None if row.sample.region is None else [[s.start, s.stop] for s in row.sample.region],
+                "images": {role: {"path": row.paths[role], **row.about[role]} for role in row.paths},
+            }
+            for row in rows
+        ],
+        "regions": {key: [np.asarray(p, float).tolist() for p in found] for key, found in regions.items()},
+        "excluded": list(excluded),
+    }
+
+
+def _key(about: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
