@@ -63,8 +63,14 @@ def score_labels(folder: Path, labels: Path) -> dict[str, object]:
 
 
 def machine() -> dict[str, object]:
-    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                  if line.startswith("model name")), platform.processor())
+    model = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
     return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version()}
 
 
@@ -84,7 +90,9 @@ def recipe_of(preset: str, settings: dict[str, object]) -> tuple[dict[str, objec
 
 def run(args: argparse.Namespace) -> Path:
     settings: dict[str, object] = {"training.minutes": args.minutes, "training.threads": args.threads}
-    settings |= {k: json.loads(v) if v[:1] in '[{0123456789tfn"-' else v for k, v in (s.split("=", 1) for s in args.set)}
+    settings |= {
+        k: json.loads(v) if v[:1] in '[{0123456789tfn"-' else v for k, v in (s.split("=", 1) for s in args.set)
+    }
     _, key = recipe_of(args.preset, settings)
     result = RESULTS / f"{args.preset}_{key}_{split_hash(args.data)}_seed{args.seed}.json"
     if result.exists() and not args.again:
@@ -96,26 +104,53 @@ def run(args: argparse.Namespace) -> Path:
     write_table(args.data, train, work / "train.csv")
     options = [w for k, v in settings.items() for w in (f"--{k}", json.dumps(v) if not isinstance(v, str) else v)]
     start = time.time()
-    subprocess.run(command("train", args.preset, "--project", work, "--name", "run", "--data.path", work / "train.csv",
-                           "--training.seed", args.seed, *options), check=True)
+    subprocess.run(
+        command(
+            "train",
+            args.preset,
+            "--project",
+            work,
+            "--name",
+            "run",
+            "--data.path",
+            work / "train.csv",
+            "--training.seed",
+            args.seed,
+            *options,
+        ),
+        check=True,
+    )
     folder = work / "runs" / "run"
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     saved = [e for e in events if e["event"] == "Checkpointed"][-1]
     labels = work / "labels"
     begin = time.time()
-    subprocess.run(command("predict", folder / "model", *(args.data / "train/IM" / n for n in held), "-o", labels,
-                           "--overwrite"), check=True)
+    subprocess.run(
+        command("predict", folder / "model", *(args.data / "train/IM" / n for n in held), "-o", labels, "--overwrite"),
+        check=True,
+    )
     facts = {
-        "method": args.preset, "settings": settings, "seed": args.seed, "minutes": args.minutes,
-        "recipe_hash": key, "split_hash": split_hash(args.data), "threads": args.threads,
-        "seconds_to_checkpoint": round(saved["time"] - start, 1), "steps": saved["step"],
-        "samples_per_second": round(statistics.median(
-            [e["samples_per_second"] for e in events if e["event"] == "Losses"] or [0]), 2),
-        "overhead": round((sum(e["seconds"] for e in events if e["event"] in ("Validated", "Checkpointed")))
-                          / (saved["time"] - start), 4),
-        "seconds_to_predict": round(time.time() - begin, 1), "machine": machine(),
+        "method": args.preset,
+        "settings": settings,
+        "seed": args.seed,
+        "minutes": args.minutes,
+        "recipe_hash": key,
+        "split_hash": split_hash(args.data),
+        "threads": args.threads,
+        "seconds_to_checkpoint": round(saved["time"] - start, 1),
+        "steps": saved["step"],
+        "samples_per_second": round(
+            statistics.median([e["samples_per_second"] for e in events if e["event"] == "Losses"] or [0]), 2
+        ),
+        "overhead": round(
+            (sum(e["seconds"] for e in events if e["event"] in ("Validated", "Checkpointed")))
+            / (saved["time"] - start),
+            4,
+        ),
+        "seconds_to_predict": round(time.time() - begin, 1),
+        "machine": machine(),
         "command": f"python benchmarks/quality.py run --data DIR --seed {args.seed} --minutes {args.minutes:g}"
-                   + "".join(f" --set {s}" for s in args.set),
+        + "".join(f" --set {s}" for s in args.set),
         **score_labels(args.data, labels),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -134,7 +169,10 @@ def score(args: argparse.Namespace) -> Path:
 
 
 def table() -> None:
-    print(f"{'method':40} {'seed':>4} {'min':>4} {'steps':>6} " + " ".join(f"AP{t * 100:.0f}".rjust(6) for t in THRESHOLDS))
+    print(
+        f"{'method':40} {'seed':>4} {'min':>4} {'steps':>6} "
+        + " ".join(f"AP{t * 100:.0f}".rjust(6) for t in THRESHOLDS)
+    )
     for path in sorted(RESULTS.glob("*.json")):
         f = json.loads(path.read_text())
         figures = " ".join(f"{f['ap'][str(t)]:6.3f}" for t in THRESHOLDS)

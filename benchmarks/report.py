@@ -1,6 +1,6 @@
 """Writes docs/benchmarks.md from the figures in ``results``.
 
-    python benchmarks/report.py
+python benchmarks/report.py
 """
 
 from __future__ import annotations
@@ -35,35 +35,51 @@ def quality() -> str:
     if not rows:
         return ""
     lines = [
-        "## Nuclei in ten CPU minutes", "",
+        "## Nuclei in ten CPU minutes",
+        "",
         "`dsb2018_fluo`: trained on the images that are not in `holdout.txt`, scored on those that are. "
         "AP = TP / (TP + FP + FN) per image with optimal matching (empty against empty = 1), mean over images. "
         "Ten minutes from process start to the final checkpoint, two threads. "
-        f"Machine: {machine(rows[0])}.", "",
+        f"Machine: {machine(rows[0])}.",
+        "",
         "| method | seed | AP50 | AP60 | AP70 | AP75 | AP80 | AP90 | steps | patches/s | seconds to checkpoint |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         figures = " | ".join(f"{r['ap'][t]:.3f}" for t in ("0.5", "0.6", "0.7", "0.75", "0.8", "0.9"))
-        lines.append(f"| {r['method']} | {r['seed']} | {figures} | {r['steps']} | {r.get('samples_per_second', '')} | "
-                     f"{r['seconds_to_checkpoint']} |")
+        lines.append(
+            f"| {r['method']} | {r['seed']} | {figures} | {r['steps']} | {r.get('samples_per_second', '')} | "
+            f"{r['seconds_to_checkpoint']} |"
+        )
     ours = [r for r in rows if r["method"].startswith("instance_seg_2d") and not r.get("variant")]
     rival = [r for r in rows if r["method"].startswith("stardist")]
     if ours and rival:
         worst = min(r["ap"]["0.5"] for r in ours)
         mean = statistics.mean(r["ap"]["0.5"] for r in rival)
-        lines += ["", f"Our worst of {len(ours)} seeds has AP50 {worst:.3f}; the mean of {len(rival)} StarDist "
-                  f"trainings is {mean:.3f}. StarDist's default configuration computes at full resolution with 256² "
-                  f"patches and makes only about {round(statistics.mean(r['steps'] for r in rival))} steps in ten "
-                  "minutes on this machine, which is far too few for it; given hours or a GPU it learns these nuclei "
-                  "well. The comparison says how far each gets in ten CPU minutes, not which method is better."]
+        lines += [
+            "",
+            f"Our worst of {len(ours)} seeds has AP50 {worst:.3f}; the mean of {len(rival)} StarDist "
+            f"trainings is {mean:.3f}. StarDist's default configuration computes at full resolution with 256² "
+            f"patches and makes only about {round(statistics.mean(r['steps'] for r in rival))} steps in ten "
+            "minutes on this machine, which is far too few for it; given hours or a GPU it learns these nuclei "
+            "well. The comparison says how far each gets in ten CPU minutes, not which method is better.",
+        ]
     overhead = [r["overhead"] for r in ours if "overhead" in r]
     if overhead:
-        lines += ["", f"Validation, previews and checkpoints together took {max(overhead):.1%} of the wall time at most."]
+        lines += [
+            "",
+            f"Validation, previews and checkpoints together took {max(overhead):.1%} of the wall time at most.",
+        ]
     commands = "\n".join(sorted({r.get("command", r["method"]) for r in rows if "command" in r}))
-    lines += ["", "```", commands, "python benchmarks/rivals/stardist_dsb2018.py --data DIR --seed S --out OUT   "
-              "# in its own environment", "python benchmarks/quality.py score --labels OUT/labels --facts OUT/facts.json",
-              "```", ""]
+    lines += [
+        "",
+        "```",
+        commands,
+        "python benchmarks/rivals/stardist_dsb2018.py --data DIR --seed S --out OUT   # in its own environment",
+        "python benchmarks/quality.py score --labels OUT/labels --facts OUT/facts.json",
+        "```",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -71,10 +87,18 @@ def choices() -> str:
     facts = load("choices")
     if not facts:
         return ""
-    lines = ["## What was chosen, and what lost", "", facts["how"], "", "| question | choice | figure | loser | figure |",
-             "|---|---|---|---|---|"]
-    lines += [f"| {c['question']} | {c['choice']} | {c['figure']} | {c['loser']} | {c['loser_figure']} |"
-              for c in facts["rows"]]
+    lines = [
+        "## What was chosen, and what lost",
+        "",
+        facts["how"],
+        "",
+        "| question | choice | figure | loser | figure |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {c['question']} | {c['choice']} | {c['figure']} | {c['loser']} | {c['loser_figure']} |"
+        for c in facts["rows"]
+    ]
     return "\n".join([*lines, ""])
 
 
@@ -82,13 +106,21 @@ def training() -> str:
     rows = load("training")
     if not rows:
         return ""
-    lines = ["## Training loop", "", "Steps per second of a real training (reading patches, augmentation, moving average, "
-             "events) relative to a plain torch loop with the preset's network, patch, losses, optimizer and one constant "
-             "batch, interleaved in one process.", "", "| preset | ratio (median) | rounds | steps/s | threads | machine |",
-             "|---|---|---|---|---|---|"]
+    lines = [
+        "## Training loop",
+        "",
+        "Steps per second of a real training (reading patches, augmentation, moving average, "
+        "events) relative to a plain torch loop with the preset's network, patch, losses, optimizer and one constant "
+        "batch, interleaved in one process.",
+        "",
+        "| preset | ratio (median) | rounds | steps/s | threads | machine |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, f in rows.items():
         rounds = ", ".join(f"{r['ratio']:.3f}" for r in f["rounds"])
-        lines.append(f"| {name} | {f['ratio']:.3f} | {rounds} | {f['steps_per_second']} | {f['threads']} | {machine(f)} |")
+        lines.append(
+            f"| {name} | {f['ratio']:.3f} | {rounds} | {f['steps_per_second']} | {f['threads']} | {machine(f)} |"
+        )
     return "\n".join([*lines, "", "```", *(f["command"] for f in rows.values()), "```", ""])
 
 
@@ -96,14 +128,24 @@ def as_list(title: str, name: str) -> str:
     facts = load(name)
     if not facts:
         return ""
-    body = "\n".join(f"* {k.replace('_', ' ')}: {json.dumps(v) if isinstance(v, dict | list) else v}"
-                     for k, v in facts.items() if k != "command")
+    body = "\n".join(
+        f"* {k.replace('_', ' ')}: {json.dumps(v) if isinstance(v, dict | list) else v}"
+        for k, v in facts.items()
+        if k != "command"
+    )
     return f"## {title}\n\n{body}\n\n```\n{facts.get('command', '')}\n```\n"
 
 
 def main() -> None:
-    parts = [HEAD, quality(), choices(), training(), as_list("Prediction", "prediction"), as_list("Start", "startup"),
-             as_list("Viewer", "viewer")]
+    parts = [
+        HEAD,
+        quality(),
+        choices(),
+        training(),
+        as_list("Prediction", "prediction"),
+        as_list("Start", "startup"),
+        as_list("Viewer", "viewer"),
+    ]
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text("\n".join(p for p in parts if p))
 

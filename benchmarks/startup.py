@@ -60,8 +60,13 @@ def main() -> None:
             print({k: round(v, 2) for k, v in row.items()}, flush=True)
             rows.append(row)
     medians = {k: round(statistics.median(r[k] for r in rows[1:]), 3) for k in rows[0]}
-    facts = {"command": "python benchmarks/startup.py MODEL IMAGE", "rounds": args.rounds, "machine": machine(),
-             **medians, "predict_adds": round(medians["predict"] - medians["bare"], 3)}
+    facts = {
+        "command": "python benchmarks/startup.py MODEL IMAGE",
+        "rounds": args.rounds,
+        "machine": machine(),
+        **medians,
+        "predict_adds": round(medians["predict"] - medians["bare"], 3),
+    }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(facts, indent=1))
     print(json.dumps(facts, indent=1))

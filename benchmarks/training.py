@@ -82,10 +82,16 @@ def main() -> None:
         shape = (256, 256) if preset.data.dimensions == 2 else (32, 128, 128)
         write_dataset(folder / "data", preset.task, count=12, shape=shape, seed=3, dimensions=preset.data.dimensions)
         project = Project.create(folder / "project")
-        recipe = preset.override({
-            "data.path": str(folder / "data"), "training.steps": args.steps, "training.validate_every": 10**6,
-            "training.checkpoint_minutes": 1e6, "training.threads": args.threads, "logging.preview": False,
-        })
+        recipe = preset.override(
+            {
+                "data.path": str(folder / "data"),
+                "training.steps": args.steps,
+                "training.validate_every": 10**6,
+                "training.checkpoint_minutes": 1e6,
+                "training.threads": args.threads,
+                "logging.preview": False,
+            }
+        )
         split = api.load_split(recipe, project)
         plan = make_plan(recipe, split)
         torch.set_num_threads(args.threads)
@@ -98,8 +104,13 @@ def main() -> None:
             rows.append({"plain": round(1 / plain, 3), "real": round(1 / real, 3), "ratio": round(plain / real, 4)})
             print(rows[-1], flush=True)
     facts = {
-        "command": f"python benchmarks/training.py --preset {args.preset}", "preset": args.preset,
-        "threads": args.threads, "seed": 3, "steps": args.steps, "machine": machine(), "rounds": rows,
+        "command": f"python benchmarks/training.py --preset {args.preset}",
+        "preset": args.preset,
+        "threads": args.threads,
+        "seed": 3,
+        "steps": args.steps,
+        "machine": machine(),
+        "rounds": rows,
         "ratio": statistics.median(r["ratio"] for r in rows),
         "steps_per_second": statistics.median(r["real"] for r in rows),
     }

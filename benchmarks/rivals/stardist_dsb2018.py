@@ -94,8 +94,11 @@ def main() -> None:
     xv, yv = [image(n) for n in val], [labels(n) for n in val]
     try:
         model.train(
-            [image(n) for n in train], [labels(n) for n in train],
-            validation_data=(xv, yv), augmenter=augment, seed=args.seed,
+            [image(n) for n in train],
+            [labels(n) for n in train],
+            validation_data=(xv, yv),
+            augmenter=augment,
+            seed=args.seed,
         )
     except StopIteration:
         model.keras_model.save_weights(str(args.out / "model" / "weights_last.h5"))
@@ -111,9 +114,13 @@ def main() -> None:
         found, _ = model.predict_instances(image(name))
         tifffile.imwrite(target / name, found.astype("uint16"), compression="zlib")
     facts = {
-        "method": "stardist 0.9.2, Config2D defaults, from scratch", "seed": args.seed,
-        "minutes": args.minutes, "threads": args.threads, "seconds_to_checkpoint": round(seconds, 1),
-        "cpu_seconds": round(cpu, 1), "weights": chosen,
+        "method": "stardist 0.9.2, Config2D defaults, from scratch",
+        "seed": args.seed,
+        "minutes": args.minutes,
+        "threads": args.threads,
+        "seconds_to_checkpoint": round(seconds, 1),
+        "cpu_seconds": round(cpu, 1),
+        "weights": chosen,
         "steps": int(model.keras_model.optimizer.iterations.numpy()),
         "thresholds": {"prob": float(model.thresholds.prob), "nms": float(model.thresholds.nms)},
     }

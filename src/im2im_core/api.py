@@ -192,7 +192,9 @@ def load_split(recipe: Recipe, project: Project) -> Split:
 def _project(project: Any) -> Project:
     from im2im_core.project import Project
 
-    return project if isinstance(project, Project) else Project.open(project)
+    if isinstance(project, Project):
+        return project
+    return Project.open() if project is None else Project.create(project)
 
 
 def _with_data(recipe: Recipe, data: Any, project: Project) -> tuple[Recipe, Split | None]:

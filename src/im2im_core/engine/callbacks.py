@@ -20,6 +20,7 @@ from im2im_core.recipe.training import Plateau
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from im2im_core.engine.previews import Previews
     from im2im_core.engine.train import StepModule
     from im2im_core.engine.validate import Validator
     from im2im_core.recipe import Recipe
@@ -167,7 +168,9 @@ class Validation(pl.Callback):
     ) -> None:
         self.validator, self.recipe, self.folder = validator, recipe, folder
         self.on_event, self.ending, self.table, self.per_epoch = on_event, ending, table, per_epoch
-        self.previews: list[Preview] = []
+        self.previews: Previews | None = None
+        self.last: float | None = None
+        """Monitored figure of the newest validation."""
         self.seconds = 0.0
         """How long the last one took, with previews and the best checkpoint."""
         self._next = 0.0
@@ -192,7 +195,7 @@ class Validation(pl.Callback):
             return {}
         start = time.monotonic()
         values = self.validator.run(module.average.framework) if self.validator.views else {}
-        for preview in self.previews:
+        for preview in self.previews.watched if self.previews else ():
             self.on_event(preview.write(module))
         self._validated = module.counters.step
         if values:
@@ -205,7 +208,7 @@ class Validation(pl.Callback):
         counters, framework = module.counters, module.framework
         counters.validations += 1
         name = framework.monitor if framework.monitor in values else "total"
-        value = values[name]
+        value = self.last = values[name]
         sign = -1 if name == framework.monitor and framework.monitor_mode == "max" else 1
         threshold = self.recipe.training.early_stopping.min_change
         better = np.isfinite(value) and (counters.best is None or sign * (counters.best - value) > threshold)

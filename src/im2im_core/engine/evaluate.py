@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 KINDS = {"instance_segmentation": "labels", "semantic_segmentation": "classes"}
 
 
-def evaluate_on(model: Any, data: Any, *, on_event: Callable[[Event], None] | None = None,
-                should_stop: Callable[[], bool] | None = None, samples: Sequence[Sample] | None = None,
-                device: str = "auto") -> Report:
+def evaluate_on(
+    model: Any,
+    data: Any,
+    *,
+    on_event: Callable[[Event], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    samples: Sequence[Sample] | None = None,
+    device: str = "auto",
+) -> Report:
     """Report on a model over all samples of a folder or table, or over `samples`.
 
     Raises
@@ -33,8 +39,13 @@ def evaluate_on(model: Any, data: Any, *, on_event: Callable[[Event], None] | No
     predictor = Predictor(model, device=device)
     found = list(samples) if samples is not None else _samples(data)
     kind: Any = KINDS.get(predictor.inference.task, "image")
-    return evaluate_many(_pairs(predictor, found, should_stop), kind, on_event, should_stop,
-                         total=sum(s.source.info.shape[0] for s in found))
+    return evaluate_many(
+        _pairs(predictor, found, should_stop),
+        kind,
+        on_event,
+        should_stop,
+        total=sum(s.source.info.shape[0] for s in found),
+    )
 
 
 def _samples(data: Any) -> list[Sample]:

@@ -15,7 +15,6 @@ from im2im_core.engine.augment import Augmenter
 from im2im_core.engine.callbacks import (
     Checkpointer,
     Ending,
-    Preview,
     Reporter,
     Stopper,
     Validation,
@@ -33,7 +32,8 @@ from im2im_core.engine.data import (
 from im2im_core.engine.frameworks.build import geometry
 from im2im_core.engine.networks.effective import effective_radius
 from im2im_core.engine.planning import framework_of, make_plan, shapes_of
-from im2im_core.engine.prepare import Item, items_of, prepare
+from im2im_core.engine.prepare import Entry, Item, items_of, prepare
+from im2im_core.engine.previews import Previews
 from im2im_core.engine.schedule import Budget
 from im2im_core.engine.train import Clock, KeepSignals, PatchLoader, StepModule, fit, load_split, make_trainer
 from im2im_core.engine.validate import Validator, View, view_of
@@ -45,6 +45,7 @@ from im2im_core.jobs.commands import CommandInbox
 from im2im_core.jobs.environment import write_environment
 from im2im_core.plans import Plan, plain
 from im2im_core.recipe.data import ObjectRescale, VoxelRescale
+from im2im_core.recipe.training import OneCycle, Polynomial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +60,8 @@ log = logging.getLogger(__name__)
 
 VALIDATION_PIXELS = 0.06
 """Pixels of a validation relative to those trained on between two of them: a forward pass costs a third of a step."""
-CALIBRATION_VIEWS = 48
+CLEARLY_WORSE = 0.1
+"""Relative loss of the monitored figure from which earlier weights are preferred to annealed ones."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class Prepared:
     target_scaling: Scaling | None
     sample: np.ndarray
     """A raw training patch, for the test tensors of the bundle."""
+    find: Callable[[str], Entry | None] = lambda name: None
+    """Prepared image of a sample by its name."""
 
 
 def train_run(
@@ -186,6 +190,7 @@ class _Asked:
         self._inbox = CommandInbox(run, run.attempt)
         self._on_event, self._should_stop = on_event, should_stop
         self._polled = 0.0
+        self.on_preview: Callable[[dict[str, Any]], str] = lambda _: "ask again when the training has begun"
 
     def __call__(self) -> str:
         if self._should_stop():
@@ -195,7 +200,8 @@ class _Asked:
             return ""
         self._polled = now
         for command in self._inbox.poll():
-            self._on_event(CommandDone(command.number, command.verb))
+            note = self.on_preview(command.arguments) if command.verb == "preview" else ""
+            self._on_event(CommandDone(command.number, command.verb, note))
             if command.verb in ("stop", "pause"):
                 return str(command.verb)
             if command.verb == "abort":
@@ -234,7 +240,13 @@ def prepare_images(
     )
     stream, sample = _stream(plan, items, store, framework, report)
     views = _views(plan, items_of(split.validation, validation=True), framework, scaling)
-    return Prepared(plan, framework, stream, views, scaling, sample)
+
+    def find(name: str) -> Entry | None:
+        shown = {v.entry.name: v.entry for v in views}
+        numbers = {item.name: number for number, item in enumerate(items)}
+        return shown.get(name) or (store.get(numbers[name]) if name in numbers else None)
+
+    return Prepared(plan, framework, stream, views, scaling, sample, find)
 
 
 def _reading(total: int, on_event: Callable[[Event], None], should_stop: Callable[[], str]) -> Callable[[int], None]:
@@ -384,9 +396,15 @@ class _Session:
             self.reporter.table,
             self.plan.steps_per_epoch,
         )
+        divisor, _ = geometry(prepared.framework)
+        self.previews = Previews(
+            folder / "previews", prepared.find, divisor, self.recipe.data.dimensions, self.validator
+        )
+        self.validation.previews = self.previews
         if self.recipe.logging.preview and prepared.views:
-            (folder / "previews").mkdir(exist_ok=True)
-            self.validation.previews.append(_preview(folder / "previews", prepared.views[0], self.validator))
+            self.previews.watch(prepared.views[0])
+        if isinstance(should_stop, _Asked):
+            should_stop.on_preview = self.previews.request
         self.stopper = Stopper(should_stop, self.ending, self.checkpointer, self.validation)
 
     def run(self) -> Outcome:
@@ -436,7 +454,7 @@ class _Session:
     def finish(self, trainer: Any) -> dict[str, float]:
         """Choose weights and thresholds, measure, write the bundle."""
         framework = self.module.average.framework
-        best = self.checkpoints.best()
+        best = self.checkpoints.best() if self._earlier_is_better() else None
         if best is not None and best.step != self.module.counters.step:
             load_split(framework, best.weights, "ema.")
         framework.to("cpu").eval()
@@ -448,6 +466,18 @@ class _Session:
         write_json(self.folder / "metrics.json", metrics)
         self._export(framework, metrics)
         return metrics
+
+    def _earlier_is_better(self) -> bool:
+        """Whether the best validated weights should replace the last ones.
+
+        A schedule that ends at a small learning rate makes the last weights the best in truth;
+        a few validation images cannot tell them from earlier ones, unless they are clearly worse.
+        """
+        counters, last = self.module.counters, self.validation.last
+        annealed = isinstance(self.recipe.training.scheduler, OneCycle | Polynomial)
+        if not annealed or self.ending.reason != "budget" or last is None or counters.best is None:
+            return True
+        return abs(last - counters.best) > CLEARLY_WORSE * max(abs(counters.best), 1e-9)
 
     def _export(self, framework: Framework, metrics: dict[str, float]) -> None:
         from im2im_core.bundle import BundleMetadata
@@ -504,21 +534,6 @@ class _Restore(KeepSignals):
 def replace_device(validator: Validator, device: str) -> Validator:
     """The same validation on another device."""
     return Validator(validator.views, torch.device(device), validator.seed)
-
-
-def _preview(folder: Path, view: View, validator: Validator) -> Preview:
-    """Prediction of the main result of one view, smaller than a screen."""
-
-    def predict(module: StepModule) -> np.ndarray:
-        from im2im_core.engine.frameworks.contract import TranslateContext
-
-        framework = module.average.framework
-        one = Validator([view], validator.device, validator.seed)
-        maps, _ = next(iter(one.predictions(framework)))
-        results = framework.postprocess(maps, TranslateContext())
-        return np.asarray(results[framework.results[0].name])
-
-    return Preview(folder, "preview", predict)
 
 
 def describe(prepared: Prepared, framework: Framework) -> Inference:

@@ -35,8 +35,9 @@ class View:
 
     def inner(self) -> tuple[slice, ...]:
         """The part of the view that is image and not padding, along [Z], Y, X."""
-        spans = [slice(max(-p.start, 0), min(p.stop, n) - p.start)
-                 for p, n in zip(self.place, self.entry.shape, strict=True)]
+        spans = [
+            slice(max(-p.start, 0), min(p.stop, n) - p.start) for p, n in zip(self.place, self.entry.shape, strict=True)
+        ]
         return tuple(spans[1:] if self.planes else spans)
 
     def source(self, framework: Framework) -> Tensor:
@@ -53,8 +54,13 @@ class View:
         return part[:, 0] if self.planes else part
 
 
-def view_of(entry: Entry, divisor: tuple[int, ...], dimensions: int, centre: tuple[int, ...] | None = None,
-            largest: tuple[int, ...] | None = None) -> View:
+def view_of(
+    entry: Entry,
+    divisor: tuple[int, ...],
+    dimensions: int,
+    centre: tuple[int, ...] | None = None,
+    largest: tuple[int, ...] | None = None,
+) -> View:
     """View of the middle of an image (or around `centre`), as large as is sensible."""
     steps = (1, *divisor)[-3:]
     limit = largest or LARGEST[dimensions]
@@ -97,6 +103,11 @@ class Validator:
             source = self._batch(view, framework)["source"]
             yield self._maps(framework, source, view), {"target": view.truth()}
 
+    @torch.inference_mode()
+    def maps_of(self, framework: Framework, view: View) -> dict[str, NDArray[Any]]:
+        """Maps ``(C, [Z], Y, X)`` of one view, without its padding."""
+        return self._maps(framework, self._batch(view, framework)["source"], view)
+
     def _batch(self, view: View, framework: Framework) -> dict[str, Tensor]:
         arrays = cut(view.entry, view.place, framework.targets, view.planes)
         return {n: torch.from_numpy(np.ascontiguousarray(a))[None].to(self.device) for n, a in arrays.items()}
@@ -114,5 +125,7 @@ class Validator:
         maps = framework.translate(source, TranslateContext(seed=self.seed))
         scaled = {s.name for s in framework.outputs if s.scale != (1, 1, 1) or s.axes != "CZYX"}
         inner = (slice(None), *view.inner())
-        return {n: (m[0].float().cpu().numpy() if n in scaled else m[0].float().cpu().numpy()[inner])
-                for n, m in maps.items()}
+        return {
+            n: (m[0].float().cpu().numpy() if n in scaled else m[0].float().cpu().numpy()[inner])
+            for n, m in maps.items()
+        }

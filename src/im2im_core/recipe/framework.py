@@ -40,8 +40,8 @@ class InstanceDecoding(Config):
 
     foreground: Annotated[float, Interval(gt=0, lt=1)] = 0.5
     """Pixels with a higher foreground probability belong to an object."""
-    seed: Annotated[float, Interval(gt=0, lt=1)] = 0.5
-    """Smallest height of a seed in the map that separates objects."""
+    seed: Annotated[float, Interval(gt=0, lt=1)] = 0.08
+    """How much lower the map that separates objects must be between two of them; smaller cuts more."""
     smooth: Annotated[float, Ge(0)] = 1.0
     """Standard deviation of the Gaussian that smooths the seed map, pixels."""
     min_size: Annotated[int, Ge(0)] = 15

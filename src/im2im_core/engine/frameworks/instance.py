@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from im2im_core.inference import Shapes
     from im2im_core.recipe.framework import InstanceDecoding, InstanceSettings
 
+TOP = 1e-4
+"""Height by which a plateau of the separation map must stand out to count as its top."""
 FULL = 255
 """Encoded maps are stored as uint8; this value is 1.0."""
 
@@ -73,7 +75,8 @@ class Instance(Framework):
         labels = _only_channel(targets["target"])
         unknown = None if weight is None else weight[0] == 0
         separation = (
-            distance_map(labels) if self.settings.maps == "distance"
+            distance_map(labels)
+            if self.settings.maps == "distance"
             else inner_boundary(labels, self.settings.boundary_width).astype(np.float32)
         )
         maps = np.empty((3, *labels.shape), np.uint8)
@@ -103,8 +106,9 @@ class Instance(Framework):
             self.settings.maps: _mean(entropy[:, 1:2], known),
         }
 
-    def metrics(self, results: Mapping[str, NDArray[Any]], targets: Mapping[str, NDArray[Any]],
-                weight: NDArray[Any] | None) -> dict[str, float]:
+    def metrics(
+        self, results: Mapping[str, NDArray[Any]], targets: Mapping[str, NDArray[Any]], weight: NDArray[Any] | None
+    ) -> dict[str, float]:
         """Average precision at IoU 0.5 and 0.75 of one image."""
         from im2im_core.metrics import average_precision, match
 
@@ -120,7 +124,9 @@ class Instance(Framework):
         return {"foreground": maps[:, :1], self.settings.maps: maps[:, 1:2]}
 
     def postprocess(self, maps: Mapping[str, NDArray[Any]], context: TranslateContext) -> dict[str, NDArray[Any]]:
-        decoding = self.settings.decoding.replace(**dict(context.options)) if context.options else self.settings.decoding
+        decoding = (
+            self.settings.decoding.replace(**dict(context.options)) if context.options else self.settings.decoding
+        )
         separation = np.asarray(maps[self.settings.maps][0], np.float32)
         if self.settings.maps == "boundary":
             separation = np.asarray(maps["foreground"][0], np.float32) * (1 - separation)
@@ -142,9 +148,9 @@ class Instance(Framework):
 
 
 def _candidates(current: InstanceDecoding) -> list[InstanceDecoding]:
-    """The current thresholds first, so that they win a tie, then a small grid around the usual ones."""
-    grid = itertools.product((0.4, 0.5, 0.6), (0.2, 0.3, 0.4, 0.5, 0.6), (0.5, 1.0, 2.0))
-    return [current, *(current.replace(foreground=f, seed=s, smooth=w) for f, s, w in grid)]
+    """The current thresholds first, so that they win a tie, then a few around the usual ones."""
+    grid = itertools.product((0.4, 0.5), (0.04, 0.06, 0.08, 0.12))
+    return [current, *(current.replace(foreground=f, seed=s) for f, s in grid)]
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:
@@ -218,7 +224,7 @@ def _beside_unknown(labels: NDArray[Any], unknown: NDArray[Any]) -> NDArray[np.b
 def cut_instances(
     foreground: NDArray[np.float32], separation: NDArray[np.float32], decoding: InstanceDecoding
 ) -> NDArray[np.uint32]:
-    """Instance labels: seeds where the smoothed separation map is high, grown over the foreground by watershed."""
+    """Instance labels: the prominent peaks of the smoothed separation map, grown over the foreground by watershed."""
     from scipy import ndimage
     from skimage.segmentation import watershed
 
@@ -226,24 +232,24 @@ def cut_instances(
     if not mask.any():
         return np.zeros(foreground.shape, np.uint32)
     smooth = ndimage.gaussian_filter(separation, decoding.smooth) if decoding.smooth else separation
-    seeds, _ = ndimage.label(_seed_mask(smooth, mask, decoding.seed))
+    seeds, _ = ndimage.label(prominent_peaks(np.where(mask, smooth, 0), decoding.seed))
     labels = watershed(-smooth, seeds, mask=mask).astype(np.uint32)
     return tidy(labels, decoding.min_size, decoding.fill_holes)
 
 
-def _seed_mask(smooth: NDArray[np.float32], mask: NDArray[np.bool_], height: float) -> NDArray[np.bool_]:
-    """Pixels above `height`; objects without any get their own peak, so that small ones are not lost."""
-    from scipy import ndimage
+def prominent_peaks(heights: NDArray[np.float32], prominence: float) -> NDArray[np.bool_]:
+    """Tops of `heights` that stand at least `prominence` above every path to a higher one (h-maxima; Soille 1999).
 
-    seeds = (smooth > height) & mask
-    parts, count = ndimage.label(mask)
-    if count:
-        index = np.arange(1, count + 1)
-        seeded = ndimage.maximum(seeds, parts, index).astype(bool)
-        peaks = ndimage.maximum(smooth, parts, index)
-        limit = np.concatenate(([np.inf], np.where(seeded, np.inf, 0.95 * peaks)))
-        seeds |= smooth >= limit[parts]
-    return seeds & mask
+    Unlike a threshold this finds the low peak of a small object as well as the valley between
+    two large ones that touch.
+    """
+    from skimage.morphology import reconstruction
+
+    lowered = reconstruction(np.maximum(heights - prominence, 0), heights)
+    # A top is a plateau of the lowered map with nothing higher beside it.
+    flattened = reconstruction(np.maximum(lowered - TOP, 0), lowered)
+    tops: NDArray[np.bool_] = lowered - flattened > TOP / 2
+    return tops
 
 
 def tidy(labels: NDArray[np.uint32], min_size: int, fill_holes: bool) -> NDArray[np.uint32]:
