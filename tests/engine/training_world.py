@@ -32,7 +32,6 @@ SMALL = {
     "training.threads": 1,
     "training.workers": 0,
     "logging.every": 1,
-    
 }
 
 
@@ -72,8 +71,13 @@ def discs(seed: int, shape: tuple[int, ...] = (48, 48), radius: int = 6) -> tupl
     return image.astype(np.float32), labels
 
 
-def sample(name: str, source: NDArray[Any], target: NDArray[Any], weight: NDArray[Any] | None = None,
-           wrap: Callable[[ArrayImage], Any] = lambda image: image) -> Sample:
+def sample(
+    name: str,
+    source: NDArray[Any],
+    target: NDArray[Any],
+    weight: NDArray[Any] | None = None,
+    wrap: Callable[[ArrayImage], Any] = lambda image: image,
+) -> Sample:
     """Sample of arrays, whose identity is its name."""
     axes = "ZYX"[-source.ndim :]
 
@@ -84,8 +88,13 @@ def sample(name: str, source: NDArray[Any], target: NDArray[Any], weight: NDArra
     return Sample(name, name, image("IM", source), {TARGET: image("GT", target)}, known)
 
 
-def split_of(count: int = 3, validation: int = 1, shape: tuple[int, ...] = (48, 48), task: str = "instance",
-             wrap: Callable[[ArrayImage], Any] = lambda image: image) -> Split:
+def split_of(
+    count: int = 3,
+    validation: int = 1,
+    shape: tuple[int, ...] = (48, 48),
+    task: str = "instance",
+    wrap: Callable[[ArrayImage], Any] = lambda image: image,
+) -> Split:
     """Samples of discs; targets are instances, two classes or a clean image."""
     made = []
     for seed in range(count + validation):
@@ -116,8 +125,15 @@ class Training:
         folder.mkdir(exist_ok=True)
 
     def run(self, should_stop: Callable[[], str] = lambda: "", **options: Any) -> Outcome:
-        return train_run(self.folder, self.split, self.plan, self.recipe, on_event=self.events.append,
-                         should_stop=should_stop, **options)
+        return train_run(
+            self.folder,
+            self.split,
+            self.plan,
+            self.recipe,
+            on_event=self.events.append,
+            should_stop=should_stop,
+            **options,
+        )
 
     def pause_after(self, steps: int) -> Outcome:
         """Run until `steps` steps of this attempt are done."""

@@ -38,7 +38,7 @@ class Checkpoint:
 
 
 class CheckpointFolder:
-    """The ``checkpoints`` folder of a run.
+    """The ``checkpoints`` folder of a run: the last two and the best, any of which a training can go on from.
 
     Every checkpoint is two files: weights as safetensors, which cannot carry code, and the
     rest as a torch file that is only ever read with ``weights_only``. A checkpoint exists
@@ -106,7 +106,7 @@ class CheckpointFolder:
 
     def newest(self) -> Checkpoint | None:
         """Newest checkpoint whose hashes are right; a damaged one is skipped with a warning."""
-        return self._first([e for e in reversed(self.entries()) if not e["best"]])
+        return self._first(list(reversed(self.entries())))
 
     def best(self) -> Checkpoint | None:
         """Best checkpoint by validation."""
