@@ -1,4 +1,4 @@
-"""Start-up: ``im2im --help``, and ``im2im predict`` on a small image against importing torch and MONAI and running the network.
+"""Start-up: ``im2im --help``, and ``im2im predict`` against importing torch and MONAI and running the network.
 
     python benchmarks/startup.py MODEL IMAGE [--rounds 5]
 

@@ -1,4 +1,4 @@
-"""The inference description: all that prediction needs, without the recipe; stands in a bundle under ``config.im2im``."""
+"""The inference description: all that prediction needs, without the recipe; part of a bundle."""
 
 from __future__ import annotations
 

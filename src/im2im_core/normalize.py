@@ -1,4 +1,4 @@
-"""Normalisation: per image, time point and channel over the whole image; an offset and a scale, so it can be inverted."""
+"""Normalisation: an offset and a scale per image, time point and channel, so it can be inverted."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class ZScore(Config):
 
 
 class CentreZScore(Config):
-    """Mean 0, standard deviation 1 of the planes around the sharpest one, as in label-free determination (Ounkomol et al. 2018)."""
+    """Mean 0, standard deviation 1 of the planes around the sharpest one (Ounkomol et al. 2018)."""
 
     kind: Literal["centre_zscore"] = "centre_zscore"
     planes: Annotated[int, Interval(ge=1)] = 32

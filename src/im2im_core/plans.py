@@ -1,4 +1,4 @@
-"""The plan of a run: every automatic value resolved into the recipe, with its reason, and what only decides how fast it goes."""
+"""The plan of a run: every automatic value resolved, with its reason, and what only decides how fast it goes."""
 
 from __future__ import annotations
 

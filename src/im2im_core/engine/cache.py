@@ -1,4 +1,4 @@
-"""Where prepared images wait: in memory when they fit, memory-mapped when not, a rolling part when even the disk is small."""
+"""Where prepared images wait: in memory when they fit, memory-mapped when not, rolling when even the disk is small."""
 
 from __future__ import annotations
 

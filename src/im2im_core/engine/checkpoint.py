@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill: written aside, synced, hashed, renamed, then listed; the last two and the best are kept."""
+"""Checkpoints that survive a kill: written aside, synced, hashed, renamed, then listed; two and the best are kept."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from im2im_core.errors import ResourceError
+from im2im_core.errors import ResourceError, TrustError
 from im2im_core.files import atomic_path, read_json, remove_stale_parts, sha256, write_json
 
 if TYPE_CHECKING:
@@ -121,7 +122,13 @@ class CheckpointFolder:
 
     def _load(self, entry: Mapping[str, Any]) -> Checkpoint:
         weights = load_file(self.folder / f"{entry['name']}.safetensors")
-        state = torch.load(self.folder / f"{entry['name']}.state.pt", map_location="cpu", weights_only=True)
+        path = self.folder / f"{entry['name']}.state.pt"
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except UnpicklingError as error:
+            raise TrustError(
+                f"{path} holds more than tensors and numbers, and was not opened", "Delete it if it is not yours"
+            ) from error
         return Checkpoint(int(entry["step"]), weights, state)
 
 

@@ -110,7 +110,7 @@ class ActivePart:
 def cut(
     entry: Entry, place: tuple[slice, ...], targets: tuple[TargetSpec, ...], planes: bool
 ) -> dict[str, NDArray[Any]]:
-    """Arrays of one window ``(C, [Z], Y, X)``: the normalised source, targets and weight; weight 0 outside the image."""
+    """Arrays of one window ``(C, [Z], Y, X)``: normalised source, targets and weight; weight 0 outside the image."""
     arrays, shape = entry.arrays, entry.shape
     inside = tuple(
         slice(min(max(p.start, 0), n - 1), max(min(p.stop, n), 1)) for p, n in zip(place, shape, strict=True)
@@ -145,7 +145,7 @@ def _padded(
 
 
 def target_statistics(items: list[Item], recipe: Recipe, limit: int = 64) -> Scaling | None:
-    """Scaling of image targets from the training set: mean offset and scale over evenly chosen images; None for labels."""
+    """Scaling of image targets: mean offset and scale over evenly chosen training images; None for labels."""
     if labels_are_targets(recipe) or not items:
         return None
     chosen = items[:: max(1, len(items) // limit)]

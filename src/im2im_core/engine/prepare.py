@@ -42,7 +42,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Entry:
-    """Prepared arrays of one item: ``source`` (C, Z, Y, X) in raw units, encoded targets, perhaps ``weight`` and ``truth``."""
+    """Prepared arrays of one item: raw ``source`` (C, Z, Y, X), encoded targets, perhaps ``weight`` and ``truth``."""
 
     name: str
     arrays: dict[str, NDArray[Any]]
@@ -122,7 +122,7 @@ def _resampled_weight(weight: NDArray[np.float32], grid: tuple[int, int, int], o
 
 
 def _targets(item: Item, recipe: Recipe) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32] | None]:
-    """Targets ``(C, Z, Y, X)`` by name, 0 where unknown, and the weight ``(1, Z, Y, X)``; None where everything is known."""
+    """Targets ``(C, Z, Y, X)`` by name, 0 where unknown, and the weight ``(1, Z, Y, X)`` or None."""
     from im2im_core.io.labels import as_labels
     from im2im_core.partial import to_learning
 

@@ -1,4 +1,7 @@
-"""Where a training patch is cut: a pure function of (seed, step, index), so any front end, worker count or resume sees the same data."""
+"""Where a training patch is cut: a pure function of (seed, step, index).
+
+So any front end, worker count or resume sees the same data.
+"""
 
 from __future__ import annotations
 

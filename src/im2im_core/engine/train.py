@@ -361,7 +361,7 @@ def ignore_interrupt(worker: int) -> None:
 
 @contextmanager
 def without_child_signal() -> Iterator[None]:
-    """Keeps torch from raising wherever the program stands when a worker dies; asking for the next batch tells as well."""
+    """Keeps torch from raising at any point when a worker dies; asking for the next batch tells it too."""
     if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -81,7 +81,7 @@ class Focal(_Loss):
 
 
 class ClassLoss(ClassPath):
-    """Any loss class by import path, called as ``loss(prediction, target)``; must keep one value per pixel (``reduction="none"``)."""
+    """Any loss class by import path, called as ``loss(prediction, target)``; keeps one value per pixel."""
 
     target: ClassVar[str] = "im2im_core.engine.losses:FromClassPath"
     weight: Weight = 1.0

@@ -19,7 +19,7 @@ class _Network(Config):
     target: ClassVar[str]
     """Dotted name of the function that builds the module, imported on use."""
     stem: Annotated[int, Interval(ge=1, le=4)] = 1
-    """Pixels folded into channels before the network and unfolded after it, along Y and X: 2 = a quarter of the work per pixel."""
+    """Pixels folded into channels before the network and back after it, along Y and X: 2 = a quarter of the work."""
     norm: Norm = "batch"
     """Normalisation layers. batch is fixed at prediction, so tiles leave no seams."""
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
