@@ -174,7 +174,7 @@ class CurvesWidget(QWidget):
             row.addWidget(widget)
         return row
 
-    def setColours(self, background: str, text: str) -> None:  # noqa: N802
+    def setColours(self, background: str, text: str) -> None:
         """Ground and text, as the viewer's theme has them."""
         self._area.setBackground(background)
         for plot in (self._loss, self._score):
@@ -319,7 +319,9 @@ class CurvesWidget(QWidget):
             plot.enableAutoRange()
 
     def _on_mouse(self, place: Any) -> None:
-        plot = next((p for p in (self._loss, self._score) if p.isVisible() and p.sceneBoundingRect().contains(place)), None)
+        plot = next(
+            (p for p in (self._loss, self._score) if p.isVisible() and p.sceneBoundingRect().contains(place)), None
+        )
         if plot is not None:
             step = plot.vb.mapSceneToView(place).x()
             self._reading.setText(self.read(step, plot is self._score))

@@ -50,7 +50,7 @@ def test_a_healthy_training_and_an_empty_one_are_left_in_peace():
 def test_loss_that_is_no_number_comes_first_and_lowers_the_rate(value):
     events = falling(5) + losses([value] * 3)
     found = diagnose(events, {**PLAN, "facts": {"validation": 0}}, RECIPE)
-    assert [d.code for d in found][0] == "nan_loss"
+    assert found[0].code == "nan_loss"
     assert found[0].level == "error"
     assert found[0].recipe_changes["training.optimizer.lr"] == pytest.approx(1e-3)
     assert "learning rate of 0.001" in found[0].cure

@@ -1,0 +1,380 @@
+"""What to train on, what for and for how long: the few things to decide before a start; all others are folded."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from im2im_core import api
+from im2im_core.errors import ConfigError, Im2ImError
+from napari_im2im._messages import MessageBar
+from napari_im2im._preset_cards import PresetCards
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from im2im_core.project import Project
+    from im2im_core.recipe import Recipe
+    from napari_im2im._form import ConfigForm
+
+FOLDER, FILE = "folder…", "file…"
+NOTHING = "nothing (new network)"
+SHORT_MINUTES = 5.0
+"""Budget when a trained network is taught a little more."""
+UNITS = {"minutes": (5.0, 0.1, 100_000.0, 1), "epochs": (60.0, 0.1, 1_000_000.0, 1), "steps": (1000.0, 1.0, 1e9, 0)}
+"""Budget -> first value, smallest, largest, decimals."""
+FIRST_PRESET = "instance_seg_2d"
+HINTS = {
+    "instance_segmentation": "instance_seg",
+    "semantic_segmentation": "semantic_seg",
+    "label_free": "labelfree",
+    "restoration": "restoration",
+}
+
+
+class StartPanel(QWidget):
+    """Editor of a recipe: essentials, the folded rest, and the Start button with a summary beneath.
+
+    Parameters
+    ----------
+    project : Project
+        Where data sets are looked for and relative paths begin.
+    """
+
+    valueChanged = Signal(object)
+    """New recipe, once per change."""
+    startRequested = Signal()
+
+    def __init__(self, project: Project, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._project = project
+        self._recipe = api.load_preset(FIRST_PRESET)
+        self._preset = FIRST_PRESET
+        self._quiet = 0
+        self._form: ConfigForm | None = None
+        self._data = _combo("Data set to learn from")
+        self._cards = PresetCards(api.presets())
+        self._from = _combo("Network that is taught on; a new one knows nothing yet")
+        self._amount = QDoubleSpinBox()
+        self._unit = _combo("What the budget is counted in")
+        self._unit.addItems(list(UNITS))
+        self._device = _combo("Where the network is trained")
+        for name, title in devices():
+            self._device.addItem(title, name)
+        self._name = QLineEdit()
+        self._name.setToolTip("Name of the run and of the model")
+        self.messages = MessageBar()
+        self.start_button = QPushButton("Start")
+        self.start_button.setToolTip("Train in a process of its own; napari may be closed meanwhile")
+        font = self.start_button.font()
+        font.setBold(True)
+        self.start_button.setFont(font)
+        self._summary = QLabel()
+        self._summary.setWordWrap(True)
+        self._build()
+        self.refresh()
+        self._show()
+        self._connect()
+
+    # ---- building ----
+
+    def _build(self) -> None:
+        rows = QFormLayout()
+        rows.setContentsMargins(0, 0, 0, 0)
+        rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        rows.addRow("Data set", self._data)
+        rows.addRow("Start from", self._from)
+        budget = QHBoxLayout()
+        budget.addWidget(self._amount, 1)
+        budget.addWidget(self._unit, 1)
+        rows.addRow("Train for", budget)
+        rows.addRow("Device", self._device)
+        rows.addRow("Name", self._name)
+        self._more = QToolButton()
+        self._more.setText("All settings")
+        self._more.setCheckable(True)
+        self._more.setAutoRaise(True)
+        self._more.setArrowType(Qt.ArrowType.RightArrow)
+        self._more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self._rest = QVBoxLayout()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(6, 6, 6, 6)
+        layout.addWidget(self._cards)
+        layout.addLayout(rows)
+        layout.addWidget(self.start_button)
+        layout.addWidget(self._summary)
+        layout.addWidget(self.messages)
+        layout.addWidget(self._more)
+        layout.addLayout(self._rest)
+        layout.addStretch(1)
+
+    def _connect(self) -> None:
+        self._cards.valueChanged.connect(self._on_preset)
+        self._data.activated.connect(self._on_data)
+        self._from.activated.connect(self._on_from)
+        self._amount.valueChanged.connect(self._on_budget)
+        self._unit.activated.connect(self._on_unit)
+        self._device.activated.connect(lambda: self._change({"training.device": self._device.currentData()}))
+        self._name.editingFinished.connect(lambda: self._change({"name": self._name.text().strip() or "run"}))
+        self._more.toggled.connect(self._on_unfold)
+        self.start_button.clicked.connect(self.startRequested)
+
+    # ---- public API ----
+
+    def value(self) -> Recipe:
+        """Recipe that Start would train.
+
+        Raises
+        ------
+        ConfigError
+            Something in the unfolded settings does not hold.
+        """
+        if self._form is not None:
+            self._form.value()
+        return self._recipe
+
+    def setValue(self, recipe: Recipe, preset: str = "") -> None:
+        """Show `recipe`; `preset` is the card to mark."""
+        self._preset = preset
+        self._take(recipe)
+
+    def preset(self) -> str:
+        """Name of the card that is marked; empty for a recipe from elsewhere."""
+        return self._preset
+
+    def refresh(self, models: Sequence[tuple[str, str]] = ()) -> None:
+        """Look for data sets again; `models` are titles and paths of networks to start from."""
+        from im2im_core.datasets import list_datasets
+
+        with self._silence():
+            self._data.clear()
+            for entry in list_datasets(self._project):
+                images = "image" if entry.count == 1 else "images"
+                self._data.addItem(f"{entry.name} ({entry.count} {images})", self._project.relative(entry.path))
+                self._data.setItemData(self._data.count() - 1, entry.task_hint, Qt.ItemDataRole.UserRole + 1)
+            self._data.addItem(FOLDER, None)
+            self._from.clear()
+            self._from.addItem(NOTHING, None)
+            for title, path in models:
+                self._from.addItem(title, path)
+            self._from.addItem(FILE, FILE)
+        if self._recipe.data.path is None and self._data.count() > 1:
+            self._data.setCurrentIndex(self._data.count() - 2)
+            self._on_data(self._data.currentIndex())
+        self._show()
+
+    def setSummary(self, text: str, details: str = "") -> None:
+        """Words beneath Start, `details` when pointed at."""
+        self._summary.setText(text)
+        self._summary.setToolTip(details)
+
+    def summary(self) -> str:
+        """Words beneath Start."""
+        return str(self._summary.text())
+
+    def setPlan(self, plan: Mapping[str, Any]) -> None:
+        """Show what the plan says: its sentence, its reasons, its messages."""
+        from napari_im2im._plan_summary import summary
+
+        reasons = "\n".join(f"{name}: {reason}" for name, reason in plan.get("reasons", {}).items())
+        self.setSummary(summary(plan), reasons)
+        self.messages.clear()
+        for text in plan.get("messages", ()):
+            self.messages.add(text, "warning")
+        if not plan["facts"]["validation"]:
+            changes = {"data.split.by": "block", "data.split.validation": self._recipe.data.split.validation or 0.15}
+            self.messages.add(
+                "No image is kept for validation",
+                "warning",
+                "Keep a part of each image, so that you see how good the network is",
+                "Keep a part",
+                lambda: self.apply(changes),
+            )
+
+    def apply(self, changes: Mapping[str, Any]) -> None:
+        """Change settings by their dotted names, as a cure does."""
+        self._change(dict(changes))
+
+    # ---- changes ----
+
+    @contextmanager
+    def _silence(self) -> Iterator[None]:
+        self._quiet += 1
+        try:
+            yield
+        finally:
+            self._quiet -= 1
+
+    def _change(self, changes: dict[str, Any]) -> None:
+        if self._quiet:
+            return
+        try:
+            self._take(self._recipe.override(changes))
+        except ConfigError as error:
+            self.messages.add(error.message, "error", error.cure)
+
+    def _take(self, recipe: Recipe, from_form: bool = False) -> None:
+        changed = recipe != self._recipe
+        self._recipe = recipe
+        with self._silence():
+            self._show()
+            if self._form is not None and not from_form:
+                self._form.setValue(recipe)
+        if changed:
+            self.valueChanged.emit(recipe)
+
+    def _show(self) -> None:
+        """Let all essentials show the recipe."""
+        training = self._recipe.training
+        with self._silence():
+            self._cards.setValue(self._preset)
+            _choose(self._data, self._recipe.data.path, FOLDER)
+            _choose(self._from, training.start_from, NOTHING)
+            _choose(self._device, training.device, training.device)
+            self._name.setText(self._recipe.name)
+            unit = next((u for u in UNITS if getattr(training, u) is not None), "epochs")
+            self._set_unit(unit)
+            self._amount.setValue(float(getattr(training, unit) or UNITS[unit][0]))
+
+    def _set_unit(self, unit: str) -> None:
+        _, low, high, decimals = UNITS[unit]
+        self._unit.setCurrentText(unit)
+        self._amount.setDecimals(decimals)
+        self._amount.setRange(low, high)
+
+    # ---- handlers ----
+
+    def _on_preset(self, name: str) -> None:
+        if self._quiet:
+            return
+        now = self._recipe
+        kept: dict[str, Any] = {"data.path": now.data.path, "training.device": now.training.device}
+        if now.training.minutes is not None:
+            kept["training.minutes"] = now.training.minutes
+        if now.name != self._preset:
+            kept["name"] = now.name
+        self._preset = name
+        self._take(api.load_preset(name).override(kept))
+
+    def _on_data(self, index: int) -> None:
+        path = self._data.itemData(index)
+        if path is None:
+            path = QFileDialog.getExistingDirectory(self, "Folder with images and targets", str(self._project.root))
+            path = self._project.relative(path) if path else self._recipe.data.path
+        self._follow_hint(self._data.itemData(index, Qt.ItemDataRole.UserRole + 1))
+        self._change({"data.path": path})
+        self._show()
+
+    def _follow_hint(self, hint: str | None) -> None:
+        """Choose the preset of the data set's task, unless the recipe has that task already."""
+        if not hint or hint == self._recipe.task or hint not in HINTS:
+            return
+        name = f"{HINTS[hint]}_{self._recipe.data.dimensions}d"
+        if any(p.name == name for p in api.presets()):
+            self._on_preset(name)
+
+    def _on_from(self, index: int) -> None:
+        source = self._from.itemData(index)
+        if source == FILE:
+            filters = "Models (*.zip *.safetensors);;All files (*)"
+            source, _ = QFileDialog.getOpenFileName(self, "Model to start from", str(self._project.root), filters)
+            source = source or self._recipe.training.start_from
+        changes: dict[str, Any] = {"training.start_from": source}
+        if source and source != self._recipe.training.start_from:
+            changes |= {"training.minutes": SHORT_MINUTES, **_network_of(source)}
+        self._change(changes)
+        self._show()
+
+    def _on_unit(self) -> None:
+        unit = self._unit.currentText()
+        self._change({f"training.{unit}": _number(unit, UNITS[unit][0])})
+
+    def _on_budget(self, amount: float) -> None:
+        unit = self._unit.currentText()
+        self._change({f"training.{unit}": _number(unit, amount)})
+
+    def _on_unfold(self, on: bool) -> None:
+        self._more.setArrowType(Qt.ArrowType.DownArrow if on else Qt.ArrowType.RightArrow)
+        if self._form is None:
+            self._make_form()
+        if self._form is not None:
+            self._form.setVisible(on)
+
+    def _make_form(self) -> None:
+        """The folded form is made when first unfolded: most people never need it."""
+        from napari_im2im._form import ConfigForm
+
+        self._form = ConfigForm(self._recipe)
+        self._form.valueChanged.connect(lambda recipe: None if self._quiet else self._take(recipe, from_form=True))
+        self._rest.addWidget(self._form)
+
+
+# ---- choices -------------------------------------------------------------------
+
+
+def devices() -> list[tuple[str, str]]:
+    """Devices of this computer with a title for each, found without torch."""
+    found = [("auto", "automatic"), ("cpu", "processor (CPU)")]
+    for index, place in enumerate(sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))):
+        words = place.read_text(errors="replace").splitlines()
+        model = next((w.partition(":")[2].strip() for w in words if w.startswith("Model")), "NVIDIA")
+        found.append((f"cuda:{index}", f"GPU {index} ({model})"))
+    if sys.platform == "win32":
+        found.append(("cuda", "GPU (NVIDIA)"))
+    if sys.platform == "darwin":
+        found.append(("mps", "GPU (Apple)"))
+    return found
+
+
+def _network_of(source: str) -> dict[str, Any]:
+    """Network and framework settings that the weights in a run need; nothing for other sources."""
+    from im2im_core.recipe import Recipe
+
+    path = Path(source)
+    for place in (path, path.parent):
+        if (place / "recipe.yaml").is_file():
+            try:
+                content = Recipe.from_file(place / "recipe.yaml").dump()
+            except Im2ImError:
+                return {}
+            return {"network": content["network"], "framework": content["framework"], "task": content["task"]}
+    return {}
+
+
+def _combo(tip: str) -> QComboBox:
+    box = QComboBox()
+    box.setToolTip(tip)
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(12)
+    return box
+
+
+def _choose(box: QComboBox, value: str | None, empty: str) -> None:
+    """Select the entry that holds `value`, made where there is none; `empty` for None."""
+    index = box.findData(value) if value is not None else box.findText(empty)
+    if index < 0 and value is not None:
+        box.insertItem(0, Path(value).name or value, value)
+        box.setItemData(0, value, Qt.ItemDataRole.ToolTipRole)
+        index = 0
+    box.setCurrentIndex(index)
+
+
+def _number(unit: str, amount: float) -> float | int:
+    return int(amount) if unit == "steps" else round(amount, 3)

@@ -1,0 +1,548 @@
+"""The Train widget: prepare a training, watch any run learn, use its model. It alone knows the viewer."""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QEvent, QObject, QSize, QTimer, QUrl, Signal
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QScrollArea, QTabWidget, QVBoxLayout, QWidget
+
+from im2im_core.errors import ConfigError, Im2ImError
+from im2im_core.events import Message
+from im2im_core.files import read_json, write_json
+from im2im_core.progress import duration
+from im2im_core.project import Project
+from im2im_core.recipe import Recipe
+from im2im_core.runs import ACTIVE, Run
+from napari_im2im._background import Background
+from napari_im2im._plan_summary import Planner
+from napari_im2im._preview_layer import PreviewLayer
+from napari_im2im._run_panel import EVERY_LOSSES, RunPanel, RunView
+from napari_im2im._run_watch import RunWatch, end_of_log
+from napari_im2im._start_panel import SHORT_MINUTES, StartPanel
+
+if TYPE_CHECKING:
+    import napari
+
+    from im2im_core.jobs.watch import Seen
+    from napari_im2im._runs_table import RunRow
+
+MEMORY = Path(".im2im") / "train_widget.json"
+"""Where a project remembers what this widget showed."""
+SAVE_MILLISECONDS = 1000
+NEW, RUNS = 0, 1
+WAITING = {"pause": "saving and pausing…", "stop": "finishing and keeping the best…", "abort": "ending…"}
+
+
+class _Theme(QObject):
+    """Tells a new theme by a Qt signal, which a deleted widget never hears."""
+
+    changed = Signal()
+
+    def on_theme(self, event: object) -> None:
+        """Pass the viewer's event on."""
+        self.changed.emit()
+
+
+class TrainWidget(QWidget):
+    """Prepare, start, watch and compare trainings.
+
+    The training itself is a process of its own; this widget only reads its folder and
+    leaves commands there, so that it can be closed and opened at any time.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+    project : Project, optional
+        The nearest project, or the user's default one.
+    """
+
+    model_ready = Signal(str)
+    """Folder of a model that a person wants to use."""
+
+    def __init__(self, napari_viewer: napari.Viewer, project: Project | None = None) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self._project = project or Project.open()
+        self._shown = ""
+        self._views: dict[str, RunView] = {}
+        self._labels: dict[str, str] = {}
+        self._own: set[str] = set()
+        self._bars: dict[str, Any] = {}
+        self._asked_window: QWidget | None = None
+        self.start_panel = StartPanel(self._project)
+        self.run_panel = RunPanel()
+        self.preview = PreviewLayer(napari_viewer)
+        self.watch = RunWatch()
+        self.planner = Planner()
+        self.background = Background()
+        self._theme = _Theme()
+        self._save_soon = QTimer(self)
+        self._save_soon.setSingleShot(True)
+        self._save_soon.setInterval(SAVE_MILLISECONDS)
+        self._build()
+        self._connect()
+        self._on_theme()
+        self._restore()
+
+    # ---- building ----
+
+    def _build(self) -> None:
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        scroll.setWidget(self.start_panel)
+        self.tabs = QTabWidget()
+        self.tabs.addTab(scroll, "New training")
+        self.tabs.addTab(self.run_panel, "Runs")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.tabs)
+        self._add_copy_menu()
+
+    def _add_copy_menu(self) -> None:
+        from napari_im2im._copy_menu import CopyMenu
+
+        self.copy_menu = CopyMenu(lambda: copies(self.start_panel.value(), None))
+        self.tabs.setCornerWidget(self.copy_menu)
+
+    def _connect(self) -> None:
+        self.start_panel.valueChanged.connect(self._on_recipe)
+        self.start_panel.startRequested.connect(self._on_start)
+        self.planner.planned.connect(self.start_panel.setPlan)
+        self.planner.refused.connect(self._on_refused)
+        self.run_panel.commanded.connect(self._on_command)
+        self.run_panel.useRequested.connect(self._on_use)
+        self.run_panel.cureRequested.connect(self._on_cure)
+        self.run_panel.slider.chosen.connect(self._on_preview)
+        self.run_panel.slider.wanted.connect(self._on_preview_wanted)
+        table = self.run_panel.table
+        table.shown.connect(self.show_run)
+        table.ticked.connect(self._on_ticked)
+        table.asked.connect(self._on_asked)
+        self.watch.seen.connect(self._on_seen)
+        self.watch.listed.connect(self._on_listed)
+        self.watch.broken.connect(lambda text, cure: self.run_panel.say(text, "warning", cure))
+        self.background.done.connect(self._on_done)
+        self.background.failed.connect(self._on_failed)
+        self.tabs.currentChanged.connect(self._on_tab)
+        self._save_soon.timeout.connect(self._save)
+        self._theme.changed.connect(self._on_theme)
+        self._viewer.events.theme.connect(self._theme.on_theme)
+        self.destroyed.connect(self.watch.stop)
+        self.destroyed.connect(self.planner.cancel)
+
+    def sizeHint(self) -> QSize:
+        return QSize(440, 640)
+
+    # ---- what a new training would be ----
+
+    def _on_recipe(self, recipe: Recipe) -> None:
+        self._save_soon.start()
+        if recipe.data.path is None:
+            self.planner.cancel()
+            self.start_panel.setSummary("Choose a data set, or a folder with images and targets")
+        else:
+            self.start_panel.setSummary("Looking at the images…")
+            self.planner.request(recipe, self._project.root)
+
+    def _on_refused(self, message: str, cure: str) -> None:
+        self.start_panel.setSummary("")
+        self.start_panel.messages.clear()
+        self.start_panel.messages.add(message, "error", cure)
+
+    def _on_start(self) -> None:
+        try:
+            recipe = self.start_panel.value()
+            if recipe.data.path is None:
+                raise ConfigError("There are no images to learn from", "Choose a data set or a folder")
+        except ConfigError as error:
+            self.start_panel.messages.add(error.message, "error", error.cure)
+            return
+        self.start_panel.start_button.setEnabled(False)
+        self.start_panel.start_button.setText("Starting…")
+        self.background.run("start", lambda: launch(self._project, recipe))
+
+    def _on_done(self, key: str, result: Any) -> None:
+        if key in ("start", "resume"):
+            self._end_start()
+            self._own.add(str(result))
+            self.tabs.setCurrentIndex(RUNS)
+            self.show_run(str(result))
+            self.watch.look()
+        elif key == "export":
+            self.run_panel.say(f"The model is in {result}", "info")
+
+    def _on_failed(self, key: str, text: str, cure: str) -> None:
+        if key == "start":
+            self._end_start()
+            self.start_panel.messages.add(text, "error", cure)
+        else:
+            self.run_panel.say(text, "error", cure)
+            self._show_state()
+
+    def _end_start(self) -> None:
+        self.start_panel.start_button.setEnabled(True)
+        self.start_panel.start_button.setText("Start")
+
+    # ---- the shown run ----
+
+    def show_run(self, folder: str) -> None:
+        """Show the run in `folder`, whoever started it; its whole history comes first."""
+        if not folder or folder == self._shown:
+            return
+        before, self._shown = self._shown, folder
+        try:
+            name = Run(folder).name
+        except Im2ImError as error:
+            self.run_panel.say(error.message, "error", error.cure)
+            return
+        ticked = self.run_panel.table.tickedFolders()
+        if before and before not in ticked:
+            self._leave(before)
+        self.run_panel.setRun(name)
+        self.preview.setRun(folder)
+        self.run_panel.table.select(folder)
+        self._follow(folder)
+        self._save_soon.start()
+
+    def shown(self) -> str:
+        """Folder of the run that is shown; empty when none is."""
+        return self._shown
+
+    def _follow(self, folder: str) -> None:
+        """Read a run from its beginning."""
+        try:
+            self._leave(folder)
+            self._labels[folder] = self._label(folder)
+            self.watch.watch(folder)
+        except Im2ImError as error:
+            self.run_panel.say(error.message, "error", error.cure)
+
+    def _leave(self, folder: str) -> None:
+        self.watch.unwatch(folder)
+        self._views.pop(folder, None)
+        if folder in self._labels:
+            self.run_panel.curves.remove(self._labels.pop(folder))
+            self.run_panel.table.mark(folder, None)
+
+    def _label(self, folder: str) -> str:
+        path = Path(folder)
+        taken = path.name in self._labels.values()
+        return f"{path.name} ({path.parent.parent.name})" if taken else path.name
+
+    def _on_seen(self, folder: str, seen: Seen) -> None:
+        if folder not in self._labels:
+            return
+        view = self._views.setdefault(folder, RunView())
+        fresh = view.take(seen)
+        self.run_panel.curves.add(self._labels[folder], fresh)
+        if len(self._labels) > 1:
+            self.run_panel.table.mark(folder, self.run_panel.curves.colour(self._labels[folder]))
+        if folder == self._shown:
+            self._show_state()
+            self._show_news([s.event for s in fresh], view)
+        if not seen.active:
+            self.watch.look()
+
+    def _show_state(self) -> None:
+        view = self._views.get(self._shown)
+        if view is not None:
+            self.run_panel.show_view(view)
+
+    def _show_news(self, events: list[Any], view: RunView) -> None:
+        for event in events:
+            if isinstance(event, Message) and event.level != "info" and (event.cure or event.code):
+                self.run_panel.say(event.text, event.level, event.cure)
+        if self.preview.add(events):
+            self.run_panel.slider.setSteps(self.preview.steps)
+            self._on_preview(self.run_panel.slider.value())
+        if view.unexamined >= EVERY_LOSSES or view.state not in ACTIVE:
+            view.unexamined = 0
+            self._examine(view)
+
+    def _examine(self, view: RunView) -> None:
+        from im2im_core.doctor import diagnose, diagnose_end
+
+        try:
+            run = Run(self._shown)
+            recipe, plan = run.recipe, run.plan
+        except Im2ImError as error:
+            self.run_panel.say(error.message, "error", error.cure)
+            return
+        end = diagnose_end(view.all_events(), view.state, end_of_log(self._shown), recipe)
+        found = diagnose(view.curve_events(), plan, recipe) if view.state != "finished" else []
+        self.run_panel.setDiagnoses([*([end] if end else []), *found], view.state in ACTIVE)
+
+    # ---- preview ----
+
+    def _on_preview(self, position: int) -> None:
+        problem = self.preview.show(position)
+        if problem:
+            self.run_panel.say(problem, "warning")
+
+    def _on_preview_wanted(self, on: bool) -> None:
+        self.preview.setOn(on)
+        self._on_preview(self.run_panel.slider.value())
+        self._save_soon.start()
+
+    # ---- commands ----
+
+    def _on_command(self, verb: str) -> None:
+        folder = self._shown
+        if verb == "continue":
+            self._prepare(folder, {"training.start_from": folder, "training.minutes": SHORT_MINUTES})
+        elif verb == "resume":
+            self.run_panel.wait("starting again…")
+            self.background.run("resume", lambda: resume(folder))
+        else:
+            self.run_panel.wait(WAITING[verb])
+            self.background.run("command", lambda: command(folder, verb))
+
+    def _on_cure(self, changes: dict[str, Any]) -> None:
+        self._prepare(self._shown, changes)
+
+    def _prepare(self, folder: str, changes: dict[str, Any]) -> None:
+        """Fill the first page with the recipe of a run and `changes`."""
+        try:
+            recipe = Run(folder).recipe.override(changes)
+        except Im2ImError as error:
+            self.run_panel.say(error.message, "error", error.cure)
+            return
+        self.start_panel.setValue(recipe)
+        self.tabs.setCurrentIndex(NEW)
+
+    def _on_use(self) -> None:
+        model = str(Path(self._shown) / "model")
+        try:
+            self._viewer.window.add_plugin_dock_widget("napari-im2im", "Predict")
+        except (KeyError, ValueError, TypeError):  # what napari raises where the plugin has no such widget
+            self.run_panel.say("Predict could not be opened", "warning", f"The model is in {model}")
+        self.model_ready.emit(model)
+
+    def _on_asked(self, what: str, folder: str) -> None:
+        self.show_run(folder)
+        if what in ("resume", "continue"):
+            self._on_command(what)
+        elif what == "folder":
+            QDesktopServices.openUrl(QUrl.fromLocalFile(folder))
+        elif what == "export":
+            self._export(folder)
+        else:
+            self._copy(what, folder)
+
+    def _export(self, folder: str) -> None:
+        first = str(Path.home() / f"{Path(folder).name}.zip")
+        path, _ = QFileDialog.getSaveFileName(self, "Model package", first, "Package (*.zip)")
+        if path:
+            self.background.run("export", lambda: export(folder, path))
+
+    def _copy(self, what: str, folder: str) -> None:
+        try:
+            run = Run(folder)
+            text = copies(run.recipe, run)[what]
+        except Im2ImError as error:
+            self.run_panel.say(error.message, "error", error.cure)
+            return
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(text)
+
+    # ---- the list ----
+
+    def _on_listed(self, rows: list[RunRow]) -> None:
+        table = self.run_panel.table
+        table.setValue(rows)
+        table.select(self._shown)
+        for folder, label in self._labels.items():
+            table.mark(folder, self.run_panel.curves.colour(label) if len(self._labels) > 1 else None)
+        models = [(r.name, r.folder) for r in table.value() if r.state == "finished"]
+        self.start_panel.refresh(models)
+        self._show_activity(rows)
+
+    def _on_ticked(self, folders: list[str]) -> None:
+        wanted = {*folders, *([self._shown] if self._shown else [])}
+        for folder in [f for f in self._labels if f not in wanted]:
+            self._leave(folder)
+        for folder in [f for f in folders if f not in self._labels]:
+            self._follow(folder)
+        self._save_soon.start()
+
+    def _show_activity(self, rows: list[RunRow]) -> None:
+        """One bar per active run in the viewer's activity dock."""
+        from napari.utils import progress
+
+        active = {r.folder: r for r in rows if r.active and r.done is not None}
+        for folder in [f for f in self._bars if f not in active]:
+            self._bars.pop(folder).close()
+        for folder, row in active.items():
+            if folder not in self._bars:
+                self._bars[folder] = progress(total=100, desc=row.name, bar_format="{bar}| ", file=io.StringIO())
+            bar = self._bars[folder]
+            left = duration(row.remaining)
+            bar.set_description(f"{row.name}: {left} left" if left else row.name)
+            bar.update(round(100 * (row.done or 0)) - bar.n)
+
+    # ---- theme, memory, end ----
+
+    def _on_theme(self) -> None:
+        from napari.utils.theme import get_theme
+
+        theme = get_theme(self._viewer.theme)
+        self.run_panel.setColours(theme.background.as_hex(), theme.text.as_hex())
+
+    def _on_tab(self, index: int) -> None:
+        if index == RUNS:
+            self.run_panel.curves  # noqa: B018  made when first looked at
+        self._save_soon.start()
+
+    def _save(self) -> None:
+        content = self._content()
+        self.background.run("memory", lambda: write_json(self._project.root / MEMORY, content))
+
+    def _content(self) -> dict[str, Any]:
+        recipe: dict[str, Any] | None = None
+        with suppress(ConfigError):  # half-typed settings are not worth remembering
+            recipe = self.start_panel.value().dump()
+        return {
+            "recipe": recipe,
+            "preset": self.start_panel.preset(),
+            "tab": self.tabs.currentIndex(),
+            "shown": self._shown,
+            "ticked": self.run_panel.table.tickedFolders(),
+            "live": self.run_panel.slider.isOn(),
+        }
+
+    def _restore(self) -> None:
+        """Show what was shown when the widget was last open in this project; what is gone is left out."""
+        try:
+            content = dict(read_json(self._project.root / MEMORY))
+            recipe = Recipe.load(content["recipe"]) if content.get("recipe") else None
+        except (OSError, ValueError, TypeError, Im2ImError):  # never opened here, or by a newer version
+            content, recipe = {}, None
+        if recipe is not None:
+            self.start_panel.setValue(recipe, str(content.get("preset", "")))
+        self._on_recipe(self.start_panel.value())
+        self.run_panel.slider.setOn(bool(content.get("live", True)))
+        self.preview.setOn(self.run_panel.slider.isOn())
+        shown = str(content.get("shown", ""))
+        if (Path(shown) / "run.json").is_file() and shown:
+            self.show_run(shown)
+            self.tabs.setCurrentIndex(int(content.get("tab") == RUNS))
+        self._ticked_before = [f for f in content.get("ticked", []) if (Path(f) / "run.json").is_file()]
+        self.watch.start()
+
+    def showEvent(self, event: Any) -> None:
+        super().showEvent(event)
+        window: QWidget = self
+        while window.parentWidget() is not None:
+            window = window.parentWidget()
+        if window is not self and window is not self._asked_window:
+            self._asked_window = window
+            window.installEventFilter(self)
+        self.watch.start()
+
+    def hideEvent(self, event: Any) -> None:
+        super().hideEvent(event)
+        if self._save_soon.isActive():
+            self._save_soon.stop()
+            self._write_memory()
+
+    def _write_memory(self) -> None:
+        with suppress(Im2ImError):  # a memory that cannot be written must not hinder closing
+            write_json(self._project.root / MEMORY, self._content())
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Ask about trainings that run when the viewer is closed."""
+        if watched is self._asked_window and event.type() == QEvent.Type.Close:
+            return not self._may_close(event)
+        return False
+
+    def _may_close(self, event: QEvent) -> bool:
+        active = [folder for folder in sorted(self._own) if _is_active(folder)]
+        answer = self.ask_on_close([Path(f).name for f in active]) if active else "keep"
+        if answer == "cancel":
+            event.ignore()
+            return False
+        for folder in active if answer == "stop" else ():
+            with suppress(Im2ImError):  # it ended by itself in this moment
+                command(folder, "stop")
+        self._write_memory()
+        for bar in self._bars.values():
+            bar.close()
+        self._bars.clear()
+        return True
+
+    def ask_on_close(self, names: list[str]) -> str:
+        """What to do with trainings when the viewer is closed: keep, stop or cancel."""
+        which = names[0] if len(names) == 1 else f"{len(names)} trainings"
+        box = QMessageBox(self)
+        box.setWindowTitle("A training is running")
+        box.setText(f"Keep {which} running?")
+        box.setInformativeText("Training goes on without napari. Open Train again to see it.")
+        keep = box.addButton("Keep running", QMessageBox.ButtonRole.AcceptRole)
+        stop = box.addButton("Stop and keep the best", QMessageBox.ButtonRole.DestructiveRole)
+        box.addButton("Do not close", QMessageBox.ButtonRole.RejectRole)
+        box.setDefaultButton(keep)
+        box.exec()
+        return {keep: "keep", stop: "stop"}.get(box.clickedButton(), "cancel")
+
+
+# ---- what is done off the main thread ----
+
+
+def launch(project: Project, recipe: Recipe) -> str:
+    """Folder of a new run whose process has begun; one that could not begin is marked failed."""
+    from im2im_core.jobs.start import start_training
+
+    run = Run.create(project, recipe)
+    try:
+        start_training(run)
+    except Im2ImError as error:
+        with suppress(Im2ImError), run.claim():
+            run.set_state("failed", error.message)
+        raise
+    return str(run.folder)
+
+
+def resume(folder: str) -> str:
+    """Folder of a run whose next process has begun."""
+    from im2im_core.jobs.start import resume_training
+
+    resume_training(Run(folder))
+    return folder
+
+
+def command(folder: str, verb: str) -> None:
+    """Leave a command for the process of a run."""
+    from im2im_core.jobs.commands import send_command
+
+    send_command(Run(folder), verb)
+
+
+def export(folder: str, path: str) -> str:
+    """Path of the zip that holds the model of a run."""
+    from im2im_core.archive import pack
+
+    target = Path(path if path.endswith(".zip") else f"{path}.zip")
+    pack(Run(folder).model, target)
+    return str(target)
+
+
+def copies(recipe: Recipe, run: Run | None) -> dict[str, str]:
+    """A recipe as command, YAML, Python and, of a run, as a paragraph for the paper."""
+    from im2im_core import share
+
+    texts = {"command": share.as_command(recipe), "yaml": share.as_yaml(recipe), "python": share.as_python(recipe)}
+    return texts if run is None else {**texts, "methods": share.methods_paragraph(run)}
+
+
+def _is_active(folder: str) -> bool:
+    try:
+        return Run(folder).state in ACTIVE
+    except Im2ImError:
+        return False
