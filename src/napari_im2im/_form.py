@@ -1,4 +1,4 @@
-"""A form for any settings class: the essentials first, the rest folded, every field with its help, range and default."""
+"""A form for any settings class: the essentials first, the rest folded, every field with help, range and default."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ class ConfigForm(QWidget):
         for path in essentials:
             self._place(path)
         self._rest: Section | Panel
-        self._rest = Section(self, (), "More settings") if essentials else Panel(self, ())
+        self._rest = (
+            Section(self, (), "More settings", "Everything else", self) if essentials else Panel(self, (), self)
+        )
         layout.addWidget(self._rest)
         layout.addStretch(1)
 
@@ -88,10 +90,10 @@ class ConfigForm(QWidget):
         """Put the field at `path` to the top; under another kind it may be absent."""
         if self.draft.info(path) is None:
             return
-        child = make_child(self, path)
+        child = make_child(self, path, self)
         if isinstance(child, Section):
             child.unfold()
-        self._essential[path] = (self.draft.class_at(path[:-1]), child)
+        self._essential[path] = (self._owner(path), child)
         self._essential_layout.addWidget(child)
 
     # ---- public API ----
@@ -178,13 +180,17 @@ class ConfigForm(QWidget):
     def _refresh_essential(self, path: Path) -> None:
         """Show an essential field; make it again when the kind it belongs to has changed."""
         owner, child = self._essential.get(path, (None, None))
-        here = self.draft.class_at(path[:-1])
+        here = self._owner(path)
         if child is not None and owner is here:
             child.refresh()
         elif child is not None:
             child.setVisible(False)
         if here is not owner and self.draft.info(path) is not None:
             self._replace_essential(path, child)
+
+    def _owner(self, path: Path) -> Any:
+        """Settings class that the row at `path` was made for; a choice of kind belongs to the class above it."""
+        return self.draft.class_at(path[:-2] if path[-1] == "kind" else path[:-1])
 
     def _replace_essential(self, path: Path, old: QWidget | None) -> None:
         self._place(path)
@@ -203,7 +209,7 @@ class ConfigForm(QWidget):
         self._refresh()
 
     def _matches(self, words: list[str]) -> set[Path]:
-        """Fields whose name, label or help holds all words, the sections they stand in and all below a section found."""
+        """Fields whose name, label or help holds all words, the sections they stand in, all below a section found."""
         found: set[Path] = set()
         for path in self.draft.places():
             info = self.draft.info(path)

@@ -53,7 +53,9 @@ class NumberEdit(QAbstractSpinBox):
         self._whole, self._limits = whole, limits
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setMinimumWidth(70)
-        self._line = self.lineEdit()
+        line = self.lineEdit()
+        assert line is not None  # every spin box has one
+        self._line = line
         self._line.textEdited.connect(lambda: self.valueChanged.emit(self.value()))
 
     def value(self) -> int | float | Unreadable:
@@ -90,11 +92,11 @@ class NumberEdit(QAbstractSpinBox):
                 flags |= flag
         return flags
 
-    def wheelEvent(self, event: QWheelEvent) -> None:
+    def wheelEvent(self, event: QWheelEvent | None) -> None:
         """Leave the wheel to the scroll area unless the field is being edited."""
         if self.hasFocus():
             super().wheelEvent(event)
-        else:
+        elif event is not None:
             event.ignore()
 
 
@@ -263,7 +265,7 @@ def choice_edit(choices: Sequence[Any], helps: Sequence[str] = ()) -> MagicEdit:
     """Editor of a choice, in words; `helps` are the tooltips of its entries."""
     from magicgui.widgets import ComboBox
 
-    widget = ComboBox(choices=[(choice_words(c), c) for c in choices])
+    widget = ComboBox(choices=[(choice_words(c), "" if c is None else c) for c in choices])
     for index, text in enumerate(helps):
         widget.native.setItemData(index, text, Qt.ItemDataRole.ToolTipRole)
     widget.native.setSizeAdjustPolicy(widget.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)

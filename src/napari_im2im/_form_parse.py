@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NONE_WORD = "none"
+_CELL = re.compile(r'\s*(?:"((?:[^"]|"")*)"\s*|([^,]*))(?:,|$)')
 
 
 @dataclass(frozen=True)
@@ -138,13 +138,16 @@ def parse_list(text: str, annotation: Any) -> tuple[Any, ...] | Unreadable:
 
 
 def _cells(text: str) -> list[tuple[str, bool]]:
-    """Cells between commas, and whether each was quoted."""
-    if not text.strip():
-        return []
-    plain = next(csv.reader(io.StringIO(text), skipinitialspace=True))
-    marked = next(csv.reader(io.StringIO(text), skipinitialspace=True, quoting=csv.QUOTE_NONE), plain)
-    quoted = [c.startswith('"') for c in marked] if len(marked) == len(plain) else [False] * len(plain)
-    return list(zip(plain, quoted, strict=True))
+    """Cells between commas, and whether each was quoted; a comma at the end is forgiven."""
+    cells: list[tuple[str, bool]] = []
+    place = 0
+    while place < len(text.rstrip()):
+        found = _CELL.match(text, place)
+        assert found is not None  # the pattern matches anything
+        quoted = found[1] is not None
+        cells.append((found[1].replace('""', '"') if quoted else found[2], quoted))
+        place = found.end()
+    return cells
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:

@@ -49,8 +49,10 @@ class Host(Protocol):
 class FieldRow(QWidget):
     """Label, editor, unit, reset button and, below, what is wrong."""
 
-    def __init__(self, host: Host, path: Path, info: FieldInfo, editor: Any, label: str, unit: str = "") -> None:
-        super().__init__()
+    def __init__(
+        self, host: Host, path: Path, info: FieldInfo, editor: Any, label: str, unit: str, parent: QWidget
+    ) -> None:
+        super().__init__(parent)
         self._host, self.path, self.editor = host, path, editor
         self._text = label
         self._label = QLabel(label)
@@ -118,8 +120,8 @@ class FieldRow(QWidget):
 class Section(QWidget):
     """A title that unfolds what stands below it."""
 
-    def __init__(self, host: Host, path: Path, title: str, help_text: str = "") -> None:
-        super().__init__()
+    def __init__(self, host: Host, path: Path, title: str, help_text: str, parent: QWidget) -> None:
+        super().__init__(parent)
         self._host, self.path, self._title = host, path, title
         self._body: QWidget | None = None
         self._before_search: bool | None = None
@@ -139,7 +141,7 @@ class Section(QWidget):
 
     def make_body(self) -> QWidget:
         """What is shown when unfolded."""
-        return Panel(self._host, self.path)
+        return Panel(self._host, self.path, self)
 
     def unfold(self, unfolded: bool = True) -> None:
         """Show or hide what stands below the title."""
@@ -165,9 +167,7 @@ class Section(QWidget):
         font = self._button.font()
         font.setBold(changed)
         self._button.setFont(font)
-        self._button.setArrowType(
-            Qt.ArrowType.DownArrow if self._button.isChecked() else Qt.ArrowType.RightArrow
-        )
+        self._button.setArrowType(Qt.ArrowType.DownArrow if self._button.isChecked() else Qt.ArrowType.RightArrow)
         self.setVisible(host.wanted(self.path))
         self._follow_search()
         if isinstance(self._body, (Panel, Items)):
@@ -186,14 +186,14 @@ class Section(QWidget):
 class Panel(QWidget):
     """All fields of the settings at a path: plain ones as rows, others as sections; follows a change of kind."""
 
-    def __init__(self, host: Host, path: Path) -> None:
-        super().__init__()
+    def __init__(self, host: Host, path: Path, parent: QWidget) -> None:
+        super().__init__(parent)
         self._host, self.path = host, path
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.setSpacing(2)
-        self._kind = kind_row(host, path)
-        if self._kind is not None and (*path, "kind") not in host.placed:
+        self._kind = None if (*path, "kind") in host.placed else kind_row(host, path, self)
+        if self._kind is not None:
             self._layout.addWidget(self._kind)
         self._shown: dict[Any, list[Any]] = {}
         self.refresh()
@@ -214,7 +214,8 @@ class Panel(QWidget):
 
     def _make(self, cls: type[BaseModel] | None) -> list[Any]:
         names = [n for n in (cls.model_fields if cls else ()) if n not in HIDDEN]
-        children = [make_child(self._host, (*self.path, n)) for n in names if (*self.path, n) not in self._host.placed]
+        paths = [path for n in names if (path := (*self.path, n)) not in self._host.placed]
+        children = [make_child(self._host, path, self) for path in paths]
         children.sort(key=lambda child: isinstance(child, Section))  # plain fields first, then what unfolds
         for child in children:
             self._layout.addWidget(child)
@@ -226,16 +227,17 @@ class ItemsSection(Section):
 
     def make_body(self) -> QWidget:
         """The list."""
-        return Items(self._host, self.path)
+        return Items(self._host, self.path, self)
 
 
 class Items(QWidget):
     """Settings in a list: each a section with a button to remove it, and a button to add one."""
 
-    def __init__(self, host: Host, path: Path) -> None:
-        super().__init__()
+    def __init__(self, host: Host, path: Path, parent: QWidget) -> None:
+        super().__init__(parent)
         self._host, self.path = host, path
         self._rows: list[QWidget] = []
+        self._sections: list[Section] = []
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.setSpacing(2)
@@ -251,6 +253,7 @@ class Items(QWidget):
         """Show as many items as there are."""
         count = len(self._host.draft.get(self.path) or ())
         while len(self._rows) > count:
+            self._sections.pop()
             row = self._rows.pop()
             self._layout.removeWidget(row)
             row.hide()
@@ -258,14 +261,16 @@ class Items(QWidget):
         while len(self._rows) < count:
             self._rows.append(self._make(len(self._rows)))
             self._layout.insertWidget(len(self._rows) - 1, self._rows[-1])
-        for section in self.findChildren(Section):
+            self._rows[-1].show()
+        for section in self._sections[:count]:
             section.refresh()
 
     def _make(self, index: int) -> QWidget:
-        row = QWidget()
+        row = QWidget(self)
         layout = QHBoxLayout(row)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(Section(self._host, (*self.path, index), str(index + 1)), 1)
+        self._sections.append(Section(self._host, (*self.path, index), str(index + 1), "", row))
+        layout.addWidget(self._sections[-1], 1)
         remove = QToolButton()
         remove.setIcon(icon("remove"))
         remove.setAutoRaise(True)
@@ -277,9 +282,8 @@ class Items(QWidget):
     def _on_add(self) -> None:
         items = self._host.draft.get(self.path)
         self._host.edit(self.path, (*items, default_content(self._classes[0])))
-        section = self._rows[-1].findChild(Section)
-        if section is not None:
-            section.unfold()
+        if len(self._sections) > len(items):
+            self._sections[-1].unfold()
 
     def _on_remove(self, index: int) -> None:
         items = self._host.draft.get(self.path)
@@ -289,25 +293,25 @@ class Items(QWidget):
 # ---- which widget --------------------------------------------------------------
 
 
-def make_child(host: Host, path: Path) -> FieldRow | Section:
+def make_child(host: Host, path: Path, parent: QWidget) -> FieldRow | Section:
     """Row or section for the field at `path`."""
     info = host.draft.info(path)
     assert info is not None
     name, help_text = str(path[-1]), info.description or ""
     if name == "kind":
-        row = kind_row(host, path[:-1])
+        row = kind_row(host, path[:-1], parent)
         assert row is not None
         return row
     if union_classes(info.annotation):
-        return Section(host, path, label_of(name), help_text)
+        return Section(host, path, label_of(name), help_text, parent)
     if item_classes(info.annotation):
-        return ItemsSection(host, path, label_of(name), help_text)
+        return ItemsSection(host, path, label_of(name), help_text, parent)
     editor = make_editor(info.annotation, info.metadata)
     unit = "" if isinstance(editor, MagicEdit) else unit_of(name, help_text)
-    return FieldRow(host, path, info, editor, label_of(name), unit)
+    return FieldRow(host, path, info, editor, label_of(name), unit, parent)
 
 
-def kind_row(host: Host, path: Path) -> FieldRow | None:
+def kind_row(host: Host, path: Path, parent: QWidget) -> FieldRow | None:
     """Row that chooses the kind of the settings at `path`; None where there is but one."""
     place = path if path and isinstance(path[-1], str) else path[:-1]
     info = host.draft.info(place) if place else None
@@ -320,4 +324,4 @@ def kind_row(host: Host, path: Path) -> FieldRow | None:
     choices = [*([None] if absent else []), *(kind_of(c) for c in classes)]
     helps = [*(["Not given"] if absent else []), *(c.__doc__ or "" for c in classes)]
     label = label_of(str(place[-1])) if place == path else "kind"
-    return FieldRow(host, (*path, "kind"), info, choice_edit(choices, helps), label)
+    return FieldRow(host, (*path, "kind"), info, choice_edit(choices, helps), label, "", parent)

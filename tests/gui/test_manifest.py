@@ -1,0 +1,102 @@
+"""The manifest names what exists, and costs napari nothing at its start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from npe2 import PluginManifest
+
+MANIFEST = Path(str(files("napari_im2im") / "napari.yaml"))
+WIDGETS = {"Dataset", "Train", "Predict", "Evaluate"}
+
+
+@pytest.fixture(scope="module")
+def manifest() -> PluginManifest:
+    return PluginManifest.from_file(MANIFEST)
+
+
+def test_manifest_is_valid() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "npe2.cli", "validate", str(MANIFEST)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_widgets_samples_and_menus_have_commands(manifest: PluginManifest) -> None:
+    points = manifest.contributions
+    commands = {c.id for c in points.commands or ()}
+    assert len(commands) >= 10
+    assert {w.display_name for w in points.widgets or ()} >= WIDGETS
+    assert {w.command for w in points.widgets or ()} <= commands
+    samples = {s.command for s in points.sample_data or ()}
+    assert samples <= commands
+    assert len(samples) == 6
+    placed = {item.command for items in points.menus.values() for item in items}
+    assert {w.command for w in points.widgets or ()} <= placed <= commands
+
+
+def test_menus_are_those_that_napari_opens_to_plugins(manifest: PluginManifest) -> None:
+    from napari._app_model.constants._menus import is_menu_contributable
+
+    assert manifest.contributions.menus
+    assert [m for m in manifest.contributions.menus if not is_menu_contributable(m)] == []
+
+
+def test_commands_name_functions_that_exist(manifest: PluginManifest) -> None:
+    for command in manifest.contributions.commands or ():
+        module, _, name = str(command.python_name).partition(":")
+        spec = find_spec(module)
+        assert spec is not None, module
+        assert spec.origin is not None
+        text = Path(spec.origin).read_text(encoding="utf-8")
+        assert f"class {name}" in text or f"def {name}" in text, command.python_name
+
+
+def test_titles_speak_to_people(manifest: PluginManifest) -> None:
+    for command in manifest.contributions.commands or ():
+        assert " " in command.title
+        assert "_" not in command.title
+
+
+def test_plugin_costs_nothing_at_the_start_of_napari() -> None:
+    """Modules that `napari_im2im` adds: none but itself, within 10 ms of processor time."""
+    program = (
+        "import sys, time\nfrom importlib.resources import files\n"
+        "before, start = set(sys.modules), time.process_time()\n"
+        "import napari_im2im\n"
+        "spent, added = time.process_time() - start, set(sys.modules) - before\n"
+        "print(spent, *sorted(added))\n"
+    )
+    spent, *added = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert added == ["napari_im2im"]
+    assert float(spent) <= 0.010
+
+
+def test_reading_the_manifest_is_fast_and_imports_no_torch() -> None:
+    program = (
+        "import sys, time\nfrom npe2 import PluginManifest\n"
+        f"path = {str(MANIFEST)!r}\nPluginManifest.from_file(path)\n"
+        "start = time.process_time()\nPluginManifest.from_file(path)\n"
+        "print(time.process_time() - start, 'torch' in sys.modules, 'napari_im2im' in sys.modules)\n"
+    )
+    spent, torch, plugin = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert float(spent) <= 0.050  # YAML without C; napari reads it once
+    assert (torch, plugin) == ("False", "False")
+
+
+def test_forms_messages_and_samples_import_no_torch() -> None:
+    program = (
+        "import sys\nimport napari_im2im._form, napari_im2im._messages, napari_im2im._copy_menu, napari_im2im._samples\n"
+        "print('torch' in sys.modules, 'monai' in sys.modules, 'scipy' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"] * 3

@@ -1,0 +1,81 @@
+"""Messages stay until dismissed, say the cure and mend; copying says what it did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtWidgets import QApplication, QLabel
+
+from im2im_core.errors import ConfigError, DataError
+from napari_im2im._copy_menu import KINDS, CopyMenu
+from napari_im2im._messages import MessageBar
+
+
+def texts(bar: MessageBar) -> list[str]:
+    return [label.text() for message in bar.messages() for label in message.findChildren(QLabel) if label.text()]
+
+
+def test_message_says_cure_and_mends(qtbot: Any) -> None:
+    bar, done = MessageBar(), []
+    qtbot.addWidget(bar)
+    assert bar.isHidden()
+    message = bar.add("target is missing for 3 images", "warning", "Exclude them", "Exclude", lambda: done.append(1))
+    assert texts(bar) == ["target is missing for 3 images", "Exclude them"]
+    assert not bar.isHidden()
+    message.button.click()
+    assert done == [1]
+    assert bar.messages() == ()
+    assert bar.isHidden()
+
+
+def test_errors_stay_until_dismissed(qtbot: Any) -> None:
+    bar = MessageBar()
+    qtbot.addWidget(bar)
+    bar.add("fine", "info", "")
+    error = bar.add_error(DataError("a.tif ends at page 3 of 20", "Copy it again"))
+    assert texts(bar) == ["fine", "a.tif ends at page 3 of 20", "Copy it again"]
+    bar.clear(keep_errors=True)
+    assert bar.messages() == (error,)
+    error.close_button.click()
+    assert bar.messages() == ()
+
+
+def test_same_message_stands_once_and_tags_are_text(qtbot: Any) -> None:
+    bar = MessageBar()
+    qtbot.addWidget(bar)
+    bar.add("<b>#1</b>.tif is constant", "warning", "")
+    bar.add("<b>#1</b>.tif is constant", "warning", "")
+    assert len(bar.messages()) == 1
+    assert texts(bar) == ["<b>#1</b>.tif is constant"]
+    bar.clear()
+    assert bar.messages() == ()
+
+
+def test_copy_puts_the_text_on_the_clipboard_and_says_so(qtbot: Any) -> None:
+    menu = CopyMenu(lambda: {key: f"text of {key}" for key in KINDS})
+    qtbot.addWidget(menu)
+    clipboard = QApplication.clipboard()
+    assert clipboard is not None
+    shown = menu.menu()
+    assert shown is not None
+    for key, action in zip(KINDS, shown.actions(), strict=True):
+        assert action.text() == KINDS[key]
+        with qtbot.waitSignal(menu.copied) as heard:
+            action.trigger()
+        assert heard.args == [key]
+        assert clipboard.text() == f"text of {key}"
+        assert menu.text() == "Copied"
+
+
+def test_copy_of_what_does_not_hold_says_why(qtbot: Any) -> None:
+    def refuse() -> dict[str, str]:
+        raise ConfigError("learning rate: must be greater than 0", "Correct it in the form")
+
+    menu = CopyMenu(refuse)
+    qtbot.addWidget(menu)
+    shown = menu.menu()
+    assert shown is not None
+    with qtbot.waitSignal(menu.failed) as heard:
+        shown.actions()[0].trigger()
+    assert "learning rate" in str(heard.args[0])
+    assert menu.text() == "Not copied"
