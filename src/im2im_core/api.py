@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from im2im_core.errors import ConfigError, nearest
 from im2im_core.recipe import Recipe
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from im2im_core.axes import Region
     from im2im_core.evaluation import Report
     from im2im_core.events import Event
+    from im2im_core.metrics import Kind
     from im2im_core.plans import Plan
     from im2im_core.project import Project
     from im2im_core.runs import Run
     from im2im_core.samples import Sample, Split
 
+    KindOrAuto = Kind | Literal["auto"]
     OnEvent = Callable[[Event], None]
     ShouldStop = Callable[[], bool]
     PathLike = str | os.PathLike[str]
@@ -252,7 +254,7 @@ def predict(
     return found if to is not None else found[predictor.inference.outputs[0].name]
 
 
-def evaluate(prediction: Any, truth: Any, kind: str = "auto", on_event: OnEvent | None = None) -> Report:
+def evaluate(prediction: Any, truth: Any, kind: KindOrAuto = "auto", on_event: OnEvent | None = None) -> Report:
     """Report on predictions against truth: arrays, files or folders with equal names."""
     from im2im_core import evaluation as module
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from im2im_core._base import Config
 from im2im_core.engine.cache import DiskStore, MemoryStore, RollingStore, Store, key_of
 from im2im_core.engine.prepare import Entry, Item, labels_are_targets, prepare, read_time
 from im2im_core.engine.sampling import ForegroundIndex, draw_patch, index_foreground, window_around
@@ -225,7 +226,7 @@ def entry_key(item: Item, recipe: Recipe, scaling: Scaling | None) -> str:
         str(item.time),
         str(item.validation),
         str(scaling),
-        *(s.model_dump_json() if hasattr(s, "model_dump_json") else str(s) for s in settings),
+        *(s.model_dump_json() if isinstance(s, Config) else str(s) for s in settings),
     )
 
 

@@ -51,8 +51,8 @@ def make_plan(recipe: Recipe, split: Split, probe: bool = False) -> Plan:
     device = choose_device(recipe.training.device)
     recipe = _resolve_precision(recipe, device, reasons)
     per_epoch = facts.pixels / (
-        float(np.prod(recipe.data.patch))
-        * recipe.training.batch  # type: ignore[operator]
+        float(np.prod(recipe.patch_size))
+        * recipe.batch_size
         * recipe.training.accumulate
         * recipe.training.devices
         * recipe.training.nodes
@@ -273,8 +273,8 @@ def _messages(recipe: Recipe, facts: Facts) -> tuple[str, ...]:
         found.append("No image is left for validation: the figures of the training images say little about others")
     if facts.voxel_size[1] is None:
         found.append("The images have no voxel size; predictions will assume that others have the same")
-    patch = recipe.data.patch
-    small = [n for n, p in zip(facts.smallest[-len(patch) :], patch, strict=True) if n < p]  # type: ignore[arg-type]
+    patch = recipe.patch_size
+    small = [n for n, p in zip(facts.smallest[-len(patch) :], patch, strict=True) if n < p]
     if small:
         found.append(f"Some images are smaller than the patch {tuple(patch)}; they are mirrored at their borders")
     return tuple(found)
@@ -289,8 +289,8 @@ def measure_steps(
     """Time and memory of a few steps on random patches."""
     recipe, device = plan.recipe, torch.device(plan.runtime.device)
     torch.set_num_threads(plan.runtime.threads)
-    size = tuple(recipe.data.patch)
-    batch = int(recipe.training.batch)  # type: ignore[arg-type]
+    size = recipe.patch_size
+    batch = recipe.batch_size
     random = {
         "source": torch.randn(batch, framework.shapes.input_channels, *size),
         "weight": torch.ones(batch, 1, *size),

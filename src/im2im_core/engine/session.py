@@ -32,6 +32,7 @@ from im2im_core.engine.data import (
 from im2im_core.engine.frameworks.build import geometry
 from im2im_core.engine.networks.effective import effective_radius
 from im2im_core.engine.planning import framework_of, make_plan, shapes_of
+from im2im_core.engine.predict_plan import spatial
 from im2im_core.engine.prepare import Entry, Item, items_of, prepare
 from im2im_core.engine.previews import Previews
 from im2im_core.engine.schedule import Budget
@@ -269,14 +270,14 @@ def _stream(
     """Stream of patches, and a raw one from the first image."""
     recipe, planes = plan.recipe, plan.recipe.data.dimensions == 2
     augmenter = Augmenter(recipe.data.augmentation, recipe.data.dimensions, framework.targets)
-    patch = tuple(recipe.data.patch)
-    window = tuple(augmenter.window(patch))
+    patch = recipe.patch_size
+    window = augmenter.window(patch)
     settings = StreamSettings(
         seed=recipe.training.seed,
-        batch=int(recipe.training.batch),
-        accumulate=recipe.training.accumulate,  # type: ignore[arg-type]
-        patch=(1, *patch)[-3:],
-        window=(1, *window)[-3:],
+        batch=recipe.batch_size,
+        accumulate=recipe.training.accumulate,
+        patch=spatial(patch, 1),
+        window=spatial(window, 1),
         foreground=recipe.data.foreground,
         planes=planes,
     )
@@ -309,7 +310,7 @@ def _views(plan: Plan, items: list[Item], framework: Framework, scaling: Scaling
         return view_of(prepare(item, recipe, framework, scaling), divisor, recipe.data.dimensions)
 
     if isinstance(recipe.training.validate_every, int):
-        trained = recipe.training.validate_every * np.prod(recipe.data.patch) * recipe.training.batch  # type: ignore[operator]
+        trained = recipe.training.validate_every * float(np.prod(recipe.patch_size)) * recipe.batch_size
         budget = max(3 * VALIDATION_PIXELS * trained * recipe.training.accumulate, 1)
     else:
         budget = 24 * 256 * 256 if recipe.data.dimensions == 2 else 4 * 32 * 96 * 96
@@ -461,7 +462,7 @@ class _Session:
         validator = replace_device(self.validator, "cpu")
         chosen = framework.calibrate(validator.predictions(framework)) if validator.views else None
         if chosen is not None:
-            framework.settings = chosen  # type: ignore[assignment]
+            framework.settings = chosen
         metrics = validator.run(framework) if validator.views else {}
         write_json(self.folder / "metrics.json", metrics)
         self._export(framework, metrics)
@@ -559,8 +560,8 @@ def describe(prepared: Prepared, framework: Framework) -> Inference:
             object_diameter=diameter,
         ),
         framework=framework.settings,
-        network=recipe.network,  # type: ignore[arg-type]
-        patch=tuple(recipe.data.patch),
+        network=recipe.network,
+        patch=recipe.patch_size,
         divisor=divisor,
         halo=halo,
         outputs=tuple(
@@ -568,6 +569,6 @@ def describe(prepared: Prepared, framework: Framework) -> Inference:
                 name=o.name, kind=o.kind, channels=o.channels, axes=o.axes, scale=tuple(str(s) for s in o.scale)
             )
             for o in framework.results
-        ),  # type: ignore[arg-type]
+        ),
         target_scaling=TargetScaling(offset=scaling.offset, scale=scaling.scale) if scaling else None,
     )

@@ -112,7 +112,7 @@ class StepModule(pl.LightningModule):
         if self.augmenter is None:
             return batch
         generator = torch.Generator(device="cpu").manual_seed(seed)
-        patch = tuple(self.recipe.data.patch)  # type: ignore[arg-type]
+        patch = self.recipe.patch_size
         return dict(self.augmenter(batch, generator, patch))
 
     def _turn(
@@ -150,7 +150,7 @@ class StepModule(pl.LightningModule):
             context = TrainContext(self.counters.step, torch.Generator(device="cpu").manual_seed(seed + 7919 * (k + 1)))
             with autocast(self.device, self.recipe.training.precision):
                 found = self.framework.losses(micro, player.name, context)
-                total = sum(self._weights[n] * v for n, v in found.items()) / len(batch)
+                total = torch.stack([self._weights[n] * v for n, v in found.items()]).sum() / len(batch)
             self.manual_backward(self._scaler.scale(total))
             for name, value in found.items():
                 terms[name] = terms.get(name, 0) + value.detach() / len(batch)
@@ -289,11 +289,13 @@ def make_optimizer(settings: Any, parameters: list[torch.nn.Parameter]) -> torch
         cls = resolve_class(settings.class_path, base=torch.optim.Optimizer)
         arguments = {"lr": settings.lr, **settings.init_args}
         check_arguments(cls, {"params": parameters, **arguments})
-        return cls(parameters, **arguments)
+        made: torch.optim.Optimizer = cls(parameters, **arguments)
+        return made
     arguments = {k: v for k, v in settings.model_dump().items() if k != "kind"}
     if settings.kind == "sgd":
         arguments["nesterov"] = settings.momentum > 0
-    return import_target(settings.target)(parameters, **arguments)
+    optimizer: torch.optim.Optimizer = import_target(settings.target)(parameters, **arguments)
+    return optimizer
 
 
 # ---- data ----
@@ -392,7 +394,7 @@ def make_trainer(recipe: Recipe, device: str, callbacks: list[pl.Callback], fold
     accelerator, index = split_device(device)
     for name in ("pytorch_lightning", "lightning_fabric"):  # devices and advertisements are not for our users
         logging.getLogger(name).setLevel(logging.ERROR)
-    logger = False
+    logger: Any = False
     if recipe.logging.tensorboard:
         from pytorch_lightning.loggers import TensorBoardLogger
 

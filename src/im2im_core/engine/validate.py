@@ -92,16 +92,16 @@ class Validator:
             losses = self._losses(framework, batch)
             maps = self._maps(framework, batch["source"], view)
             results = framework.postprocess(maps, TranslateContext())
-            weight = batch["weight"][0].cpu().numpy()[(slice(None), *view.inner())]
+            weight = _known(batch, view)
             rows.append({**losses, **framework.metrics(results, {"target": view.truth()}, weight)})
         return {k: float(np.mean([r[k] for r in rows if k in r])) for k in dict.fromkeys(k for r in rows for k in r)}
 
     @torch.inference_mode()
     def predictions(self, framework: Framework) -> Iterator[tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]]:
-        """Maps and original targets of every view, for choosing thresholds."""
+        """Maps, and original targets with their ``weight``, of every view, for choosing thresholds."""
         for view in self.views:
-            source = self._batch(view, framework)["source"]
-            yield self._maps(framework, source, view), {"target": view.truth()}
+            batch = self._batch(view, framework)
+            yield self._maps(framework, batch["source"], view), {"target": view.truth(), "weight": _known(batch, view)}
 
     @torch.inference_mode()
     def maps_of(self, framework: Framework, view: View) -> dict[str, NDArray[Any]]:
@@ -123,9 +123,14 @@ class Validator:
 
     def _maps(self, framework: Framework, source: Tensor, view: View) -> dict[str, NDArray[Any]]:
         maps = framework.translate(source, TranslateContext(seed=self.seed))
-        scaled = {s.name for s in framework.outputs if s.scale != (1, 1, 1) or s.axes != "CZYX"}
+        scaled = {s.name for s in framework.outputs if any(f != 1 for f in s.scale) or s.axes != "CZYX"}
         inner = (slice(None), *view.inner())
         return {
             n: (m[0].float().cpu().numpy() if n in scaled else m[0].float().cpu().numpy()[inner])
             for n, m in maps.items()
         }
+
+
+def _known(batch: dict[str, Tensor], view: View) -> NDArray[Any]:
+    """Weight ``(1, [Z], Y, X)`` of the part of a view that is image."""
+    return np.asarray(batch["weight"][0].cpu().numpy()[(slice(None), *view.inner())])

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from im2im_core._base import Config
+from im2im_core.errors import ConfigError
 from im2im_core.recipe.data import DataSettings
 from im2im_core.recipe.framework import FcnSettings, FrameworkSettings, InstanceSettings
 from im2im_core.recipe.migrations import SCHEMA_VERSION, lift
@@ -62,6 +63,20 @@ class Recipe(Config):
     def load(cls, content: Any) -> Self:
         """Recipe from plain content of this or any older schema version."""
         return super().load(lift(content))
+
+    @property
+    def patch_size(self) -> tuple[int, ...]:
+        """Training patch along Y, X or Z, Y, X; only a planned recipe has one."""
+        if self.data.patch == "auto":
+            raise ConfigError("data.patch is still auto", "Make a plan first")
+        return tuple(self.data.patch)
+
+    @property
+    def batch_size(self) -> int:
+        """Patches per step and device; only a planned recipe has it."""
+        if self.training.batch == "auto":
+            raise ConfigError("training.batch is still auto", "Make a plan first")
+        return self.training.batch
 
     def override(self, changes: dict[str, Any]) -> Self:
         """Copy with dotted `changes` applied, for example ``{"training.minutes": 10}``.
