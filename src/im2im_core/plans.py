@@ -87,7 +87,7 @@ class Plan:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Plan:
         """Plan from its plain content."""
-        facts = {k: tuple(v) if isinstance(v, list) else v for k, v in content["facts"].items()}
+        facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["facts"].items()}
         estimate = content.get("estimate")
         return cls(
             recipe=Recipe.load(content["recipe"]),

@@ -152,7 +152,7 @@ def _save_array(array: NDArray[Any], path: Path) -> dict[str, Any]:
     with path.open("wb") as handle:
         if hasattr(os, "posix_fallocate") and array.nbytes:
             os.posix_fallocate(handle.fileno(), 0, array.nbytes)
-        handle.write(memoryview(array).cast("B") if array.size else b"")
+        handle.write(array.data.cast("B") if array.size else b"")
         handle.flush()
         os.fsync(handle.fileno())
     return {"dtype": array.dtype.str, "shape": array.shape, "sha256": sha256(path)}

@@ -64,7 +64,8 @@ def read_time(image: Image, time: int) -> NDArray[Any]:
     """Pixels ``(C, Z, Y, X)`` of one time point; an image with a single time point serves all."""
     t = min(time, image.info.shape[0] - 1)
     _, c, z, y, x = image.info.shape
-    return image.read((slice(t, t + 1), slice(0, c), slice(0, z), slice(0, y), slice(0, x)))[0]
+    pixels: NDArray[Any] = image.read((slice(t, t + 1), slice(0, c), slice(0, z), slice(0, y), slice(0, x)))[0]
+    return pixels
 
 
 def labels_are_targets(recipe: Recipe) -> bool:

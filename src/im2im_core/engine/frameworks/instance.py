@@ -74,6 +74,9 @@ class Instance(Framework):
         """Foreground, separation map and where that map is known, as uint8 ``(3, Z, Y, X)``."""
         labels = _only_channel(targets["target"])
         unknown = None if weight is None else weight[0] == 0
+        if unknown is not None:
+            # What stands in an unknown region must not shape the maps of known objects.
+            labels = np.where(unknown, np.zeros((), labels.dtype), labels)
         separation = (
             distance_map(labels)
             if self.settings.maps == "distance"
@@ -143,7 +146,9 @@ class Instance(Framework):
 
     def _score(self, pairs: list[Any], decoding: InstanceDecoding) -> float:
         context = TranslateContext(options=decoding.model_dump())
-        scores = [self.metrics(self.postprocess(maps, context), targets, None) for maps, targets in pairs]
+        scores = [
+            self.metrics(self.postprocess(maps, context), targets, targets.get("weight")) for maps, targets in pairs
+        ]
         return float(np.mean([s["ap50"] + s["ap75"] for s in scores]))
 
 
@@ -167,7 +172,8 @@ def _dice(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 def _only_channel(target: NDArray[Any]) -> NDArray[Any]:
     if target.shape[0] != 1:
         raise DataError(f"Instance labels have {target.shape[0]} channels", "Choose one with data.target_channels")
-    return target[0]
+    plane: NDArray[Any] = target[0]
+    return plane
 
 
 # ---- maps from labels, labels from maps; (Z, Y, X) or (Y, X) ----
@@ -210,7 +216,8 @@ def distance_map(labels: NDArray[Any]) -> NDArray[np.float32]:
     compact = compact.reshape(labels.shape)
     largest = np.asarray(ndimage.maximum(distance, compact, np.arange(len(ids))), np.float32)
     largest[ids == 0] = 1
-    return distance / np.maximum(largest, 1)[compact]
+    relative: NDArray[np.float32] = distance / np.maximum(largest, 1)[compact]
+    return relative
 
 
 def _beside_unknown(labels: NDArray[Any], unknown: NDArray[Any]) -> NDArray[np.bool_]:
