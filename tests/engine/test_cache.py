@@ -25,11 +25,8 @@ from im2im_core.samples import Split
 
 
 def entry(number: int) -> Entry:
-    arrays = {
-        "source": np.full((1, 2, 3, 4), number, np.uint16),
-        "maps": np.arange(24, dtype=np.uint8).reshape(1, 2, 3, 4),
-    }
-    return Entry(f"e{number}", arrays, Scaling((1.5,), (2.0,)))
+    source, maps = np.full((1, 2, 3, 4), number, np.uint16), np.arange(24, dtype=np.uint8).reshape(1, 2, 3, 4)
+    return Entry(f"e{number}", {"source": source, "maps": maps}, Scaling((1.5,), (2.0,)))
 
 
 def same(one: Entry | None, other: Entry) -> bool:
