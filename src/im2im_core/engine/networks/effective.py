@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -48,7 +48,8 @@ def _influence(framework: Framework, source: Tensor, place: list[int]) -> NDArra
     with torch.enable_grad():
         maps = framework.translate(probe, TranslateContext())
         # A map on another grid, or without some axis, is taken as a whole.
-        picked = [m[(slice(None), slice(None), *place)] if m.shape[2:] == source.shape[2:] else m for m in maps.values()]
+        here: tuple[Any, ...] = (slice(None), slice(None), *place)
+        picked = [m[here] if m.shape[2:] == source.shape[2:] else m for m in maps.values()]
         total = torch.stack([p.float().sum() for p in picked]).sum()
         (gradient,) = torch.autograd.grad(total, probe)
     found: NDArray[np.float64] = gradient[0].abs().sum(0).double().numpy()
@@ -57,8 +58,7 @@ def _influence(framework: Framework, source: Tensor, place: list[int]) -> NDArra
 
 def _by_distance(profile: NDArray[np.float64], centre: int) -> NDArray[np.float64]:
     distance = np.abs(np.arange(len(profile)) - centre)
-    mass: NDArray[np.float64] = np.bincount(distance, weights=profile, minlength=len(profile))[: len(profile)]
-    return mass
+    return np.bincount(distance, weights=profile, minlength=len(profile))[: len(profile)].astype(np.float64)
 
 
 def _radius(mass: NDArray[np.float64], limit: int) -> int:
