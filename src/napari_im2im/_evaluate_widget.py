@@ -1,0 +1,433 @@
+"""The Evaluate panel: two layers in, figures with intervals out, and every object that went wrong one click away."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QApplication,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QPushButton,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from im2im_core.errors import DataError, Im2ImError, ResourceError, Stopped
+from napari_im2im._evaluate_work import ERROR_KINDS, Comparison, compare
+from napari_im2im._later import Later
+from napari_im2im._layers import axes_choices, is_image_layer, is_labels, layer_axes, set_axes, take_snapshot
+from napari_im2im._messages import MessageBar
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Layer
+
+    from im2im_core.evaluation import Report
+    from napari_im2im._evaluate_work import Mistake
+    from napari_im2im._layers import Snapshot
+
+KINDS = {
+    "auto": "Find out",
+    "labels": "Objects with numbers",
+    "classes": "Classes of pixels",
+    "image": "Images",
+}
+FIGURES = {
+    "labels": {
+        "average_precision@0.5": "AP at IoU 0.5",
+        "average_precision": "AP, IoU 0.5 to 0.9",
+        "f1@0.5": "F1 at IoU 0.5",
+        "panoptic_quality@0.5": "Panoptic quality",
+        "seg": "SEG",
+    },
+    "classes": {"dice": "Dice", "iou": "IoU", "accuracy": "Accuracy"},
+    "image": {"psnr": "PSNR, dB", "ssim": "SSIM", "pearson": "Pearson r", "mean_absolute_error": "Mean absolute error"},
+}
+"""Figures in the table by kind; the exported file holds all."""
+COLOURS = {"missed": "#e6550d", "extra": "#3182bd", "merged": "#e7298a", "split": "#ffd92f"}
+"""Colours of the kinds of mistakes, apart for most colour-blind people too."""
+MEANINGS = {
+    "missed": "in the truth, not found",
+    "extra": "found, not in the truth",
+    "merged": "several objects found as one",
+    "split": "one object found as several",
+}
+SHOWN_PIXELS = 400
+"""Screen pixels that a mistake and its surroundings fill after a click."""
+SURROUNDINGS = 6
+"""Width of what is shown, in widths of the object."""
+MOST_ROWS = 2000
+
+
+class EvaluateWidget(QWidget):
+    """Dock widget that compares a prediction with the truth."""
+
+    def __init__(self, napari_viewer: Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = napari_viewer
+        self._layers: list[Layer] = []
+        self._comparison: Comparison | None = None
+        self._truth: Layer | None = None
+        self._stop: threading.Event | None = None
+        self.later = Later(self)
+        self._make_parts()
+        self._lay_out()
+        events = napari_viewer.layers.events
+        links = [(e, self._on_layers) for e in (events.inserted, events.removed, events.reordered, events.renamed)]
+        for emitter, handler in links:
+            emitter.connect(handler)
+        self.destroyed.connect(lambda: [emitter.disconnect(handler) for emitter, handler in links])
+        self._on_layers()
+
+    # ---- parts ----
+
+    def _make_parts(self) -> None:
+        self.prediction = _combo("The layer to be judged", self._on_chosen)
+        self.truth = _combo("The layer that is right", self._on_chosen)
+        self.axes = _combo("What the dimensions of the layers are", self._on_axes)
+        self.kind = _combo("How the layers are compared", lambda: None)
+        for key, words in KINDS.items():
+            self.kind.addItem(words, key)
+        self.button = QPushButton("Compare")
+        self.button.setMinimumHeight(32)
+        self.button.clicked.connect(self._on_button)
+        self.said = QLabel()
+        self.said.setWordWrap(True)
+        self.figures = _table("Figures of each image and of all together")
+        self.mistakes = _table("Objects that went wrong; click one to see it")
+        self.mistakes.itemSelectionChanged.connect(self._on_mistake)
+        self.mistakes_text = QLabel()
+        self.mistakes_text.setWordWrap(True)
+        self.copy = QPushButton("Copy table")
+        self.copy.clicked.connect(self._on_copy)
+        self.save = QPushButton("Save as CSV…")
+        self.save.clicked.connect(self._on_save)
+        self.messages = MessageBar()
+
+    def _lay_out(self) -> None:
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("Prediction", self.prediction)
+        form.addRow("Truth", self.truth)
+        form.addRow("Dimensions", self.axes)
+        form.addRow("Compare as", self.kind)
+        self._form = form
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.copy)
+        buttons.addWidget(self.save)
+        buttons.addStretch(1)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(6, 6, 6, 6)
+        column.addLayout(form)
+        column.addWidget(self.button)
+        column.addWidget(self.messages)
+        column.addWidget(self.said)
+        column.addWidget(self.figures, 2)
+        column.addLayout(buttons)
+        column.addWidget(self.mistakes_text)
+        column.addWidget(self.mistakes, 3)
+        column.addStretch(1)
+        self.setMinimumWidth(300)
+        self._show(None)
+
+    # ---- choosing ----
+
+    def _on_layers(self, event: Any = None) -> None:
+        """Show the layers that there are now; what was chosen stays chosen."""
+        chosen = [self._layer(self.prediction), self._layer(self.truth)]
+        self._layers = [layer for layer in reversed(self._viewer.layers) if is_labels(layer) or is_image_layer(layer)]
+        guesses = _guess(self._layers)
+        for combo, before, guess in zip((self.prediction, self.truth), chosen, guesses, strict=True):
+            combo.blockSignals(True)
+            combo.clear()
+            combo.addItems([layer.name for layer in self._layers])
+            wanted = before if before in self._layers else guess
+            combo.setCurrentIndex(self._layers.index(wanted) if wanted is not None else -1)
+            combo.blockSignals(False)
+        self._on_chosen()
+
+    def _layer(self, combo: QComboBox) -> Layer | None:
+        index = combo.currentIndex()
+        return self._layers[index] if 0 <= index < len(self._layers) else None
+
+    def _on_chosen(self) -> None:
+        prediction, truth = self._layer(self.prediction), self._layer(self.truth)
+        ready = prediction is not None and truth is not None and prediction is not truth
+        if self._stop is None:
+            self.button.setEnabled(ready)
+        self.button.setToolTip("Judge the prediction" if ready else "Open two layers: a prediction and the truth")
+        self._fill_axes(truth, prediction)
+
+    def _fill_axes(self, truth: Layer | None, prediction: Layer | None) -> None:
+        """Ask for the dimensions only where neither layer says them."""
+        self.axes.blockSignals(True)
+        self.axes.clear()
+        unknown = truth is not None and prediction is not None and not (layer_axes(truth) or layer_axes(prediction))
+        if unknown and truth is not None:
+            self.axes.addItem("Please choose…", "")
+            for axes in axes_choices(truth):
+                self.axes.addItem(axes, axes)
+        self._form.setRowVisible(self.axes, unknown)
+        self.axes.blockSignals(False)
+
+    def _on_axes(self) -> None:
+        axes = self.axes.currentData()
+        for layer in (self._layer(self.prediction), self._layer(self.truth)):
+            if axes and layer is not None:
+                set_axes(layer, axes)
+
+    # ---- comparing ----
+
+    def _on_button(self) -> None:
+        if self._stop is not None:
+            self._stop.set()
+            self.button.setEnabled(False)
+            self.button.setText("Stopping…")
+            return
+        self.messages.clear()
+        try:
+            self._start()
+        except Im2ImError as error:
+            self.messages.add_error(error)
+
+    def _start(self) -> None:
+        prediction, truth = self._layer(self.prediction), self._layer(self.truth)
+        if prediction is None or truth is None:
+            raise DataError("Two layers are needed", "Open a prediction and the truth")
+        left, right = _snapshots(prediction, truth)
+        kind, labelling = self.kind.currentData(), str(truth.metadata.get("labelling", "dense"))
+        stop = self._stop = threading.Event()
+        self._truth = truth
+        self.button.setText("Cancel")
+        self.said.setText("Comparing…")
+        self.said.show()
+        work = lambda: compare(left, right, kind, labelling, should_stop=stop.is_set)  # noqa: E731
+        self.later.ask("compare", work, self._on_compared, self._on_failed)
+
+    def _on_compared(self, comparison: Comparison) -> None:
+        self._at_rest()
+        self._show(comparison)
+        if comparison.overlay is not None:
+            self._add_overlay(comparison.overlay)
+
+    def _on_failed(self, error: BaseException) -> None:
+        self._at_rest()
+        self._show(self._comparison)
+        if not isinstance(error, Stopped):
+            self.messages.add_error(error)
+
+    def _at_rest(self) -> None:
+        self._stop = None
+        self.button.setText("Compare")
+        self._on_chosen()
+
+    # ---- showing ----
+
+    def _show(self, comparison: Comparison | None) -> None:
+        self._comparison = comparison
+        report = comparison.report if comparison else None
+        for widget in (self.figures, self.copy, self.save, self.said):
+            widget.setVisible(report is not None)
+        wrong = comparison.mistakes if comparison else ()
+        objects = report is not None and report.kind == "labels"
+        self.mistakes_text.setVisible(objects)
+        self.mistakes.setVisible(bool(wrong))
+        if comparison is None or report is None:
+            return
+        chosen = "" if self.kind.currentData() != "auto" else " Choose “Compare as” if that is wrong."
+        reason = comparison.reason
+        self.said.setText(f"{reason[:1].upper()}{reason[1:]}.{chosen}" if reason else "")
+        self.said.setVisible(bool(reason))
+        _fill(self.figures, *figure_rows(report))
+        counts = [f"{sum(m.kind == k for m in wrong)} {k}" for k in ERROR_KINDS if any(m.kind == k for m in wrong)]
+        self.mistakes_text.setText(
+            f"Objects that went wrong: {', '.join(counts)}. Click one to see it." if counts else "No object went wrong."
+        )
+        self._fill_mistakes(wrong[:MOST_ROWS])
+
+    def _fill_mistakes(self, wrong: tuple[Mistake, ...]) -> None:
+        several = len({m.frame for m in wrong}) > 1
+        head = ["Mistake", "Number", *(["Time"] if several else []), "Y, px", "X, px"]
+        rows = [
+            [
+                m.kind,
+                str(m.number),
+                *([f"{m.position[0]:.0f}"] if several else []),
+                *(f"{p:.0f}" for p in m.position[2:]),
+            ]
+            for m in wrong
+        ]
+        self.mistakes.blockSignals(True)
+        _fill(self.mistakes, head, rows)
+        for number, mistake in enumerate(wrong):
+            item = self.mistakes.item(number, 0)
+            assert item is not None
+            item.setIcon(_swatch(COLOURS[mistake.kind]))
+            item.setToolTip(f"{mistake.kind}: {MEANINGS[mistake.kind]}")
+        self.mistakes.blockSignals(False)
+
+    def _add_overlay(self, overlay: np.ndarray) -> None:
+        """Labels layer with the objects that went wrong, coloured by what is wrong; an old one is replaced."""
+        from napari.utils.colormaps import DirectLabelColormap
+
+        truth = self._truth
+        if truth is None or truth not in self._viewer.layers:
+            return
+        axes = (layer_axes(truth) or "TZYX"[-truth.ndim :]).replace("S", "")
+        kept = [i for i, a in enumerate(axes) if a in "TZYX"]
+        pixels = overlay[tuple(slice(None) if a in axes else 0 for a in "TZYX")]
+        colours: dict[int | None, Any] = {i + 1: COLOURS[kind] for i, kind in enumerate(ERROR_KINDS)}
+        name = "mistakes"
+        old = next((layer for layer in self._viewer.layers if layer.metadata.get("im2im_mistakes")), None)
+        if old is not None:
+            self._viewer.layers.remove(old)
+        self._viewer.add_labels(
+            pixels,
+            name=name,
+            colormap=DirectLabelColormap(color_dict={**colours, None: "transparent", 0: "transparent"}),
+            scale=[truth.scale[i] for i in kept],
+            translate=[truth.translate[i] for i in kept],
+            units=[truth.units[i] for i in kept],
+            metadata={"im2im_mistakes": True, "axes": "".join(axes[i] for i in kept)},
+        )
+
+    def _on_mistake(self) -> None:
+        """Move the viewer to the chosen mistake."""
+        rows = sorted({item.row() for item in self.mistakes.selectedItems()})
+        truth = self._truth
+        if not rows or self._comparison is None or truth is None or truth not in self._viewer.layers:
+            return
+        mistake = self._comparison.mistakes[rows[0]]
+        axes = (layer_axes(truth) or "TZYX"[-truth.ndim :]).replace("S", "")
+        place = dict(zip("TZYX", mistake.position, strict=True))
+        world = truth.data_to_world([place.get(a, 0.0) for a in axes])
+        point = [*self._viewer.dims.point[: self._viewer.dims.ndim - len(world)], *world]
+        self._viewer.dims.set_point(list(range(len(point))), point)
+        self._viewer.camera.center = tuple(point[-3:]) if len(point) > 2 else (0.0, *point)
+        pixel = float(np.abs(truth.scale[-1]))
+        self._viewer.camera.zoom = SHOWN_PIXELS / max(pixel, SURROUNDINGS * mistake.extent * pixel)
+
+    # ---- taking away ----
+
+    def _on_copy(self) -> None:
+        clipboard = QApplication.clipboard()
+        if self._comparison is not None and clipboard is not None:
+            head, rows = figure_rows(self._comparison.report)
+            clipboard.setText("\n".join("\t".join(line) for line in (head, *rows)))
+            self.messages.add("The table is on the clipboard")
+
+    def _on_save(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(self, "Save all figures", "evaluation.csv", "Tables (*.csv)")
+        if path:
+            self.save_csv(Path(path))
+
+    def save_csv(self, path: Path) -> None:
+        """Write all figures as a table."""
+        from im2im_core.files import write_atomic
+
+        assert self._comparison is not None
+        try:
+            write_atomic(path, self._comparison.report.to_csv().encode())
+        except OSError as error:
+            self.messages.add_error(ResourceError(f"Cannot write {path}: {error.strerror}", "Choose another folder"))
+            return
+        self.messages.add(f"Saved {path}")
+
+
+# ---- helpers -------------------------------------------------------------------
+
+
+def figure_rows(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows of the table: every image, then the mean with its interval, then all together."""
+    names = {n: words for n, words in FIGURES[report.kind].items() if n in report.mean}
+    rows = [[row.name, *(_number(row.values.get(n)) for n in names)] for row in report.rows]
+    if len(report.rows) > 1:
+        rows.append(["Mean", *(_number(report.mean[n]) for n in names)])
+        if report.interval:
+            rows.append(["95 % interval", *(_interval(report.interval.get(n)) for n in names)])
+        rows.append(["All together", *(_number(report.pooled.get(n)) for n in names)])
+    return ["Image", *names.values()], rows
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
+
+
+def _interval(limits: tuple[float, float] | None) -> str:
+    return f"{_number(limits[0])} to {_number(limits[1])}" if limits else ""
+
+
+def _guess(layers: list[Layer]) -> tuple[Layer | None, Layer | None]:
+    """Which layer is the prediction and which the truth, as far as they tell."""
+    ours = [layer for layer in layers if "im2im" in layer.metadata]
+    labels = [layer for layer in layers if is_labels(layer) and not layer.metadata.get("im2im_mistakes")]
+    prediction = next(iter([*ours, *labels]), None)
+    same = [layer for layer in labels if layer is not prediction and "im2im" not in layer.metadata]
+    fits = [layer for layer in same if prediction is not None and layer.data.shape == prediction.data.shape]
+    return prediction, next(iter([*fits, *same]), None)
+
+
+def _snapshots(prediction: Layer, truth: Layer) -> tuple[Snapshot, Snapshot]:
+    """Snapshots of both; where one says its dimensions, the other has the same."""
+    known = layer_axes(truth) or layer_axes(prediction)
+    for layer in (prediction, truth):
+        if known and layer_axes(layer) is None and layer.ndim == len(known.replace("S", "")):
+            set_axes(layer, known)
+    return take_snapshot([prediction]), take_snapshot([truth])
+
+
+def _combo(tip: str, changed: Any) -> QComboBox:
+    combo = QComboBox()
+    combo.setToolTip(tip)
+    combo.setMaxVisibleItems(20)
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(12)
+    combo.currentIndexChanged.connect(changed)
+    return combo
+
+
+def _table(tip: str) -> QTableWidget:
+    table = QTableWidget()
+    table.setToolTip(tip)
+    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+    table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+    table.setMinimumHeight(110)
+    rows, columns = table.verticalHeader(), table.horizontalHeader()
+    assert rows is not None
+    assert columns is not None
+    rows.hide()
+    columns.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+    return table
+
+
+def _fill(table: QTableWidget, head: list[str], rows: list[list[str]]) -> None:
+    table.clear()
+    table.setColumnCount(len(head))
+    table.setHorizontalHeaderLabels(head)
+    table.setRowCount(len(rows))
+    for r, row in enumerate(rows):
+        for c, text in enumerate(row):
+            item = QTableWidgetItem(text)
+            if c:
+                item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+            table.setItem(r, c, item)
+
+
+def _swatch(colour: str) -> Any:
+    from qtpy.QtGui import QColor, QIcon, QPixmap
+
+    pixmap = QPixmap(12, 12)
+    pixmap.fill(QColor(colour))
+    return QIcon(pixmap)

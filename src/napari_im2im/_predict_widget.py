@@ -1,0 +1,505 @@
+"""The Predict panel: choose a model, press one button, see the result appear tile by tile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt, QUrl
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QDoubleSpinBox,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from im2im_core.errors import Im2ImError
+from im2im_core.jobs.attached import WORKER
+from napari_im2im._copy_menu import CopyMenu
+from napari_im2im._file_queue import FileQueue
+from napari_im2im._image_panel import ImagePanel
+from napari_im2im._later import Later
+from napari_im2im._layers import is_labels, set_micrometres, unitless
+from napari_im2im._live_result import LiveResults
+from napari_im2im._messages import MessageBar
+from napari_im2im._model_list import ModelList
+from napari_im2im._object_size import SizeAdvice, advise, look_at
+from napari_im2im._predict_job import PredictJob, Result
+from napari_im2im._predict_words import as_texts, closing_line, count_objects, objects_words, progress_words
+from napari_im2im._teach import teach
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from napari import Viewer
+    from napari.layers import Layer
+
+    from im2im_core.events import Message, Progress
+    from im2im_core.inference import Inference
+    from im2im_core.models import LocalModel
+    from im2im_core.predict_options import PredictOptions
+    from napari_im2im._form import ConfigForm
+    from napari_im2im._layers import Snapshot
+
+KINDS = ("labels", "probability", "image")
+"""Kinds of results that can be shown as layers."""
+
+
+class PredictWidget(QWidget):
+    """Dock widget that applies a model to a layer or to files.
+
+    Parameters
+    ----------
+    command : sequence of str
+        Program of the attached process; tests give a small one.
+    """
+
+    def __init__(
+        self, napari_viewer: Viewer, parent: QWidget | None = None, *, command: Sequence[str] = WORKER
+    ) -> None:
+        super().__init__(parent)
+        self._viewer = napari_viewer
+        self._width: float | None = None
+        self._told = False
+        self._advice = SizeAdvice("", None)
+        self._source: Snapshot | None = None
+        self._live: LiveResults | None = None
+        self._last: tuple[Snapshot, Layer] | None = None
+        self._files: FileQueue | None = None
+        self._form: ConfigForm | None = None
+        self.job = PredictJob(self, command=command)
+        self.later = Later(self)
+        self._make_parts()
+        self._lay_out()
+        self._connect()
+        self._on_ready()
+        self.job.warm()
+
+    # ---- public API ----
+
+    def set_model(self, path: str | os.PathLike[str]) -> None:
+        """Choose the model at `path`, a package or a finished run."""
+        self.models.setValue(path)
+
+    def set_image(self, image: Layer | tuple[Path, ...]) -> None:
+        """Choose a layer, or files."""
+        self.image.setValue(image)
+
+    # ---- parts ----
+
+    def _make_parts(self) -> None:
+        self.models = ModelList()
+        self.image = ImagePanel(self._viewer)
+        self.size_text = _paragraph()
+        self.width_box = QDoubleSpinBox()
+        self.width_box.setRange(0, 9999)
+        self.width_box.setDecimals(0)
+        self.width_box.setSuffix(" px")
+        self.width_box.setSpecialValueText("not known")
+        self.width_box.setKeyboardTracking(False)
+        self.width_box.setToolTip("Width of a typical object in your image; correct it if the estimate is wrong")
+        self.unit_button = QPushButton("The layer's scale is in µm")
+        self.unit_button.setToolTip("The layer has a scale without a unit; say that it is in micrometres")
+        self.outputs_row = QWidget()
+        self.outputs: dict[str, QCheckBox] = {}
+        self.more = QToolButton()
+        self.more.setText("Settings")
+        self.more.setCheckable(True)
+        self.more.setArrowType(Qt.ArrowType.RightArrow)
+        self.more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.more.setAutoRaise(True)
+        self.copy = CopyMenu(self._texts)
+        self.button = QPushButton("Predict")
+        self.button.setDefault(True)
+        self.button.setMinimumHeight(32)
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(True)
+        self.status = _paragraph()
+        self.teach_button = QPushButton("Not right? Teach it.")
+        self.teach_button.setToolTip("Correct the result with the brush and train the model on the corrections")
+        self.messages = MessageBar()
+
+    def _lay_out(self) -> None:
+        inner = QWidget()
+        column = QVBoxLayout(inner)
+        column.setContentsMargins(6, 6, 6, 6)
+        column.setSpacing(6)
+        column.addWidget(self.models)
+        column.addWidget(self.image)
+        column.addWidget(self.size_text)
+        column.addWidget(self.unit_button)
+        column.addLayout(_row(self._width_label(), self.width_box, stretch=True))
+        results = QHBoxLayout(self.outputs_row)
+        results.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.outputs_row)
+        column.addLayout(_row(self.more, self.copy, stretch=True))
+        self._form_place = QVBoxLayout()
+        column.addLayout(self._form_place)
+        column.addWidget(self.button)
+        column.addWidget(self.bar)
+        column.addWidget(self.status)
+        column.addWidget(self.teach_button)
+        column.addWidget(self.messages)
+        column.addStretch(1)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QScrollArea.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(inner)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(area)
+        self.setMinimumWidth(300)
+        self.bar.hide()
+        self.status.hide()
+        self.teach_button.hide()
+
+    def _width_label(self) -> QLabel:
+        self._width_text = QLabel("Objects in your image are")
+        return self._width_text
+
+    def _connect(self) -> None:
+        self.models.valueChanged.connect(self._on_model)
+        self.models.failed.connect(self._on_error)
+        self.image.valueChanged.connect(self._on_image)
+        self.width_box.valueChanged.connect(self._on_width)
+        self.unit_button.clicked.connect(self._on_unit)
+        self.more.toggled.connect(self._on_more)
+        self.button.clicked.connect(self._on_button)
+        self.teach_button.clicked.connect(self._on_teach)
+        self.copy.failed.connect(self._on_error)
+        job = self.job
+        job.progress.connect(self._on_progress)
+        job.begun.connect(lambda event: self._live.begin(event) if self._live else None)
+        job.tile.connect(lambda event: self._live.take(event) if self._live else None)
+        job.message.connect(self._on_message)
+        job.finished.connect(self._on_finished)
+        job.failed.connect(self._on_failed)
+        job.cancelled.connect(self._on_cancelled)
+        # The image panel is asked as a Python object: when this signal comes, its widgets are still there or just gone.
+        self.destroyed.connect(self.image.forget_viewer)
+
+    # ---- model and image ----
+
+    def _on_model(self, model: LocalModel | None) -> None:
+        self._fill_outputs(model.inference if model else None)
+        if model:
+            self.image.set_needs(model.inference.shapes.input_channels, model.inference.input.channel_names)
+        self._on_ready()
+        self._look()
+
+    def _on_image(self) -> None:
+        self._width, self._told = None, False
+        self._on_ready()
+        self._look()
+
+    def _fill_outputs(self, inference: Inference | None) -> None:
+        chosen = {name for name, box in self.outputs.items() if box.isChecked()}
+        layout = self.outputs_row.layout()
+        assert isinstance(layout, QHBoxLayout)
+        while (item := layout.takeAt(0)) is not None:
+            if (widget := item.widget()) is not None:
+                widget.hide()
+                widget.deleteLater()
+        self.outputs = {}
+        shown = [o for o in inference.outputs if o.kind in KINDS and {"Y", "X"} <= set(o.axes)] if inference else []
+        layout.addWidget(QLabel("Make"))
+        for number, output in enumerate(shown):
+            box = QCheckBox(output.name.replace("_", " "))
+            box.setToolTip(f"Add a layer with the {output.name.replace('_', ' ')} ({output.kind})")
+            box.setChecked(output.name in chosen if chosen & {o.name for o in shown} else number == 0)
+            box.toggled.connect(self._on_ready)
+            layout.addWidget(box)
+            self.outputs[output.name] = box
+        layout.addStretch(1)
+        self.outputs_row.setVisible(len(shown) > 1)
+
+    def _on_ready(self) -> None:
+        """Let the button say whether it can do something, and why not."""
+        reason = self._why_not()
+        if not self.job.running:
+            self.button.setText("Predict")
+            self.button.setEnabled(not reason)
+        self.button.setToolTip(reason or "Apply the model to the image")
+
+    def _why_not(self) -> str:
+        if self.models.value() is None:
+            return "Choose a model first"
+        if self.image.value() is None:
+            return "Open an image first: drag it into napari"
+        if self.outputs and not any(box.isChecked() for box in self.outputs.values()):
+            return "Choose at least one result"
+        return ""
+
+    # ---- size of objects ----
+
+    def _look(self) -> None:
+        """Estimate the size of the objects in a thread, then say what happens to the image."""
+        self._advise()
+        model = self.models.value()
+        if model is None or self._width is not None or isinstance(self.image.value(), tuple):
+            return
+        try:
+            snapshot = self.image.snapshot(copy=False)
+        except Im2ImError:  # no image, or a question is open: the form shows it
+            return
+        if model.inference.input.object_diameter:
+            self.later.ask("width", lambda: look_at(snapshot.image()), self._on_looked, _ignore)
+
+    def _on_looked(self, width: float | None) -> None:
+        self._width, self._told = width, False
+        self._advise()
+
+    def _on_width(self, width: float) -> None:
+        self._width, self._told = width or None, width > 0
+        self._advise()
+
+    def _on_unit(self) -> None:
+        for layer in self.image.layers():
+            set_micrometres(layer)
+        self._advise()
+
+    def _advise(self) -> None:
+        """Say how the image is scaled and why."""
+        model, layers = self.models.value(), self.image.layers()
+        snapshot = None
+        try:
+            snapshot = self.image.snapshot(copy=False) if layers else None
+        except Im2ImError:  # the dimensions are not known yet
+            pass
+        expects = bool(model and model.inference.input.object_diameter)
+        for widget in (self.width_box, self._width_text):
+            widget.setVisible(expects and snapshot is not None)
+        needs_unit = bool(snapshot and model and any(model.inference.input.voxel_size) and unitless(layers[0]))
+        self.unit_button.setVisible(needs_unit)
+        self._advice = SizeAdvice("", None)
+        if model and snapshot:
+            override = self._settings().rescale
+            self._advice = advise(model.inference, snapshot.voxel_size, self._width, told=self._told, override=override)
+        self.size_text.setText(self._advice.text)
+        self.size_text.setVisible(bool(self._advice.text))
+        self.width_box.blockSignals(True)
+        self.width_box.setValue(self._width or 0)
+        self.width_box.blockSignals(False)
+
+    # ---- settings ----
+
+    def _on_more(self, unfolded: bool) -> None:
+        self.more.setArrowType(Qt.ArrowType.DownArrow if unfolded else Qt.ArrowType.RightArrow)
+        if self._form is None:
+            from napari_im2im._form import ConfigForm
+            from napari_im2im._predict_settings import settings_class
+
+            self._form = ConfigForm(settings_class()())
+            self._form.valueChanged.connect(lambda _: self._advise())
+            self._form_place.addWidget(self._form)
+        self._form.setVisible(unfolded)
+
+    def _settings(self) -> Any:
+        from napari_im2im._predict_settings import settings_class
+
+        return self._form.value() if self._form else settings_class()()
+
+    def _options(self) -> PredictOptions:
+        from napari_im2im._predict_settings import to_options
+
+        diameter = self._advice.diameter if self.image.layers() else None
+        return to_options(self._settings(), channels=self.image.channels(), object_diameter=diameter)
+
+    def _texts(self) -> dict[str, str]:
+        model = self.models.value()
+        if model is None:
+            raise Im2ImError("No model is chosen", "Choose one first")
+        return as_texts(model, self._paths(), self._options())
+
+    def _paths(self) -> list[Path]:
+        """Files of what is chosen."""
+        value = self.image.value()
+        if isinstance(value, tuple):
+            return list(value)
+        layers = self.image.layers()
+        return [Path(str(layer.source.path)) for layer in layers[:1] if layer.source.path and len(layers) == 1]
+
+    # ---- the prediction ----
+
+    def _on_button(self) -> None:
+        if self.job.running:
+            self._on_cancel()
+            return
+        self.messages.clear()
+        try:
+            self._start()
+        except Im2ImError as error:
+            self._on_error(error)
+
+    def _on_cancel(self) -> None:
+        self.button.setEnabled(False)
+        self.button.setText("Stopping…")
+        self.job.cancel()
+
+    def _start(self) -> None:
+        model, value = self.models.value(), self.image.value()
+        if model is None or value is None:
+            raise Im2ImError(self._why_not())
+        arguments = {
+            "model": str(model.path),
+            "options": self._options().dump(),
+            "outputs": [name for name, box in self.outputs.items() if box.isChecked()] or None,
+        }
+        if isinstance(value, tuple):
+            self._files = FileQueue.of(value, arguments)
+            self._next_file()
+        else:
+            self._start_layer(model, arguments)
+        self._last = None
+        self.teach_button.hide()
+        self.status.hide()
+        self.button.setText("Cancel")
+        self.button.setToolTip("Stop; what is finished is kept")
+
+    def _start_layer(self, model: LocalModel, arguments: dict[str, Any]) -> None:
+        source = self.image.snapshot()
+        region = self.image.region(source, model.inference.shapes.dimensions)
+        spans = [[s.start, s.stop] for s in region] if region else None
+        main = next(iter(arguments["outputs"] or [model.inference.outputs[0].name]))
+        self._source = source
+        self._live = LiveResults(self._viewer, source, model.name, main, self)
+        self._wait()
+        self.job.start(lambda: {**source.arguments(), **arguments, "region": spans})
+
+    def _next_file(self) -> None:
+        assert self._files is not None
+        arguments = self._files.next()
+        self._live = None
+        self._wait()
+        self.job.start(lambda: arguments)
+
+    def _wait(self) -> None:
+        self.bar.setRange(0, 1)
+        self.bar.setValue(0)
+        self.bar.setFormat("Getting ready…")
+        self.bar.show()
+
+    def _on_progress(self, progress: Progress) -> None:
+        self.bar.setRange(0, progress.total or 0)
+        self.bar.setValue(progress.done)
+        lead = f"{self._files.place}, " if self._files else ""
+        self.bar.setFormat(f"{lead}{progress_words(progress)}")
+
+    def _on_message(self, message: Message) -> None:
+        if message.level != "info":
+            self.messages.add(message.text, message.level, message.cure)
+
+    # ---- its end ----
+
+    def _on_finished(self, result: Result) -> None:
+        if self._files:
+            self._files.done += 1
+            self._after_file()
+            return
+        layers = self._live.finish(result) if self._live else {}
+        self._at_rest()
+        device = str(result.facts.get("device", ""))
+        main = next(iter(layers.values()), None)
+        if main is None or not is_labels(main):
+            self._say(closing_line("done", result.seconds, device))
+            return
+        source, self._source = self._source, None
+        assert source is not None
+        self._last = (source, main)
+        self.teach_button.show()
+        self._say(closing_line("done", result.seconds, device))
+        pixels, times = main.data, source.shape[0] if "T" in main.metadata["axes"] else 1
+        self.later.ask(
+            "count",
+            lambda: count_objects(pixels, times),
+            lambda count: self._say(closing_line(objects_words(count), result.seconds, device)),
+        )
+
+    def _on_failed(self, error: Im2ImError) -> None:
+        self._on_error(error)
+        if self._files:
+            self._files.failed.append(error)
+            self._after_file()
+            return
+        if self._live:
+            self._live.stop()
+        self._at_rest()
+
+    def _after_file(self) -> None:
+        """Go on with the next file, or say what became of all."""
+        files = self._files
+        assert files is not None
+        if files.todo:
+            self._next_file()
+            return
+        self._files = None
+        self._at_rest()
+        self._say(files.summary())
+        if files.done:
+            url = QUrl.fromLocalFile(str(files.folder))
+            text = f"The results are in {files.folder}"
+            self.messages.add(text, button_text="Show the folder", action=lambda: QDesktopServices.openUrl(url))
+
+    def _on_cancelled(self) -> None:
+        kept = self._live.stop() if self._live else {}
+        files, self._files = self._files, None
+        self._at_rest()
+        if files:
+            self._say(f"Stopped: {files.summary()}.")
+        else:
+            self._say("Stopped; what was finished is kept." if kept else "Stopped.")
+
+    def _at_rest(self) -> None:
+        self._live = None
+        self.bar.hide()
+        self._on_ready()
+
+    def _on_error(self, error: Im2ImError) -> None:
+        self.messages.add_error(error)
+        self._on_ready()
+
+    def _say(self, text: str) -> None:
+        self.status.setText(text)
+        self.status.setVisible(bool(text))
+
+    def _on_teach(self) -> None:
+        if self._last is None:
+            return
+        source, layer = self._last
+        try:
+            teach(self._viewer, source, layer)
+        except Im2ImError as error:
+            self._on_error(error)
+
+
+def _ignore(error: BaseException) -> None:
+    """An estimate that cannot be made is simply not shown."""
+
+
+def _paragraph() -> QLabel:
+    label = QLabel()
+    label.setWordWrap(True)
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum)
+    return label
+
+
+def _row(*widgets: QWidget, stretch: bool = False) -> QHBoxLayout:
+    row = QHBoxLayout()
+    row.setContentsMargins(0, 0, 0, 0)
+    for widget in widgets:
+        row.addWidget(widget)
+    if stretch:
+        row.addStretch(1)
+    return row
