@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from im2im_core.axes import Region
+    from im2im_core.engine.predict import Predictor
     from im2im_core.evaluation import Report
     from im2im_core.events import Event
     from im2im_core.metrics import Kind
@@ -245,13 +247,26 @@ def predict(
     to : path, optional
         Stream the result into a TIFF or OME-Zarr instead of memory.
     """
-    from im2im_core.engine.predict import Predictor
     from im2im_core.image import as_image
 
-    predictor = Predictor(model, device=device)
+    predictor = _predictor(str(Path(model).resolve()), device, _stamp(Path(model)))
     source = as_image(image, axes, dimensions=predictor.inference.shapes.dimensions)
     found = predictor.predict(source, region=region, to=to, options=options, on_event=on_event, should_stop=should_stop)
     return found if to is not None else found[predictor.inference.outputs[0].name]
+
+
+@lru_cache(maxsize=1)
+def _predictor(model: str, device: str, stamp: int) -> Predictor:
+    """Model ready to predict; the last one stays loaded, so that many images need not wait for it again."""
+    from im2im_core.engine.predict import Predictor
+
+    return Predictor(model, device=device)
+
+
+def _stamp(model: Path) -> int:
+    """Changes when the model was written anew."""
+    places = (model, model / "bioimageio.yaml", model / "model" / "bioimageio.yaml")
+    return max((p.stat().st_mtime_ns for p in places if p.exists()), default=0)
 
 
 def evaluate(prediction: Any, truth: Any, kind: KindOrAuto = "auto", on_event: OnEvent | None = None) -> Report:
