@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from im2im_core.engine.validate import Validator
     from im2im_core.recipe import Recipe
 
-MINUTES_SHARE = 0.07
-"""Part of the time that validation may take when the budget is in minutes."""
+TIME_SHARE = 0.07
+"""Part of the time that validation may take where the time decides when it is due."""
 
 
 @dataclass
@@ -154,7 +154,14 @@ class Stopper(pl.Callback):
 
 
 class Validation(pl.Callback):
-    """Validates the moving average, keeps the best, lowers the rate or ends when nothing improves."""
+    """Validates the moving average, keeps the best, lowers the rate or ends when nothing improves.
+
+    Parameters
+    ----------
+    may_skip : bool
+        Leave out validations that are due while more than a small part of the time goes into them.
+        Not on the CPU, where a training is the same whatever the time it takes.
+    """
 
     def __init__(
         self,
@@ -165,7 +172,9 @@ class Validation(pl.Callback):
         ending: Ending,
         table: MetricsTable,
         per_epoch: float,
+        may_skip: bool = False,
     ) -> None:
+        self.may_skip = may_skip
         self.validator, self.recipe, self.folder = validator, recipe, folder
         self.on_event, self.ending, self.table, self.per_epoch = on_event, ending, table, per_epoch
         self.previews: Previews | None = None
@@ -181,10 +190,9 @@ class Validation(pl.Callback):
             self.run(trainer, pl_module)
 
     def _due(self, module: StepModule) -> bool:
-        every = self.recipe.training.validate_every
+        every, elapsed = self.recipe.training.validate_every, module.elapsed()
         if isinstance(every, int):
-            return module.counters.step % every == 0
-        elapsed = module.elapsed()
+            return module.counters.step % every == 0 and not (self.may_skip and elapsed < self._next)
         if not self._next:
             self._next = max(0.1 * (module.budget.seconds or 0), elapsed)
         return elapsed >= self._next
@@ -201,7 +209,7 @@ class Validation(pl.Callback):
         if values:
             self._judge(trainer, module, values, start)
         self.seconds = time.monotonic() - start
-        self._next = module.elapsed() + self.seconds / MINUTES_SHARE
+        self._next = module.elapsed() + self.seconds / TIME_SHARE
         return values
 
     def _judge(self, trainer: pl.Trainer, module: StepModule, values: dict[str, float], start: float) -> None:

@@ -14,7 +14,7 @@ import torch
 from im2im_core.engine.data import estimate_bytes
 from im2im_core.engine.frameworks.build import build_framework, geometry
 from im2im_core.engine.prepare import items_of, labels_are_targets, median_diameter, read_time, without_unknown
-from im2im_core.errors import DataError
+from im2im_core.errors import ConfigError, DataError
 from im2im_core.inference import Shapes
 from im2im_core.plans import Estimate, Facts, Plan, Runtime
 from im2im_core.recipe.framework import FcnSettings
@@ -41,7 +41,18 @@ def make_plan(recipe: Recipe, split: Split, probe: bool = False) -> Plan:
     ----------
     probe : bool
         Also run two steps on random patches to measure time and memory.
+
+    Raises
+    ------
+    ConfigError
+        A value of the recipe cannot work; found here rather than after the training.
+    DataError
+        The images do not fit the recipe.
     """
+    if not (recipe.output.torchscript or recipe.output.onnx):
+        raise ConfigError(
+            "A model package needs TorchScript or ONNX weights; both are off", "Set output.torchscript to true"
+        )
     facts = fingerprint(recipe, split)
     reasons: dict[str, str] = {"data.split": facts.split}
     recipe = _resolve_framework(recipe, facts, reasons)
@@ -199,8 +210,6 @@ def _resolve_patch(recipe: Recipe, facts: Facts, framework: Framework, reasons: 
     if any(p % d for p, d in zip(patch, divisor, strict=True)):
         fits = [(p // d * d or d, -(-p // d) * d) for p, d in zip(patch, divisor, strict=True)]
         wanted = " x ".join(f"{a} or {b}" if a != b else str(a) for a, b in fits)
-        from im2im_core.errors import ConfigError
-
         raise ConfigError(
             f"data.patch {tuple(patch)} is not divisible by {divisor}, which the network needs", f"Use {wanted}"
         )

@@ -396,6 +396,7 @@ class _Session:
             self.ending,
             self.reporter.table,
             self.plan.steps_per_epoch,
+            may_skip=device.type != "cpu" and "training.validate_every" in self.plan.reasons,
         )
         divisor, _ = geometry(prepared.framework)
         self.previews = Previews(
