@@ -111,6 +111,8 @@ class CurvesWidget(QWidget):
         self._series: dict[str, RunSeries] = {}
         self._curves: dict[tuple[str, str, str], pg.PlotDataItem] = {}
         self._hidden: set[str] = set()
+        self._known: set[str] = set()
+        self._look: tuple[tuple[str, ...], bool] = ((), True)
         self._colours: dict[str, str] = {}
         self._area = pg.GraphicsLayoutWidget(parent=self)
         self._area.setMinimumHeight(170)
@@ -204,6 +206,7 @@ class CurvesWidget(QWidget):
         self._colours.pop(name, None)
         for key in [k for k in self._curves if k[0] == name]:
             self._drop(key)
+        self.refresh()
         self._arrange()
 
     def clear(self) -> None:
@@ -223,8 +226,11 @@ class CurvesWidget(QWidget):
 
     def refresh(self) -> None:
         """Draw what is there now."""
-        if not self.shown_names() and self._all_names():
-            self._hidden = set(self._all_names()[1:]) - set(self._scores())
+        look = (tuple(self._scores()), len(self._series) == 1)
+        if look != self._look:  # what is a loss, or whether runs need colours of their own, is seen otherwise now
+            self._look = look
+            self._drop_all()
+        self._hide_new_terms()
         before = len(self._curves)
         for name, series in self._series.items():
             for (part, term), (steps, values) in series.columns.items():
@@ -232,6 +238,13 @@ class CurvesWidget(QWidget):
                     self._draw((name, part, term), steps, values)
         if len(self._curves) != before:
             self._arrange()
+
+    def _hide_new_terms(self) -> None:
+        """At first the sum of the losses and all scores are drawn, not the terms of the sum."""
+        scores, losses = self._scores(), self._loss_names()
+        self._hidden |= {t for t in losses[1:] if t not in self._known}
+        self._hidden -= {t for t in scores if t not in self._known}
+        self._known.update(losses, scores)
 
     def _draw(self, key: tuple[str, str, str], steps: list[int], values: list[float]) -> None:
         curve = self._curves.get(key) or self._make_curve(key)
@@ -260,9 +273,12 @@ class CurvesWidget(QWidget):
             if curve in plot.items:
                 plot.removeItem(curve)
 
-    def _redraw(self) -> None:
+    def _drop_all(self) -> None:
         for key in list(self._curves):
             self._drop(key)
+
+    def _redraw(self) -> None:
+        self._drop_all()
         self.refresh()
         self._arrange()
 

@@ -80,7 +80,10 @@ def title_of(info: PresetInfo) -> str:
 
 
 def _card(info: PresetInfo) -> QListWidgetItem:
-    item = QListWidgetItem(QIcon(picture(info.task, info.name.endswith("3d"))), title_of(info))
+    icon, drawn = QIcon(), picture(info.task, info.name.endswith("3d"))
+    for mode in (QIcon.Mode.Normal, QIcon.Mode.Selected):  # Qt would tint a selected picture
+        icon.addPixmap(drawn, mode)
+    item = QListWidgetItem(icon, title_of(info))
     item.setData(Qt.ItemDataRole.UserRole, info.name)
     item.setToolTip(info.summary)
     return item

@@ -165,7 +165,7 @@ class PreviewLayer:
         if array.ndim != dimensions:
             return offset
         self._add(array, f"{name} of {self._folder.name}", offset)
-        return offset + array.shape[-1] * (1 + GAP)
+        return offset + int(array.shape[-1]) * (1 + GAP)
 
     def _add(self, array: NDArray[Any], name: str, offset: float) -> Any:
         translate = (0.0,) * (array.ndim - 1) + (offset,)

@@ -47,6 +47,7 @@ STATES = {
     "failed": "failed",
     "interrupted": "was interrupted",
 }
+NO_RUN = "No run is shown yet: start one, or choose one below"
 STOPPABLE = ("overfit", "stopped_improving")
 RESUMABLE = ("paused", "stopped", "interrupted", "failed")
 
@@ -131,7 +132,7 @@ class RunPanel(QWidget):
         self._colours = ("#23242b", "#f0f1f2")
         self._said: dict[str, tuple[str, Shown]] = {}
         self._dismissed: set[str] = set()
-        self._title = QLabel("No run is shown")
+        self._title = QLabel(NO_RUN)
         font = self._title.font()
         font.setBold(True)
         self._title.setFont(font)
@@ -180,6 +181,7 @@ class RunPanel(QWidget):
         self.use_button.clicked.connect(self.useRequested)
         done.addWidget(self._done_words, 1)
         done.addWidget(self.use_button)
+        self._done.hide()
         head = QHBoxLayout()
         head.addWidget(self._words, 1)
         for button in self._buttons.values():
@@ -227,7 +229,7 @@ class RunPanel(QWidget):
 
     def setRun(self, name: str) -> None:
         """Show another run, of which nothing is known yet."""
-        self._title.setText(name or "No run is shown")
+        self._title.setText(name or NO_RUN)
         self._said.clear()
         self._dismissed.clear()
         self.messages.clear()

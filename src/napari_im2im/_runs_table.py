@@ -149,7 +149,7 @@ class RunsTable(QTableWidget):
         self.blockSignals(False)
         self.select(current)
 
-    def row(self, folder: str) -> RunRow | None:  # type: ignore[override]
+    def rowOf(self, folder: str) -> RunRow | None:
         """Row of the run in `folder`."""
         return self._rows.get(folder)
 

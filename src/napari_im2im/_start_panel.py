@@ -70,7 +70,7 @@ class StartPanel(QWidget):
         self._quiet = 0
         self._form: ConfigForm | None = None
         self._data = _combo("Data set to learn from")
-        self._cards = PresetCards(api.presets())
+        self._cards = PresetCards(api.list_presets())
         self._from = _combo("Network that is taught on; a new one knows nothing yet")
         self._amount = QDoubleSpinBox()
         self._unit = _combo("What the budget is counted in")
@@ -98,7 +98,7 @@ class StartPanel(QWidget):
     def _build(self) -> None:
         rows = QFormLayout()
         rows.setContentsMargins(0, 0, 0, 0)
-        rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         rows.addRow("Data set", self._data)
         rows.addRow("Start from", self._from)
         budget = QHBoxLayout()
@@ -113,6 +113,9 @@ class StartPanel(QWidget):
         self._more.setAutoRaise(True)
         self._more.setArrowType(Qt.ArrowType.RightArrow)
         self._more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self._tools = QHBoxLayout()
+        self._tools.addWidget(self._more)
+        self._tools.addStretch(1)
         self._rest = QVBoxLayout()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 6, 6, 6)
@@ -121,7 +124,7 @@ class StartPanel(QWidget):
         layout.addWidget(self.start_button)
         layout.addWidget(self._summary)
         layout.addWidget(self.messages)
-        layout.addWidget(self._more)
+        layout.addLayout(self._tools)
         layout.addLayout(self._rest)
         layout.addStretch(1)
 
@@ -176,8 +179,8 @@ class StartPanel(QWidget):
                 self._from.addItem(title, path)
             self._from.addItem(FILE, FILE)
         if self._recipe.data.path is None and self._data.count() > 1:
-            self._data.setCurrentIndex(self._data.count() - 2)
-            self._on_data(self._data.currentIndex())
+            self._data.setCurrentIndex(0)  # the newest
+            self._on_data(0)
         self._show()
 
     def setSummary(self, text: str, details: str = "") -> None:
@@ -207,6 +210,10 @@ class StartPanel(QWidget):
                 "Keep a part",
                 lambda: self.apply(changes),
             )
+
+    def addTool(self, widget: QWidget) -> None:
+        """Put a small widget beside "All settings"."""
+        self._tools.addWidget(widget)
 
     def apply(self, changes: Mapping[str, Any]) -> None:
         """Change settings by their dotted names, as a cure does."""
@@ -286,9 +293,7 @@ class StartPanel(QWidget):
         """Choose the preset of the data set's task, unless the recipe has that task already."""
         if not hint or hint == self._recipe.task or hint not in HINTS:
             return
-        name = f"{HINTS[hint]}_{self._recipe.data.dimensions}d"
-        if any(p.name == name for p in api.presets()):
-            self._on_preset(name)
+        self._on_preset(f"{HINTS[hint]}_{self._recipe.data.dimensions}d")
 
     def _on_from(self, index: int) -> None:
         source = self._from.itemData(index)
@@ -341,6 +346,11 @@ def devices() -> list[tuple[str, str]]:
     if sys.platform == "darwin":
         found.append(("mps", "GPU (Apple)"))
     return found
+
+
+def preset_of(recipe: Recipe) -> str:
+    """The preset that is nearest to a recipe: the one of its task and dimensions."""
+    return f"{HINTS[recipe.task]}_{recipe.data.dimensions}d"
 
 
 def _network_of(source: str) -> dict[str, Any]:

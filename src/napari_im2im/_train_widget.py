@@ -23,7 +23,7 @@ from napari_im2im._plan_summary import Planner
 from napari_im2im._preview_layer import PreviewLayer
 from napari_im2im._run_panel import EVERY_LOSSES, RunPanel, RunView
 from napari_im2im._run_watch import RunWatch, end_of_log
-from napari_im2im._start_panel import SHORT_MINUTES, StartPanel
+from napari_im2im._start_panel import SHORT_MINUTES, StartPanel, preset_of
 
 if TYPE_CHECKING:
     import napari
@@ -79,7 +79,7 @@ class TrainWidget(QWidget):
         self.preview = PreviewLayer(napari_viewer)
         self.watch = RunWatch()
         self.planner = Planner()
-        self.background = Background()
+        self.background = Background(self)
         self._theme = _Theme()
         self._save_soon = QTimer(self)
         self._save_soon.setSingleShot(True)
@@ -107,8 +107,8 @@ class TrainWidget(QWidget):
     def _add_copy_menu(self) -> None:
         from napari_im2im._copy_menu import CopyMenu
 
-        self.copy_menu = CopyMenu(lambda: copies(self.start_panel.value(), None))
-        self.tabs.setCornerWidget(self.copy_menu)
+        self.copy_menu = CopyMenu(lambda: copies(self.start_panel.value(), None, self._project))
+        self.start_panel.addTool(self.copy_menu)
 
     def _connect(self) -> None:
         self.start_panel.valueChanged.connect(self._on_recipe)
@@ -127,8 +127,6 @@ class TrainWidget(QWidget):
         self.watch.seen.connect(self._on_seen)
         self.watch.listed.connect(self._on_listed)
         self.watch.broken.connect(lambda text, cure: self.run_panel.say(text, "warning", cure))
-        self.background.done.connect(self._on_done)
-        self.background.failed.connect(self._on_failed)
         self.tabs.currentChanged.connect(self._on_tab)
         self._save_soon.timeout.connect(self._save)
         self._theme.changed.connect(self._on_theme)
@@ -165,25 +163,22 @@ class TrainWidget(QWidget):
             return
         self.start_panel.start_button.setEnabled(False)
         self.start_panel.start_button.setText("Starting…")
-        self.background.run("start", lambda: launch(self._project, recipe))
+        self.background.run("start", lambda: launch(self._project, recipe), self._on_started, self._on_not_started)
 
-    def _on_done(self, key: str, result: Any) -> None:
-        if key in ("start", "resume"):
-            self._end_start()
-            self._own.add(str(result))
-            self.tabs.setCurrentIndex(RUNS)
-            self.show_run(str(result))
-            self.watch.look()
-        elif key == "export":
-            self.run_panel.say(f"The model is in {result}", "info")
+    def _on_started(self, folder: str) -> None:
+        self._end_start()
+        self._own.add(folder)
+        self.tabs.setCurrentIndex(RUNS)
+        self.show_run(folder)
+        self.watch.look()
 
-    def _on_failed(self, key: str, text: str, cure: str) -> None:
-        if key == "start":
-            self._end_start()
-            self.start_panel.messages.add(text, "error", cure)
-        else:
-            self.run_panel.say(text, "error", cure)
-            self._show_state()
+    def _on_not_started(self, error: BaseException) -> None:
+        self._end_start()
+        self.start_panel.messages.add(*_words(error))
+
+    def _on_failed(self, error: BaseException) -> None:
+        self.run_panel.say(*_words(error))
+        self._show_state()
 
     def _end_start(self) -> None:
         self.start_panel.start_button.setEnabled(True)
@@ -298,10 +293,10 @@ class TrainWidget(QWidget):
             self._prepare(folder, {"training.start_from": folder, "training.minutes": SHORT_MINUTES})
         elif verb == "resume":
             self.run_panel.wait("starting again…")
-            self.background.run("resume", lambda: resume(folder))
+            self.background.run("resume", lambda: resume(folder), self._on_started, self._on_failed)
         else:
             self.run_panel.wait(WAITING[verb])
-            self.background.run("command", lambda: command(folder, verb))
+            self.background.run("command", lambda: command(folder, verb), _ignore, self._on_failed)
 
     def _on_cure(self, changes: dict[str, Any]) -> None:
         self._prepare(self._shown, changes)
@@ -317,12 +312,19 @@ class TrainWidget(QWidget):
         self.tabs.setCurrentIndex(NEW)
 
     def _on_use(self) -> None:
-        model = str(Path(self._shown) / "model")
-        try:
-            self._viewer.window.add_plugin_dock_widget("napari-im2im", "Predict")
-        except (KeyError, ValueError, TypeError):  # what napari raises where the plugin has no such widget
-            self.run_panel.say("Predict could not be opened", "warning", f"The model is in {model}")
+        model = str(Run(self._shown).model)
+        self._open_predict(model)
         self.model_ready.emit(model)
+
+    def _open_predict(self, model: str) -> None:
+        """Open Predict with a model; the open one is used where there is one."""
+        try:
+            dock, widget = self._viewer.window.add_plugin_dock_widget("napari-im2im", "Predict")
+        except (KeyError, ValueError, TypeError, ModuleNotFoundError):  # napari knows no such widget
+            self.run_panel.say("Predict could not be opened", "warning", f"The model is in {model}")
+            return
+        dock.raise_()
+        widget.set_model(model)
 
     def _on_asked(self, what: str, folder: str) -> None:
         self.show_run(folder)
@@ -339,12 +341,15 @@ class TrainWidget(QWidget):
         first = str(Path.home() / f"{Path(folder).name}.zip")
         path, _ = QFileDialog.getSaveFileName(self, "Model package", first, "Package (*.zip)")
         if path:
-            self.background.run("export", lambda: export(folder, path))
+            self.background.run("export", lambda: export(folder, path), self._on_exported, self._on_failed)
+
+    def _on_exported(self, path: str) -> None:
+        self.run_panel.say(f"The model is in {path}", "info")
 
     def _copy(self, what: str, folder: str) -> None:
         try:
             run = Run(folder)
-            text = copies(run.recipe, run)[what]
+            text = copies(run.recipe, run, Project(run.folder.parent.parent))[what]
         except Im2ImError as error:
             self.run_panel.say(error.message, "error", error.cure)
             return
@@ -402,7 +407,8 @@ class TrainWidget(QWidget):
 
     def _save(self) -> None:
         content = self._content()
-        self.background.run("memory", lambda: write_json(self._project.root / MEMORY, content))
+        path = self._project.root / MEMORY
+        self.background.run("memory", lambda: write_json(path, content), _ignore, _ignore)
 
     def _content(self) -> dict[str, Any]:
         recipe: dict[str, Any] | None = None
@@ -533,12 +539,28 @@ def export(folder: str, path: str) -> str:
     return str(target)
 
 
-def copies(recipe: Recipe, run: Run | None) -> dict[str, str]:
-    """A recipe as command, YAML, Python and, of a run, as a paragraph for the paper."""
+def copies(recipe: Recipe, run: Run | None, project: Project) -> dict[str, str]:
+    """A recipe, or a run with what came of it, as command, YAML, Python and a paragraph for the paper."""
     from im2im_core import share
 
-    texts = {"command": share.as_command(recipe), "yaml": share.as_yaml(recipe), "python": share.as_python(recipe)}
-    return texts if run is None else {**texts, "methods": share.methods_paragraph(run)}
+    preset = preset_of(recipe)
+    data = None if recipe.data.path is None else project.resolve(recipe.data.path)
+    return {
+        "command": share.as_command(recipe, preset, data=data),
+        "yaml": share.as_yaml(recipe),
+        "python": share.as_python(recipe, preset, data=data),
+        "methods": share.methods_paragraph(recipe if run is None else run),
+    }
+
+
+def _words(error: BaseException) -> tuple[str, str, str]:
+    """Text, level and cure of an error."""
+    text = getattr(error, "message", "") or str(error) or type(error).__name__
+    return text, "error", getattr(error, "cure", "")
+
+
+def _ignore(_: object) -> None:
+    """Take an answer and do nothing."""
 
 
 def _is_active(folder: str) -> bool:

@@ -1,0 +1,555 @@
+"""The Train widget on real viewers, with trainings that only write events."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from im2im_core.api import load_preset
+from im2im_core.events import Losses, Validated
+from im2im_core.files import read_json, write_json
+from im2im_core.jobs import start
+from im2im_core.jobs.eventlog import EventLog, read_events
+from im2im_core.runs import Run
+from napari_im2im import _train_widget
+from napari_im2im._plan_summary import Planner, read_answer, summary
+from napari_im2im._train_widget import MEMORY, NEW, RUNS, TrainWidget
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+
+LONG = 30_000
+FAKE = (sys.executable, str(Path(__file__).with_name("fake_training.py")))
+PLAN = {
+    "facts": {"training": 11, "validation": 1, "test": 0, "split": "1 of 12 groups are drawn for validation"},
+    "runtime": {"device": "cpu"},
+    "recipe": {"training": {"minutes": None}},
+    "reasons": {"data.patch": "median image 256 x 256"},
+    "messages": ["The images have no voxel size; predictions will assume that others have the same"],
+    "estimate": {"seconds_per_step": 0.1, "memory_gigabytes": 1.12, "minutes": 4.8},
+    "steps": 2880,
+}
+PLANNER = "import sys, time; print({text!r}); time.sleep({wait})"
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    """Trainings that write events, plans that are printed."""
+    real = start.start_training
+    monkeypatch.setattr(start, "start_training", partial(real, command=FAKE))
+    monkeypatch.setattr(start, "resume_training", partial(start.resume_training, command=FAKE))
+    script = tmp_path / "plan.py"
+    script.write_text(PLANNER.format(text=json.dumps(PLAN), wait=0))
+    monkeypatch.setattr(_train_widget, "Planner", partial(Planner, (sys.executable, str(script))))
+    return script
+
+
+@pytest.fixture
+def data(project):
+    folder = project.root / "images"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def open_widget(make_napari_viewer, project, data, fake, qtbot):
+    """Opens the widget in a viewer; all trainings end with the test."""
+    widgets = []
+
+    def make(viewer=None, name="long", **changes):
+        viewer = viewer or make_napari_viewer()
+        viewer.window.resize(1366, 768)
+        widget = TrainWidget(viewer, project)
+        viewer.window.add_dock_widget(widget, name="Train")
+        widget.ask_on_close = lambda names: "keep"
+        if name:
+            recipe = load_preset("instance_seg_2d").override({"name": name, "data.path": str(data), **changes})
+            widget.start_panel.setValue(recipe, "instance_seg_2d")
+        widgets.append(widget)
+        return widget
+
+    yield make
+    for run in project.runs():
+        if run.status.attempt and run.state in ("queued", "running"):
+            os.kill(run.status.pid, signal.SIGKILL)
+    for widget in widgets:
+        widget.watch.stop()
+        widget.planner.cancel()
+    qtbot.waitUntil(lambda: all(r.state not in ("queued", "running") for r in project.runs()), timeout=LONG)
+
+
+def start_run(widget, qtbot):
+    """Presses Start and waits until the run is shown."""
+    before = widget.shown()
+    widget.start_panel.start_button.click()
+    qtbot.waitUntil(lambda: widget.shown() != before, timeout=LONG)
+    return Run(widget.shown())
+
+
+def view(widget):
+    return widget._views.get(widget.shown())
+
+
+def steps_seen(widget):
+    found = view(widget)
+    return found.progress.done if found and found.progress else 0
+
+
+def texts(widget):
+    return [m.text for m in widget.run_panel.messages.messages()]
+
+
+def wait_state(widget, qtbot, *states):
+    qtbot.waitUntil(lambda: view(widget) is not None and view(widget).state in states, timeout=LONG)
+
+
+# ---- before a start ------------------------------------------------------------
+
+
+def test_empty_widget_says_what_to_do(open_widget, qtbot):
+    widget = open_widget(name="")
+    assert widget.tabs.currentIndex() == NEW
+    assert "Choose a data set" in widget.start_panel.summary()
+    widget.start_panel.start_button.click()
+    (message,) = widget.start_panel.messages.messages()
+    assert message.level == "error"
+    assert message.cure == "Choose a data set or a folder"
+    assert widget.start_panel.start_button.isEnabled()
+    widget.tabs.setCurrentIndex(RUNS)
+    assert not widget.run_panel.button("pause").isVisible()
+    assert not widget.run_panel.use_button.isVisible()
+
+
+def test_fits_a_small_screen_in_both_themes(open_widget, qtbot):
+    widget = open_widget()
+    for theme in ("light", "dark"):
+        widget._viewer.theme = theme
+        for tab in (NEW, RUNS):
+            widget.tabs.setCurrentIndex(tab)
+            qtbot.wait(20)
+            window = widget.window()
+            assert window.height() <= 768
+            assert window.width() <= 1366
+            assert widget.minimumSizeHint().width() <= 480
+
+
+def test_summary_is_planned_elsewhere_and_stale_plans_are_dropped(open_widget, qtbot, fake, data):
+    widget = open_widget()
+    sentence = "12 images, 1 kept for validation; about 5 min on this computer; memory 1.1 GB"
+    qtbot.waitUntil(lambda: widget.start_panel.summary() == sentence, timeout=LONG)
+    assert "voxel size" in widget.start_panel.messages.messages()[0].text
+    fake.write_text(PLANNER.format(text="too late", wait=30))
+    widget.start_panel.apply({"training.minutes": 3})
+    qtbot.waitUntil(lambda: widget.planner._worker is not None, timeout=LONG)
+    qtbot.wait(300)
+    fake.write_text(PLANNER.format(text=json.dumps({**PLAN, "estimate": None, "steps": 7}), wait=0))
+    widget.start_panel.apply({"training.steps": 7})
+    expected = "12 images, 1 kept for validation; 7 steps on this computer"
+    qtbot.waitUntil(lambda: widget.start_panel.summary() == expected, timeout=LONG)
+
+
+def test_plan_that_is_refused_names_the_cure(open_widget, qtbot, fake):
+    error = {"error": "DataError", "message": "Target is missing for 3 images", "cure": "Add them", "exit_code": 3}
+    fake.write_text(PLANNER.format(text=json.dumps(error), wait=0))
+    widget = open_widget()
+    qtbot.waitUntil(lambda: bool(widget.start_panel.messages.messages()), timeout=LONG)
+    (message,) = widget.start_panel.messages.messages()
+    assert (message.text, message.cure) == ("Target is missing for 3 images", "Add them")
+
+
+def test_words_of_plans():
+    several = {**PLAN, "runtime": {"device": "cuda"}, "estimate": {"memory_gigabytes": 0.31, "minutes": 135.0}}
+    several["facts"] = {**PLAN["facts"], "training": 1, "validation": 1, "split": "same-image validation: one block"}
+    assert (
+        summary(several)
+        == "1 image; a part of each is kept for validation; about 2 h 15 min on cuda; GPU memory 310 MB"
+    )
+    none = {**PLAN, "facts": {**PLAN["facts"], "validation": 0, "test": 2}, "estimate": None, "steps": None}
+    assert summary(none) == "13 images, none kept for validation, 2 for the final test"
+    assert read_answer("", "im2im: boom\n").message == "The plan could not be made: im2im: boom"
+
+
+def test_essentials_and_recipe_are_one(open_widget, qtbot, data):
+    panel = open_widget(name="").start_panel
+    panel._cards.setValue("labelfree_3d")
+    assert panel.value().task == "label_free"
+    panel._unit.setCurrentText("minutes")
+    panel._on_unit()
+    panel._amount.setValue(12.0)
+    assert (panel.value().training.minutes, panel.value().training.epochs) == (12.0, None)
+    panel._cards.setValue("instance_seg_2d")
+    assert panel.value().training.minutes == 12.0
+    panel._more.setChecked(True)
+    panel._form.setValue(panel.value().override({"training.optimizer.lr": 0.5, "training.epochs": 7}))
+    assert panel.value().training.optimizer.lr == 0.5
+    assert (panel._unit.currentText(), panel._amount.value()) == ("epochs", 7.0)
+    panel.apply({"training.steps": 3})
+    assert panel._form.value().training.steps == 3
+
+
+def test_starting_from_a_run_takes_its_network_and_a_short_budget(open_widget, project, data):
+    recipe = load_preset("instance_seg_2d").override({"network.features": [8, 8, 8, 16, 16, 8]})
+    run = Run.create(project, recipe)
+    panel = open_widget().start_panel
+    panel.refresh([("nuclei", str(run.folder))])
+    panel._from.setCurrentIndex(1)
+    panel._on_from(1)
+    assert panel.value().training.start_from == str(run.folder)
+    assert panel.value().training.minutes == 5.0
+    assert panel.value().network.features == (8, 8, 8, 16, 16, 8)
+
+
+# ---- a training ----------------------------------------------------------------
+
+
+def test_training_from_start_to_use(open_widget, qtbot, monkeypatch):
+    widget = open_widget(name="quick")
+    run = start_run(widget, qtbot)
+    assert widget.tabs.currentIndex() == RUNS
+    qtbot.waitUntil(lambda: steps_seen(widget) > 0, timeout=LONG)
+    wait_state(widget, qtbot, "finished")
+    assert widget.run_panel._done_words.text().startswith("Done. AP 0.91 on validation.")
+    assert len(widget.run_panel.curves._series[run.name].columns["train", "total"][0]) == 40
+    names = [layer.name for layer in widget._viewer.layers]
+    assert names == [f"{what} of {run.name}" for what in ("source", "target", "preview")]
+    opened, used = [], []
+    monkeypatch.setattr(widget, "_open_predict", opened.append)
+    widget.model_ready.connect(used.append)
+    widget.run_panel.use_button.click()
+    assert opened == used == [str(run.model)]
+    qtbot.waitUntil(lambda: widget.run_panel.table.rowCount() == 1, timeout=LONG)
+    (row,) = widget.run_panel.table.value()
+    assert (row.state, row.done, row.best) == ("finished", 1.0, "AP 0.91")
+
+
+def test_previews_follow_the_newest_until_moved_back(open_widget, qtbot):
+    widget = open_widget()
+    run = start_run(widget, qtbot)
+    qtbot.waitUntil(lambda: len(widget.preview.steps) >= 3, timeout=LONG)
+    slider = widget.run_panel.slider
+    qtbot.waitUntil(lambda: slider.value() == len(widget.preview.steps) - 1, timeout=LONG)
+    slider.setValue(0)
+    count = len(widget.preview.steps)
+    qtbot.waitUntil(lambda: len(widget.preview.steps) > count, timeout=LONG)
+    assert slider.value() == 0
+    layer = widget._viewer.layers[f"preview of {run.name}"]
+    np.testing.assert_array_equal(layer.data, np.load(run.previews / "preview_00000010.npy")[0])
+    assert type(layer).__name__ == "Labels"
+
+
+def test_fault_22_preview_layer_removed_by_the_user_comes_back(open_widget, qtbot):
+    widget = open_widget()
+    run = start_run(widget, qtbot)
+    name = f"preview of {run.name}"
+    qtbot.waitUntil(lambda: name in widget._viewer.layers, timeout=LONG)
+    widget.run_panel.slider.setOn(False)
+    widget._viewer.layers.remove(name)
+    count = len(widget.preview.steps)
+    qtbot.waitUntil(lambda: len(widget.preview.steps) > count, timeout=LONG)
+    assert name not in widget._viewer.layers
+    widget.run_panel.slider.setOn(True)
+    assert name in widget._viewer.layers
+
+
+def test_pause_and_resume(open_widget, qtbot):
+    widget = open_widget()
+    run = start_run(widget, qtbot)
+    qtbot.waitUntil(lambda: steps_seen(widget) > 2, timeout=LONG)
+    widget.run_panel.button("pause").click()
+    assert widget.run_panel._words.text() == "saving and pausing…"
+    wait_state(widget, qtbot, "paused")
+    paused = steps_seen(widget)
+    assert widget.run_panel.button("resume").isEnabled()
+    widget.run_panel.button("resume").click()
+    qtbot.waitUntil(lambda: run.attempt == 2, timeout=LONG)
+    qtbot.waitUntil(lambda: steps_seen(widget) > paused, timeout=LONG)
+    wait_state(widget, qtbot, "running")
+
+
+def test_stop_keeps_the_best(open_widget, qtbot):
+    widget = open_widget()
+    start_run(widget, qtbot)
+    qtbot.waitUntil(lambda: steps_seen(widget) > 2, timeout=LONG)
+    widget.run_panel.button("stop").click()
+    wait_state(widget, qtbot, "finished")
+    assert widget.run_panel._done.isVisible()
+
+
+def test_fault_25_abort_ends_soon(open_widget, qtbot):
+    widget = open_widget()
+    run = start_run(widget, qtbot)
+    qtbot.waitUntil(lambda: steps_seen(widget) > 2, timeout=LONG)
+    widget.run_panel.button("abort").click()
+    qtbot.waitUntil(lambda: run.state not in ("queued", "running"), timeout=LONG)
+    wait_state(widget, qtbot, "finished", "stopped")
+
+
+def test_failure_is_told_with_its_cure(open_widget, qtbot):
+    widget = open_widget(name="data")
+    start_run(widget, qtbot)
+    wait_state(widget, qtbot, "failed")
+    qtbot.waitUntil(lambda: "a.tif is torn" in texts(widget), timeout=LONG)
+    (message,) = widget.run_panel.messages.messages()
+    assert (message.cure, message.level) == ("Copy it again", "error")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("killed", "killed by signal 9, probably out of memory"), ("crash", "crashed inside a library")]
+)
+def test_fault_27_the_widget_survives_a_killed_training(name, words, open_widget, qtbot):
+    widget = open_widget(name=name)
+    start_run(widget, qtbot)
+    wait_state(widget, qtbot, "interrupted")
+    qtbot.waitUntil(lambda: any(words in text for text in texts(widget)), timeout=LONG)
+    assert widget.run_panel.button("resume").isVisibleTo(widget)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no"), MemoryError("no"), KeyboardInterrupt("no"), SystemExit("no"), OSError("no")]
+)
+def test_fault_24_error_while_starting_is_shown_and_start_works_again(error, open_widget, qtbot, monkeypatch):
+    def launch(*_):
+        raise error
+
+    widget = open_widget()
+    monkeypatch.setattr(_train_widget, "launch", launch)
+    widget.start_panel.messages.clear()
+    widget.start_panel.start_button.click()
+    assert not widget.start_panel.start_button.isEnabled()
+    button = widget.start_panel.start_button
+    qtbot.waitUntil(lambda: button.isEnabled() and button.text() == "Start", timeout=LONG)
+    assert [m.level for m in widget.start_panel.messages.messages()][-1] == "error"
+
+
+def test_training_that_cannot_begin_is_marked_failed(open_widget, qtbot, monkeypatch, project):
+    broken = (sys.executable, "-c", "raise SystemExit('no torch here')")
+    monkeypatch.setattr(start, "start_training", partial(start.start_training.func, command=broken))
+    widget = open_widget()
+    widget.start_panel.start_button.click()
+    qtbot.waitUntil(
+        lambda: any("no torch here" in m.text for m in widget.start_panel.messages.messages()), timeout=LONG
+    )
+    assert [run.state for run in project.runs()] == ["failed"]
+
+
+def test_fault_26_two_trainings_queue(open_widget, qtbot):
+    widget = open_widget(**{"training.device": "cpu"})
+    first = start_run(widget, qtbot)
+    qtbot.waitUntil(lambda: steps_seen(widget) > 2, timeout=LONG)
+    second = start_run(widget, qtbot)
+    qtbot.waitUntil(lambda: "1 training is before this one" in widget.run_panel._words.text(), timeout=LONG)
+    assert (first.state, second.state) == ("running", "queued")
+    qtbot.waitUntil(lambda: widget.run_panel.table.rowCount() == 2, timeout=LONG)
+    widget.show_run(str(first.folder))
+    qtbot.waitUntil(lambda: steps_seen(widget) > 2, timeout=LONG)
+    widget.run_panel.button("stop").click()
+    qtbot.waitUntil(lambda: second.state == "running", timeout=LONG)
+
+
+# ---- runs ----------------------------------------------------------------------
+
+
+def written_run(project, data, name, rising=False):
+    """A finished run whose curves are known."""
+    run = Run.create(project, load_preset("instance_seg_2d").override({"name": name, "data.path": str(data)}))
+    with EventLog(run, 1) as log:
+        for step in range(1, 61):
+            log.append(Losses(step, 1.0, {"total": 1 / step}, 1e-3, 50.0))
+            if step % 6 == 0:
+                log.append(Validated(step, 1.0, {"total": step / 10 if rising else 1 / step, "ap50": 0.5}, step == 6))
+    run.set_state("finished")
+    return run
+
+
+def test_ticked_runs_are_compared(open_widget, qtbot, project, data):
+    runs = [written_run(project, data, name) for name in ("a", "b")]
+    widget = open_widget()
+    qtbot.waitUntil(lambda: widget.run_panel.table.rowCount() == 2, timeout=LONG)
+    widget.show_run(str(runs[0].folder))
+    widget.run_panel.table.tick(str(runs[1].folder))
+    qtbot.waitUntil(lambda: set(widget.run_panel.curves.names()) == {r.name for r in runs}, timeout=LONG)
+    assert widget.run_panel.curves.colour(runs[0].name) != widget.run_panel.curves.colour(runs[1].name)
+    widget.run_panel.table.tick(str(runs[1].folder), False)
+    qtbot.waitUntil(lambda: widget.run_panel.curves.names() == [runs[0].name], timeout=LONG)
+
+
+def test_cure_prepares_a_new_training(open_widget, qtbot, project, data):
+    run = written_run(project, data, "a", rising=True)
+    run.set_state("paused")
+    widget = open_widget()
+    widget.show_run(str(run.folder))
+    qtbot.waitUntil(lambda: "overfit" in widget.run_panel.codes(), timeout=LONG)
+    message = next(m for m in widget.run_panel.messages.messages() if "by heart" in m.text)
+    message.button.click()
+    assert widget.tabs.currentIndex() == NEW
+    assert widget.start_panel.value().data.augmentation.rotate == 180.0
+    assert widget.start_panel.value().name == "a"
+
+
+def test_dismissed_message_stays_away(open_widget, qtbot, project, data):
+    run = written_run(project, data, "a", rising=True)
+    run.set_state("paused")
+    widget = open_widget()
+    widget.show_run(str(run.folder))
+    qtbot.waitUntil(lambda: "overfit" in widget.run_panel.codes(), timeout=LONG)
+    next(m for m in widget.run_panel.messages.messages() if "by heart" in m.text).dismissed.emit()
+    widget._examine(view(widget))
+    assert "overfit" not in widget.run_panel.codes()
+
+
+def test_context_menu_exports_and_copies(open_widget, qtbot, project, data, monkeypatch, tmp_path):
+    from qtpy.QtWidgets import QApplication, QFileDialog
+
+    run = written_run(project, data, "a")
+    (run.model / "rdf.yaml").write_text("name: a\n")
+    widget = open_widget()
+    qtbot.waitUntil(lambda: widget.run_panel.table.rowCount() == 1, timeout=LONG)
+    folder = str(run.folder)
+    enabled = {a.text(): a.isEnabled() for a in widget.run_panel.table.menu(folder).actions() if a.text()}
+    assert enabled["Export model as zip…"]
+    assert not enabled["Go on from where it ended"]
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "m"), ""))
+    widget.run_panel.table.asked.emit("export", folder)
+    qtbot.waitUntil(lambda: (tmp_path / "m.zip").is_file(), timeout=LONG)
+    for kind, words in (("command", "im2im train instance_seg_2d"), ("yaml", "epochs: 60"), ("python", "load_preset")):
+        widget.run_panel.table.asked.emit(kind, folder)
+        assert words in QApplication.clipboard().text()
+    widget.run_panel.table.asked.emit("continue", folder)
+    assert widget.start_panel.value().training.start_from == folder
+
+
+# ---- closing and coming back ---------------------------------------------------
+
+
+def test_fault_21_closing_asks_and_keeps_running(open_widget, qtbot, make_napari_viewer):
+    viewer = make_napari_viewer()
+    widget = open_widget(viewer)
+    run = start_run(widget, qtbot)
+    asked = []
+    widget.ask_on_close = lambda names: asked.append(names) or "keep"
+    viewer.close()
+    assert asked == [[run.name]]
+    steps = len(read_events(run))
+    qtbot.waitUntil(lambda: len(read_events(run)) > steps, timeout=LONG)
+    assert run.state == "running"
+
+
+def test_fault_21_closing_can_stop_the_training(open_widget, qtbot, make_napari_viewer):
+    viewer = make_napari_viewer()
+    widget = open_widget(viewer)
+    run = start_run(widget, qtbot)
+    widget.ask_on_close = lambda names: "stop"
+    viewer.close()
+    qtbot.waitUntil(lambda: run.state == "finished", timeout=LONG)
+
+
+def test_fault_21_closing_can_be_taken_back(open_widget, qtbot, make_napari_viewer):
+    viewer = make_napari_viewer()
+    widget = open_widget(viewer)
+    start_run(widget, qtbot)
+    widget.show()
+    window = widget._asked_window
+    widget.ask_on_close = lambda names: "cancel"
+    assert not window.close()
+    widget.ask_on_close = lambda names: "keep"
+
+
+def test_fault_23_dock_closed_while_running_and_opened_again(open_widget, qtbot, make_napari_viewer):
+    viewer = make_napari_viewer()
+    widget = open_widget(viewer)
+    run = start_run(widget, qtbot)
+    qtbot.waitUntil(lambda: steps_seen(widget) > 2, timeout=LONG)
+    with qtbot.captureExceptions() as exceptions:
+        viewer.window.remove_dock_widget(widget)
+        widget.close()
+        widget.deleteLater()
+        qtbot.wait(900)
+    assert exceptions == []
+    again = open_widget(viewer, name="")
+    assert again.tabs.currentIndex() == RUNS
+    assert again.shown() == str(run.folder)
+    assert again.start_panel.value().name == "long"
+    qtbot.waitUntil(lambda: steps_seen(again) > 2, timeout=LONG)
+    assert again.run_panel.curves._series[run.name].columns["train", "total"][0][0] == 1  # from its beginning
+
+
+def test_memory_that_does_not_fit_is_left_out(open_widget, project):
+    write_json(project.root / MEMORY, {"recipe": {"no": 1}, "shown": "/nowhere", "tab": RUNS})
+    widget = open_widget(name="")
+    assert widget.tabs.currentIndex() == NEW
+    assert widget.start_panel.value().name == "instance_seg_2d"
+    widget.start_panel.apply({"name": "mine"})
+    widget._write_memory()
+    assert read_json(project.root / MEMORY)["recipe"]["name"] == "mine"
+
+
+# ---- cost ----------------------------------------------------------------------
+
+
+def test_opening_is_quick_and_imports_nothing_heavy(tmp_path):
+    program = """
+import sys, time
+import napari, napari.qt
+from qtpy.QtWidgets import QApplication
+app = QApplication([])
+from im2im_core.project import Project
+from napari_im2im._train_widget import TrainWidget
+viewer = napari.components.ViewerModel()
+begin = time.process_time()
+widget = TrainWidget(viewer, Project.create(sys.argv[1]))
+took = time.process_time() - begin
+heavy = {name.split(".")[0] for name in sys.modules} & {"torch", "lightning", "pytorch_lightning", "monai"}
+widget.watch.stop()
+print(took, *sorted(heavy))
+"""
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "IM2IM_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "p")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    took, *heavy = done.stdout.split()
+    assert heavy == []
+    assert float(took) < 0.3
+
+
+@pytest.mark.slow
+def test_true_training_of_two_steps(make_napari_viewer, project, qtbot):
+    from im2im_core.microscope import write_dataset
+
+    write_dataset(project.root / "nuclei", "instance_segmentation", count=3, shape=(64, 64), seed=1)
+    widget = TrainWidget(make_napari_viewer(), project)
+    widget.ask_on_close = lambda names: "keep"
+    changes = {
+        "data.path": "nuclei",
+        "name": "tiny",
+        "training.steps": 2,
+        "training.batch": 2,
+        "data.patch": [32, 32],
+        "network.features": [8, 8, 8, 16, 16, 8],
+        "logging.every": 1,
+        "output.torchscript": False,
+    }
+    widget.start_panel.setValue(load_preset("instance_seg_2d").override(changes))
+    run = start_run(widget, qtbot)
+    qtbot.waitUntil(lambda: view(widget) is not None and view(widget).state in ("finished", "failed"), timeout=300_000)
+    assert view(widget).state == "finished", (texts(widget), run.log.read_text())
+    assert widget.run_panel.curves._series["tiny" if run.name == "tiny" else run.name].columns["train", "total"][0] == [
+        1,
+        2,
+    ]
+    assert any(run.model.glob("*.yaml"))
+    widget.planner.cancel()
+    widget.watch.stop()
+    time.sleep(0.2)
