@@ -1,0 +1,267 @@
+"""From samples to batches: padding, unknown regions, images of any size, the same data for every worker count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from training_world import Training, discs, same_state, sample, small_recipe, split_of
+
+from im2im_core.engine.augment import Augmenter
+from im2im_core.engine.data import cut
+from im2im_core.engine.frameworks.contract import TargetSpec, TrainContext
+from im2im_core.engine.planning import make_plan
+from im2im_core.engine.prepare import Entry, items_of, median_diameter, prepare
+from im2im_core.engine.sampling import window_around
+from im2im_core.engine.session import Prepared, prepare_images
+from im2im_core.errors import DataError
+from im2im_core.normalize import Scaling
+from im2im_core.recipe import Recipe
+from im2im_core.samples import Split
+
+
+def prepared(recipe: Recipe, split: Split, folder: Path) -> Prepared:
+    torch.manual_seed(0)
+    return prepare_images(make_plan(recipe, split), split, folder, lambda event: None, lambda: "")
+
+
+# ---- cutting ----
+
+
+@pytest.fixture
+def numbers() -> Entry:
+    """Pixels numbered 0 to 34 along Y and X, raw; one plane of targets, ten times as much."""
+    source = np.arange(35, dtype=np.uint16).reshape(1, 1, 5, 7)
+    return Entry("numbers", {"source": source, "target": (source * 10).astype(np.float32)}, Scaling((5.0,), (2.0,)))
+
+
+TARGETS = (TargetSpec("target", 1),)
+
+
+def test_a_window_inside_is_the_normalised_part(numbers: Entry) -> None:
+    found = cut(numbers, (slice(0, 1), slice(1, 4), slice(2, 6)), TARGETS, planes=True)
+    part = numbers.arrays["source"][:, 0, 1:4, 2:6]
+    assert (found["source"] == (part - 5.0) / 2).all()
+    assert (found["target"] == part * 10).all()
+    assert found["weight"].min() == 1
+    assert {k: v.shape for k, v in found.items()} == dict.fromkeys(("source", "target", "weight"), (1, 3, 4))
+
+
+def test_outside_the_image_pixels_are_mirrored_and_count_nothing(numbers: Entry) -> None:
+    found = cut(numbers, (slice(0, 1), slice(-3, 7), slice(-9, 12)), TARGETS, planes=True)
+    whole = numbers.arrays["source"][0, 0]
+    expected = np.pad(whole, ((3, 2), (9, 5)), mode="symmetric")
+    assert (found["source"][0] * 2 + 5 == expected).all()
+    assert (found["target"][0] == expected * 10).all()
+    inside = np.zeros((10, 21))
+    inside[3:8, 9:16] = 1
+    assert (found["weight"][0] == inside).all()
+
+
+def test_a_projection_target_serves_every_plane() -> None:
+    entry = Entry(
+        "stack",
+        {"source": np.zeros((1, 3, 4, 4)), "target": np.arange(16.0).reshape(1, 1, 4, 4)},
+        Scaling((0.0,), (1.0,)),
+    )
+    found = cut(entry, (slice(0, 3), slice(0, 4), slice(0, 4)), TARGETS, planes=False)
+    assert (found["target"] == entry.arrays["target"]).all()
+    assert found["target"].shape == (1, 3, 4, 4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 40), (1, 40, 3), (1, 31, 32), (1, 33, 33)])
+def test_fault_15_windows_of_images_smaller_than_the_patch(shape: tuple[int, int, int]) -> None:
+    entry = Entry("s", {"source": np.ones((1, *shape)), "target": np.ones((1, *shape))}, Scaling((0.0,), (1.0,)))
+    for centre in ((0, 0, 0), tuple(n - 1 for n in shape)):
+        place = window_around(centre, (1, 48, 48), (1, 32, 32), shape)
+        found = cut(entry, place, TARGETS, planes=True)
+        assert found["source"].shape == (1, 48, 48)
+        inner = found["weight"][0, 8:-8, 8:-8]
+        assert inner.sum() == min(32, shape[1]) * min(32, shape[2])
+
+
+# ---- preparing ----
+
+
+def test_the_object_size_of_the_recipe_is_reached(tmp_path: Path) -> None:
+    image, labels = discs(0, (64, 64), radius=6)
+    diameter = median_diameter(labels[None])
+    assert diameter is not None
+    recipe = small_recipe(data__rescale={"kind": "object_size", "diameter": diameter / 2})
+    found = prepared(recipe, Split((sample("a", image, labels),)), tmp_path).stream.store.get(0)
+    assert found.shape == (1, 32, 32)
+    assert (found.arrays["maps"][0] > 0).mean() == pytest.approx((labels > 0).mean(), abs=0.02)
+
+
+def test_median_diameter_is_that_of_discs_of_the_same_area() -> None:
+    labels = np.zeros((2, 20, 20), int)
+    labels[0, 0:4, 0:4], labels[0, 10:12, 10:12], labels[1, 10:16, 10:16] = 1, 2, 2
+    assert median_diameter(labels) == pytest.approx(np.median(np.sqrt(4 * np.array([16, 36]) / np.pi)))
+    assert median_diameter(np.zeros((1, 4, 4), int)) is None
+
+
+def test_time_points_are_items_of_their_own() -> None:
+    from im2im_core.image import ArrayImage
+    from im2im_core.samples import Sample
+
+    series, one = (
+        ArrayImage(np.stack([np.full((16, 16), t) for t in range(3)]), "TYX"),
+        ArrayImage(np.ones((16, 16)), "YX"),
+    )
+    items = items_of((Sample("film", "film", series, {"target": one}), Sample("still", "still", one, {"target": one})))
+    assert [i.name for i in items] == ["film@0", "film@1", "film@2", "still"]
+    recipe = small_recipe("restoration_2d", data__normalization__kind="none")
+    framework: Any = type("F", (), {"encode": lambda self, targets, weight: {"target": targets["target"]}})()
+    assert prepare(items[2], recipe, framework, None).arrays["source"].max() == 2
+
+
+@pytest.mark.parametrize("part", ["source", "target"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_fault_11_nan_pixels_are_an_error_before_training(tmp_path: Path, part: str, bad: float) -> None:
+    arrays = {"source": np.random.default_rng(0).random((32, 32)), "target": np.random.default_rng(1).random((32, 32))}
+    arrays[part][3, 4] = bad
+    split = Split((sample("cells", arrays["source"], arrays["target"]),))
+    recipe = small_recipe("restoration_2d")
+    with pytest.raises(DataError, match=r"cells (IM|GT) has 1 NaN or infinite pixels.*invalid_pixels"):
+        prepared(recipe, split, tmp_path)
+    filled = prepared(recipe.override({"data.invalid_pixels": "fill"}), split, tmp_path)
+    assert all(torch.isfinite(t).all() for t in filled.stream[0][0].values())
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan])
+def test_weights_that_are_none_are_refused(tmp_path: Path, value: float) -> None:
+    image, labels = discs(0)
+    weight = np.ones(image.shape, np.float32)
+    weight[0, 0] = value
+    with pytest.raises(DataError, match="negative, NaN or infinite"):
+        prepared(small_recipe(), Split((sample("a", image, labels, weight),)), tmp_path)
+
+
+# ---- streams ----
+
+
+def test_a_step_is_the_same_in_any_order(tmp_path: Path) -> None:
+    stream = prepared(small_recipe(training__accumulate=2), split_of(), tmp_path).stream
+    assert len(stream[5]) == 2
+    forward, backward = [stream[s] for s in range(4)], [stream[s] for s in reversed(range(4))][::-1]
+    for one, other in zip(forward, backward, strict=True):
+        assert all(torch.equal(a[k], b[k]) for a, b in zip(one, other, strict=True) for k in a)
+    assert not torch.equal(forward[0][0]["source"], forward[0][1]["source"])
+    assert not torch.equal(forward[0][0]["source"], forward[1][0]["source"])
+
+
+def test_ranks_share_a_step_without_overlap(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    stream = prepared(small_recipe(training__batch=4), split_of(), tmp_path).stream
+    whole = stream[3][0]["source"]
+    settings = stream.settings
+    parts = []
+    for rank in range(2):
+        stream.settings = replace(settings, batch=2, rank=rank, ranks=2)
+        parts.append(stream[3][0]["source"])
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_foreground_stands_in_the_patches(tmp_path: Path) -> None:
+    image, labels = discs(0, (128, 128))
+    labels[:, 16:], labels[16:] = 0, 0  # one object in the corner
+    recipe = small_recipe(data__foreground=1.0, training__batch=8)
+    stream = prepared(recipe, Split((sample("a", image, labels),)), tmp_path).stream
+    assert (stream[0][0]["maps"][:, 0].flatten(1).amax(1) > 0).all()
+
+
+# ---- unknown regions ----
+
+
+def known_left(shape: tuple[int, int]) -> NDArray[np.float32]:
+    weight = np.ones(shape, np.float32)
+    weight[:, shape[1] // 2 :] = 0
+    return weight
+
+
+def chain(recipe: Recipe, split: Split, folder: Path) -> tuple[list[dict[str, float]], list[torch.Tensor]]:
+    """Losses of three steps and the gradient of the last: prepare, cut, augment, lose."""
+    ready = prepared(recipe, split, folder)
+    recipe, framework = ready.plan.recipe, ready.framework
+    augmenter = Augmenter(recipe.data.augmentation, 2, framework.targets)
+    rows = []
+    for step in range(3):
+        batch = augmenter(ready.stream[step][0], torch.Generator().manual_seed(step), tuple(recipe.data.patch))
+        framework.zero_grad()
+        terms = framework.losses(batch, "network", TrainContext(step, torch.Generator().manual_seed(0)))
+        torch.stack(list(terms.values())).sum().backward()
+        rows.append({k: float(v.detach()) for k, v in terms.items()})
+    return rows, [p.grad.clone() for p in framework.parameters() if p.grad is not None]
+
+
+MOVED = {
+    "data__augmentation__rotate": 45.0,
+    "data__augmentation__scale": [0.7, 1.4],
+    "data__augmentation__affine_probability": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    "case", ["instance", "instance rescaled", "boundary", "classes", "classes rescaled", "image", "image rescaled"]
+)
+def test_garbage_in_unknown_regions_changes_neither_loss_nor_gradient(tmp_path: Path, case: str) -> None:
+    kind, rescaled = case.split()[0], "rescaled" in case
+    preset = {"classes": "semantic_seg_2d", "image": "restoration_2d"}.get(kind, "instance_seg_2d")
+    changes: dict[str, Any] = dict(MOVED)
+    if kind == "boundary":
+        changes["framework__maps"] = "boundary"
+    if rescaled:
+        labels_rescale = {"kind": "object_size", "diameter": 8}
+        changes["data__rescale"] = (
+            labels_rescale if kind != "image" else {"kind": "voxel_size", "voxel_size": [1, 1.5, 1.5]}
+        )
+    recipe = small_recipe(preset, **changes).override({"data.voxel_size": [1, 1, 1]})
+    image, labels = discs(0)
+    weight = known_left((48, 48))
+    clean = {"classes": (labels > 0) * 2, "image": 50 + 3.0 * (labels > 0)}.get(kind, labels)
+    noise = np.random.default_rng(0)
+    garbage = (
+        [noise.integers(0, 300, labels.shape)]
+        if kind != "image"
+        else [np.full(labels.shape, np.nan), noise.normal(0, 1e6, labels.shape)]
+    )
+    results = []
+    for number, other in enumerate([clean, *garbage]):
+        target = np.where(weight > 0, clean, other).astype(np.float64 if kind == "image" else np.uint16)
+        made = sample("a", image, target, weight)
+        object.__setattr__(made.source.info, "voxel_size", (1.0, 1.0, 1.0))
+        results.append(chain(recipe, Split((made,)), tmp_path / str(number)))
+    (losses, gradients), *others = results
+    assert all(np.isfinite(v) for row in losses for v in row.values())
+    for changed, moved in others:
+        assert changed == losses
+        assert all(torch.equal(a, b) for a, b in zip(gradients, moved, strict=True))
+
+
+def test_sparse_labels_teach_only_where_something_is_painted(tmp_path: Path) -> None:
+    image, labels = discs(0)
+    painted = np.zeros_like(labels)
+    painted[:, :24] = labels[:, :24] + 1  # background 1, objects from 2
+    recipe = small_recipe(data__labelling="sparse", data__foreground=0.0)
+    entry = prepared(recipe, Split((sample("a", image, painted),)), tmp_path).stream.store.get(0)
+    assert (entry.arrays["weight"][0, 0] == (painted > 0)).all()
+    assert ((entry.arrays["maps"][0, 0] > 0) == (painted > 1)).all()
+
+
+# ---- workers ----
+
+
+@pytest.mark.slow
+def test_workers_do_not_change_what_is_learned(tmp_path: Path) -> None:
+    states = []
+    for workers, kind in ((0, "memory"), (2, "memory"), (2, "disk"), (1, "rolling")):
+        recipe = small_recipe(training__workers=workers, data__cache__kind=kind, training__steps=6)
+        training = Training(tmp_path / f"{workers}{kind}", recipe)
+        training.pause_after(3)
+        states.append(training.checkpoint)
+    assert all(same_state(states[0], s) for s in states[1:])

@@ -1,0 +1,143 @@
+"""What is validated, and how much time it takes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training_world import Training, discs, sample, small_recipe, split_of
+
+from im2im_core.engine.planning import make_plan
+from im2im_core.engine.prepare import Entry
+from im2im_core.engine.session import prepare_images
+from im2im_core.engine.validate import Validator, view_of
+from im2im_core.events import Checkpointed, Losses, Previewed, Validated
+from im2im_core.normalize import Scaling
+from im2im_core.samples import Split
+
+
+def entry(*shape: int) -> Entry:
+    pixels = np.arange(np.prod(shape), dtype=np.float32).reshape(1, *shape)
+    return Entry("e", {"source": pixels, "maps": pixels, "truth": pixels + 0.5}, Scaling((0.0,), (1.0,)))
+
+
+def test_a_view_is_a_multiple_of_the_divisor_with_the_image_in_its_middle() -> None:
+    view = view_of(entry(1, 33, 50), (16, 16), 2)
+    assert [p.stop - p.start for p in view.place] == [1, 48, 64]
+    inner = view.inner()
+    assert [s.stop - s.start for s in inner] == [33, 50]
+    assert view.truth().shape == (1, 33, 50)
+    assert (view.truth() == view.entry.arrays["truth"][:, 0]).all()
+
+
+def test_a_large_image_is_looked_at_in_part() -> None:
+    view = view_of(entry(1, 100, 90), (16, 16), 2, largest=(1, 64, 40))
+    assert [p.stop - p.start for p in view.place] == [1, 64, 32]
+    assert (view.truth() == view.entry.arrays["truth"][:, 0, 18:82, 29:61]).all()
+
+
+def test_a_view_around_a_place_stays_inside() -> None:
+    view = view_of(entry(1, 64, 64), (16, 16), 2, centre=(0, 60, 2), largest=(1, 32, 32))
+    assert view.place[1:] == (slice(32, 64), slice(0, 32))
+
+
+def test_a_volume_keeps_its_planes() -> None:
+    view = view_of(entry(5, 16, 16), (4, 8, 8), 3)
+    assert [p.stop - p.start for p in view.place] == [8, 16, 16]
+    assert view.truth().shape == (1, 5, 16, 16)
+
+
+def ready(tmp_path: Path, split: Split, **changes: Any) -> Any:
+    torch.manual_seed(0)
+    recipe = small_recipe(**changes)
+    return prepare_images(make_plan(recipe, split), split, tmp_path, lambda event: None, lambda: "")
+
+
+def test_figures_are_means_over_the_views(tmp_path: Path) -> None:
+    found = ready(tmp_path, split_of(1, 3), training__steps=20_000)
+    device = torch.device("cpu")
+    framework = found.framework.eval()
+    assert len(found.views) == 3
+    whole = Validator(found.views, device, 0).run(framework)
+    single = [Validator([v], device, 0).run(framework) for v in found.views]
+    assert whole == pytest.approx({k: np.mean([s[k] for s in single]) for k in whole})
+    assert whole["total"] == pytest.approx(whole["cross_entropy"] + whole["dice"] + whole["distance"])
+
+
+def test_unknown_regions_and_padding_do_not_count(tmp_path: Path) -> None:
+    image, labels = discs(0, (40, 40))
+    weight = np.ones(image.shape, np.float32)
+    weight[:, 20:] = 0
+    noise = np.random.default_rng(0).integers(0, 9, labels.shape)
+    figures = []
+    for number, other in enumerate((labels, noise)):
+        validated = sample("v", image, np.where(weight > 0, labels, other).astype(np.uint16), weight)
+        split = Split(split_of(1, 0).train, (validated,))
+        found = ready(tmp_path / str(number), split)
+        figures.append(Validator(found.views, torch.device("cpu"), 0).run(found.framework.eval()))
+    assert figures[0] == figures[1]
+
+
+def test_the_number_of_views_follows_the_time_there_is(tmp_path: Path) -> None:
+    split = split_of(1, 12)
+    few = ready(tmp_path, split, training__steps=20)
+    many = ready(tmp_path, split, training__steps=20_000)
+    assert len(few.views) == 1
+    assert len(many.views) == 12
+    some = ready(tmp_path, split, training__validate_every=20, training__steps=200)
+    assert 1 < len(some.views) < 12
+    names = [v.entry.name for v in some.views]
+    assert names[0] == "discs_1"
+    assert names[-1] == "discs_12"  # spread evenly, not the first few
+
+
+def test_without_validation_images_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from im2im_core.engine import session
+
+    monkeypatch.setattr(session._Session, "_export", lambda *_: None)
+    training = Training(tmp_path / "run", small_recipe(training__validate_every=2), split_of(2, 0))
+    assert training.run().state == "finished"
+    assert training.of(Validated) == []
+    assert any("No image is left for validation" in m.text for m in training.events if hasattr(m, "text"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [{"training.minutes": 0.33}, {"training.steps": 400}])
+def test_validation_previews_and_checkpoints_take_little_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: dict[str, Any]
+) -> None:
+    """At most a tenth is aimed at; more than 15 % is a fault."""
+    from im2im_core.engine import callbacks, session
+
+    spent = [0.0]
+
+    def timed(real: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            start = time.monotonic()
+            try:
+                return real(*args, **options)
+            finally:
+                spent[0] += time.monotonic() - start
+
+        return call
+
+    monkeypatch.setattr(session._Session, "_export", lambda *_: None)
+    monkeypatch.setattr(session._Session, "finish", lambda *_: {})
+    monkeypatch.setattr(callbacks.Validation, "run", timed(callbacks.Validation.run))
+    monkeypatch.setattr(callbacks.Checkpointer, "save", timed(callbacks.Checkpointer.save))
+    recipe = small_recipe(data__patch=[64, 64], training__batch=8).override(
+        {"network.features": [16, 16, 32, 32, 32, 16], "training.checkpoint_minutes": 0.1, **budget}
+    )
+    training = Training(tmp_path / "run", recipe, split_of(8, 8, (128, 128)))
+    start = time.monotonic()
+    training.run()
+    total = time.monotonic() - start
+    assert len(training.of(Losses)) > 20
+    assert len(training.of(Validated)) > 3
+    assert training.of(Previewed)
+    assert training.of(Checkpointed)
+    assert spent[0] / total < 0.15
