@@ -147,6 +147,7 @@ def run(args: argparse.Namespace) -> Path:
             / (saved["time"] - start),
             4,
         ),
+        "validation": {k: round(v, 4) for k, v in json.loads((folder / "metrics.json").read_text()).items()},
         "seconds_to_predict": round(time.time() - begin, 1),
         "machine": machine(),
         "command": f"python benchmarks/quality.py run --data DIR --seed {args.seed} --minutes {args.minutes:g}"

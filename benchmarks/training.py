@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import torch
+from quality import machine
 
 from im2im_core import api
 from im2im_core.engine import session
@@ -25,7 +26,6 @@ from im2im_core.engine.planning import framework_of, make_plan
 from im2im_core.engine.train import make_optimizer
 from im2im_core.microscope import write_dataset
 from im2im_core.project import Project
-from quality import machine
 
 RESULT = Path(__file__).parent / "results" / "training.json"
 
