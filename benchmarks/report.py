@@ -67,8 +67,7 @@ def quality() -> str:
             "",
             f"The machine was not idle: light jobs of other programs ran beside all of these trainings. StarDist's got "
             f"{_cpu_share(rival)} of the two threads (its last epoch ends with its own validation, which is why it "
-            "took longer than ten minutes); ours ran at raised priority. On an otherwise idle machine StarDist made a step "
-            "in about five seconds, the same as in its first run here.",
+            "took longer than ten minutes); ours ran at raised priority.",
         ]
     overhead = [r["overhead"] for r in ours if "overhead" in r]
     if overhead:
@@ -104,8 +103,8 @@ def choices() -> str:
     lines = [
         "## What was chosen, and what lost",
         "",
-        "Short trainings of `instance_seg_2d` and variants of it, compared on the images that the split kept for validation "
-        "(the hold-out is not looked at for choices). The first line is what is shipped.",
+        "Short trainings of `instance_seg_2d` and variants of it, compared on the images that the split kept for "
+        "validation (the hold-out is not looked at for choices). The first line is what is shipped.",
         "",
         "| changed settings | minutes | validation AP50 | validation AP75 | command |",
         "|---|---|---|---|---|",
