@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from napari_im2im._form_draft import Path
 
-LABEL_LETTERS = 19
+LABEL_LETTERS = 15
 """Width of the labels, in average letters."""
 INDENT = 12
 

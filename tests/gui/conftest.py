@@ -57,13 +57,18 @@ def _nothing_left_behind(_qt_application: Any) -> Iterator[None]:
     """Fail a test that leaves threads, children, running timers or top-level widgets behind."""
     before = _inventory()
     yield
-    left = {key: after - before[key] for key, after in _inventory().items() if after - before[key]}
+    _delete_what_is_due()
+    left = _left(before)
     for _ in range(int(PATIENCE / 0.05)):
         if not left:
             return
         _settle()
-        left = {key: after - before[key] for key, after in _inventory().items() if after - before[key]}
+        left = _left(before)
     pytest.fail(f"left behind: {left}")
+
+
+def _left(before: dict[str, set[str]]) -> dict[str, set[str]]:
+    return {key: more for key, after in _inventory().items() if (more := after - before[key])}
 
 
 @pytest.fixture(scope="session")
@@ -111,11 +116,16 @@ def _timers() -> list[Any]:
     return [t for w in ours for t in w.findChildren(QTimer) if t.isActive() and not t.isSingleShot()]
 
 
-def _settle() -> None:
+def _delete_what_is_due() -> None:
     from qtpy.QtCore import QEvent
-    from qtpy.QtTest import QTest
     from qtpy.QtWidgets import QApplication
 
-    gc.collect()
     QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+def _settle() -> None:
+    from qtpy.QtTest import QTest
+
+    gc.collect()
+    _delete_what_is_due()
     QTest.qWait(50)

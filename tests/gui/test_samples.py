@@ -39,7 +39,7 @@ def test_sample_opens_at_once_and_the_same_each_time(sample: Callable[[], list[A
 
 
 def test_scale_is_the_voxel_size() -> None:
-    image, options, _ = _samples.nuclei_3d()[0]
+    _, options, _ = _samples.nuclei_3d()[0]
     z, y, x = options["scale"]
     assert (z / y, y) == pytest.approx((3.0, x))
     assert options["units"] == ("micrometer",) * 3
