@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import pytest
 pytest.importorskip("qtpy")
 pytest.importorskip("napari")
 
-PATIENCE = 3.0
+PATIENCE = 5.0
 """Seconds in which threads, timers and children must have ended."""
 KEPT_THREADS = ("QThread", "ThreadPoolExecutor", "asyncio", "pydevd", "Dummy", "IPython", "pyqtgraph", "tqdm_monitor")
 """Threads that libraries keep for the life of the process."""
@@ -59,12 +60,12 @@ def _nothing_left_behind(_qt_application: Any) -> Iterator[None]:
     yield
     _delete_what_is_due()
     left = _left(before)
-    for _ in range(int(PATIENCE / 0.05)):
-        if not left:
-            return
+    until = time.monotonic() + PATIENCE
+    while left and time.monotonic() < until:
         _settle()
         left = _left(before)
-    pytest.fail(f"left behind: {left}")
+    if left:
+        pytest.fail(f"left behind: {left}")
 
 
 def _left(before: dict[str, set[str]]) -> dict[str, set[str]]:
