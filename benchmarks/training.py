@@ -95,7 +95,7 @@ def main() -> None:
         split = api.load_split(recipe, project)
         plan = make_plan(recipe, split)
         torch.set_num_threads(args.threads)
-        prepared = session.prepare_images(plan, split, folder / "cache", lambda e: None)
+        prepared = session.prepare_images(plan, split, folder / "cache", lambda e: None, lambda: "")
         plain_loop(plan, prepared, 6)
         rows = []
         for number in range(args.rounds):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -88,8 +89,13 @@ class RollingStore:
     def __init__(self, capacity: int, make: Callable[[int], Entry]) -> None:
         self._capacity, self._make = max(1, capacity), make
         self._held: OrderedDict[int, Entry] = OrderedDict()
+        self._lock = threading.Lock()  # patches are cut ahead in a thread
 
     def get(self, number: int) -> Entry:
+        with self._lock:
+            return self._get(number)
+
+    def _get(self, number: int) -> Entry:
         if number not in self._held:
             while len(self._held) >= self._capacity:
                 self._held.popitem(last=False)

@@ -8,8 +8,9 @@ import signal
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -260,14 +261,19 @@ def load_split(framework: Framework, weights: dict[str, Tensor], prefix: str) ->
     framework.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
 
 
-@dataclass
 class Clock:
-    """Seconds since it was made, or since `start` (unix time) where the process began earlier."""
+    """Seconds since it was made, or since `start` (unix time) where the process began earlier.
 
-    start: float = field(default_factory=time.time)
+    Counted by a clock that nobody sets, so that a correction of the time of day changes no budget.
+    """
+
+    def __init__(self, start: float | None = None) -> None:
+        earlier = 0.0 if start is None else time.time() - start
+        self._begin = time.monotonic() - earlier
 
     def seconds(self) -> float:
-        return time.time() - self.start
+        """Seconds until now."""
+        return time.monotonic() - self._begin
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -340,15 +346,26 @@ class PatchLoader:
                     )
                 )
 
+    def _ahead(self, start: int) -> Iterator[list[dict[str, Tensor]]]:
+        """Batches cut in a thread while the step before is computed."""
+        with ThreadPoolExecutor(1, "patches") as pool:
+            following = pool.submit(self.stream.__getitem__, start)
+            for step in itertools.count(start + 1):
+                batch = following.result()
+                following = pool.submit(self.stream.__getitem__, step)
+                yield batch
+
     def _batches(self, start: int) -> Iterator[list[dict[str, Tensor]]]:
         workers = self.workers
+        if workers == 0:
+            return self._ahead(start)
         loader: DataLoader[list[dict[str, Tensor]]] = DataLoader(
             self.stream,
             batch_size=None,
             sampler=Steps(start),
             num_workers=workers,
-            multiprocessing_context="spawn" if workers else None,
-            prefetch_factor=2 if workers else None,
+            multiprocessing_context="spawn",
+            prefetch_factor=2,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=ignore_interrupt,
         )
