@@ -18,7 +18,7 @@ SRC = ROOT / "src"
 SOURCES = sorted(SRC.rglob("*.py"))
 HEAVY = ("torch", "lightning", "pytorch_lightning", "lightning_fabric", "monai", "torchmetrics")
 VIEWER = ("napari", "qtpy", "superqt", "PyQt6", "PySide6", "magicgui", "psygnal")
-JOB_BOUNDARIES = {"cli.py", "child.py", "worker.py"}
+JOB_BOUNDARIES = {"cli.py", "child.py", "worker.py", "_later.py", "_predict_job.py", "_background.py"}
 """Files that may catch every exception, because a job ends there."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
