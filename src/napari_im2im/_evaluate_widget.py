@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 )
 
 from im2im_core.errors import DataError, Im2ImError, ResourceError, Stopped
+from napari_im2im._endings import when_destroyed
 from napari_im2im._evaluate_work import ERROR_KINDS, Comparison, compare
 from napari_im2im._later import Later
 from napari_im2im._layers import axes_choices, is_image_layer, is_labels, layer_axes, set_axes, take_snapshot
@@ -88,7 +89,7 @@ class EvaluateWidget(QWidget):
         links = [(e, self._on_layers) for e in (events.inserted, events.removed, events.reordered, events.renamed)]
         for emitter, handler in links:
             emitter.connect(handler)
-        self.destroyed.connect(lambda: [emitter.disconnect(handler) for emitter, handler in links])
+        when_destroyed(self, lambda: [emitter.disconnect(handler) for emitter, handler in links])
         self._on_layers()
 
     # ---- parts ----
@@ -260,15 +261,7 @@ class EvaluateWidget(QWidget):
     def _fill_mistakes(self, wrong: tuple[Mistake, ...]) -> None:
         several = len({m.frame for m in wrong}) > 1
         head = ["Mistake", "Number", *(["Time"] if several else []), "Y, px", "X, px"]
-        rows = [
-            [
-                m.kind,
-                str(m.number),
-                *([f"{m.position[0]:.0f}"] if several else []),
-                *(f"{p:.0f}" for p in m.position[2:]),
-            ]
-            for m in wrong
-        ]
+        rows = [_mistake_row(m, several) for m in wrong]
         self.mistakes.blockSignals(True)
         _fill(self.mistakes, head, rows)
         for number, mistake in enumerate(wrong):
@@ -359,6 +352,11 @@ def figure_rows(report: Report) -> tuple[list[str], list[list[str]]]:
             rows.append(["95 % interval", *(_interval(report.interval.get(n)) for n in names)])
         rows.append(["All together", *(_number(report.pooled.get(n)) for n in names)])
     return ["Image", *names.values()], rows
+
+
+def _mistake_row(mistake: Mistake, several: bool) -> list[str]:
+    time = [f"{mistake.position[0]:.0f}"] if several else []
+    return [mistake.kind, str(mistake.number), *time, *(f"{p:.0f}" for p in mistake.position[2:])]
 
 
 def _number(value: float | None) -> str:

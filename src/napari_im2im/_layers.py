@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from im2im_core.axes import AXES
+from im2im_core.axes import AXES, from_tczyx
 from im2im_core.errors import DataError
 from im2im_core.image import ArrayImage, Image, VoxelSize
 from im2im_core.io.units import micrometres, seconds
@@ -196,8 +196,8 @@ class Snapshot:
             return {"image": str(self.path), "axes": _told_axes(self)}
         image = self.image()
         return {
-            "image": image.read(),
-            "axes": AXES,
+            "image": from_tczyx(image.read(), image.info.axes),
+            "axes": image.info.axes,
             "name": self.name,
             "voxel_size": list(self.voxel_size),
             "channels": list(image.info.channels),

@@ -23,6 +23,8 @@ SMALLEST = 5.0
 FEWEST = 3
 SEPARATED = 0.68
 """Part of the variance that lies between the two classes; noise alone gives 2/π = 0.64."""
+CLEARLY = 1.2
+"""An estimate within this factor of what the model expects is taken for the same."""
 DECIDES = 2.0
 """Sizes that differ by less than this factor are not worth a warning."""
 
@@ -117,9 +119,9 @@ def advise(
     """
     trained = inference.input
     dimensions = inference.shapes.dimensions
-    plain = rescaling(trained, voxel_size, dimensions, override=override)
-    use = told or plain.unsure
-    diameter = width if use and width and trained.object_diameter and override == "auto" else None
+    diameter = None
+    if override == "auto" and width and (told or not _voxels_decide(inference, voxel_size)):
+        diameter = _worth_telling(width, trained.object_diameter, told)
     try:
         found = rescaling(trained, voxel_size, dimensions, override=override, object_diameter=diameter)
     except DataError as error:
@@ -132,6 +134,21 @@ def advise(
         return SizeAdvice(why if any(trained.voxel_size) or trained.object_diameter else "", None, "warning")
     warning = _contradiction(width, trained.object_diameter, factor, told)
     return SizeAdvice(f"{text}{scaled}.{warning}", diameter, "warning" if warning else "info")
+
+
+def _voxels_decide(inference: Inference, voxel_size: VoxelSize) -> bool:
+    """Whether the voxel sizes of model and image are both known, so that no estimate is needed."""
+    rescale = inference.input.rescale
+    wanted = rescale.voxel_size if rescale.kind == "voxel_size" else inference.input.voxel_size
+    return rescale.kind != "object_size" and bool(wanted[2] and voxel_size[2])
+
+
+def _worth_telling(width: float, trained: float | None, told: bool) -> float | None:
+    """Width to scale by: what the user told, or an estimate that clearly differs from what the model expects."""
+    if trained is None:
+        return None
+    near = 1 / CLEARLY <= width / trained <= CLEARLY
+    return trained if near and not told else width
 
 
 def _objects(width: float | None, trained: float | None) -> str:

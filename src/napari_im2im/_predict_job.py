@@ -17,6 +17,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from im2im_core.errors import Im2ImError, Stopped
 from im2im_core.events import CommandDone, Event, Message, OutputBegun, Progress, TileDone
 from im2im_core.jobs.attached import WORKER, AttachedJob
+from napari_im2im._endings import when_destroyed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,6 +89,8 @@ class PredictJob(QObject):
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MILLISECONDS)
         self._timer.timeout.connect(self._on_poll)
+        attached = self._attached
+        when_destroyed(self, lambda: _close_later(attached, current))
 
     # ---- public API ----
 
@@ -106,7 +109,8 @@ class PredictJob(QObject):
         if self._closed:
             raise Stopped("The job is closed", "Open the widget again")
         self._current.number += 1
-        self._task = _Task(self._current.number, Path(tempfile.mkdtemp(prefix="im2im-live-")))
+        self._current.folder = Path(tempfile.mkdtemp(prefix="im2im-live-"))
+        self._task = _Task(self._current.number, self._current.folder)
         task = (self._attached, self._queue, self._current, self._task, arguments)
         threading.Thread(target=_submit, args=task, daemon=True).start()
         self._timer.start()
@@ -131,12 +135,8 @@ class PredictJob(QObject):
         """End the process without waiting for it; the thread that waits is given back."""
         self._closed = True
         self._timer.stop()
-        folder = self._task.folder if self._task else None
         self._task = None
-        # Not a daemon: Python waits for it at exit, so that no process and no file stays behind.
-        thread = threading.Thread(target=_close, args=[self._attached, folder])
-        thread.start()
-        return thread
+        return _close_later(self._attached, self._current)
 
     # ---- from the threads ----
 
@@ -165,7 +165,7 @@ class PredictJob(QObject):
                 self.acknowledged.emit()
 
     def _end(self, task: _Task, item: dict[str, Any] | BaseException) -> None:
-        self._task = None
+        self._task = self._current.folder = None
         self._timer.stop()
         if isinstance(item, dict):
             seconds = time.monotonic() - task.began
@@ -189,6 +189,8 @@ class _Current:
     """Of the latest prediction."""
     cancelled: int = 0
     """Of the latest prediction that was cancelled."""
+    folder: Path | None = None
+    """Where the results of the running prediction fill."""
 
 
 def _submit(
@@ -214,6 +216,13 @@ def _submit(
 def _quietly(work: Callable[[], object]) -> None:
     with suppress(Im2ImError, OSError):  # a start tells of the same error in time
         work()
+
+
+def _close_later(attached: AttachedJob, current: _Current) -> threading.Thread:
+    """Thread that ends the process; not a daemon, so that Python waits for it and nothing stays behind."""
+    thread = threading.Thread(target=_close, args=[attached, current.folder])
+    thread.start()
+    return thread
 
 
 def _close(attached: AttachedJob, folder: Path | None) -> None:

@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 from im2im_core.errors import Im2ImError
 from im2im_core.jobs.attached import WORKER
 from napari_im2im._copy_menu import CopyMenu
+from napari_im2im._endings import when_destroyed
 from napari_im2im._file_queue import FileQueue
 from napari_im2im._image_panel import ImagePanel
 from napari_im2im._later import Later
@@ -185,8 +186,7 @@ class PredictWidget(QWidget):
         job.finished.connect(self._on_finished)
         job.failed.connect(self._on_failed)
         job.cancelled.connect(self._on_cancelled)
-        # The image panel is asked as a Python object: when this signal comes, its widgets are still there or just gone.
-        self.destroyed.connect(self.image.forget_viewer)
+        when_destroyed(self, self.image.forget_viewer)
 
     # ---- model and image ----
 

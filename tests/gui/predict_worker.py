@@ -1,0 +1,76 @@
+"""A small attached process for tests: it behaves as the name of the model says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from im2im_core.axes import to_tczyx
+from im2im_core.errors import DataError, Stopped
+from im2im_core.events import Message, OutputBegun, Progress, TileDone
+from im2im_core.jobs import worker
+from im2im_core.jobs.messages import create_array
+
+TILE = 32
+
+
+def predict(arguments: dict[str, Any], on_event: Any, should_stop: Any) -> dict[str, Any]:
+    """Labels ``1 + image > 0`` tile by tile, along rows."""
+    how = Path(arguments["model"]).name
+    if how.startswith("raises_"):
+        raise {
+            "runtime": RuntimeError,
+            "memory": MemoryError,
+            "keyboard": KeyboardInterrupt,
+            "exit": SystemExit,
+            "data": DataError,
+        }[how.split("_")[1]]("it went wrong")
+    if how == "killed":
+        on_event(Progress("predicting tiles", 0, 4, 0.0))
+        os.kill(os.getpid(), signal.SIGKILL)
+    axes = arguments["axes"]
+    pixels = to_tczyx(np.asarray(arguments["image"]), axes)
+    kept = axes.replace("C", "")
+    t, c, z, y, x = pixels.shape
+    shape = (t, 1, z, y, x)
+    facts = {
+        "name": "labels",
+        "kind": "labels",
+        "axes": kept,
+        "scale": [],
+        "translate": [0.0] * len(kept),
+        "facts": {"device": "cpu"},
+    }
+    size = arguments.get("voxel_size") or [None] * 3
+    sizes = {"T": arguments.get("time_step"), **dict(zip("ZYX", size, strict=True))}
+    facts["scale"] = [sizes[a] or 1.0 for a in kept]
+    path = Path(arguments["live"]) / "0-labels.npy"
+    array = create_array(path, shape, np.uint32)
+    on_event(OutputBegun("labels", str(path), facts))
+    tiles = range(0, y, TILE)
+    for number, start in enumerate(tiles, start=1):
+        if should_stop():
+            raise Stopped("asked")
+        stop = min(start + TILE, y)
+        array[:, :, :, start:stop] = number * (pixels[:, :1, :, start:stop] > 0)
+        on_event(TileDone("labels", (0, 0, 0, start, 0), (t, 1, z, stop, x)))
+        on_event(Progress("predicting tiles", number, len(tiles), 0.1 * number, 0.1 * (len(tiles) - number)))
+        time.sleep({"slow": 0.4, "deaf": 30.0}.get(how, 0.0))
+    on_event(Message("a word", "warning", "a cure"))
+    return {"results": {"labels": str(path)}, "layers": [facts]}
+
+
+def ping(arguments: dict[str, Any], on_event: Any, should_stop: Any) -> dict[str, Any]:
+    """The arguments."""
+    return arguments
+
+
+if __name__ == "__main__":
+    worker.warm = lambda: None
+    sys.exit(worker.main(verbs={"predict": predict, "ping": ping}))

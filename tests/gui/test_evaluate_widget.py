@@ -1,0 +1,222 @@
+"""The Evaluate panel on real viewers: figures, mistakes that move the viewer, what is taken away."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from im2im_core.errors import DataError
+from im2im_core.evaluation import evaluate_pair
+from napari_im2im._evaluate_widget import EvaluateWidget, figure_rows
+from napari_im2im._evaluate_work import ERROR_KINDS, compare
+from napari_im2im._layers import take_snapshot
+
+PATIENCE = 60000
+
+
+def truth_labels() -> np.ndarray:
+    """Six squares of 8 pixels in a plane of 64 x 64; columns 4, 24, 44 and rows 4, 34."""
+    labels = np.zeros((64, 64), np.uint32)
+    for number, (y, x) in enumerate(((y, x) for y in (4, 34) for x in (4, 24, 44)), start=1):
+        labels[y : y + 8, x : x + 8] = number
+    return labels
+
+
+def prediction_labels() -> np.ndarray:
+    """1 missed, 2 and 3 merged, 4 split, 5 and 6 found, one extra at (54, 4)."""
+    truth = truth_labels()
+    labels = np.where(truth == 5, 50, 0) + np.where(truth == 6, 60, 0)
+    labels[4:12, 24:52] = 23
+    labels[34:42, 4:8], labels[34:42, 8:12] = 41, 42
+    labels[54:60, 4:10] = 70
+    return labels.astype(np.uint32)
+
+
+@pytest.fixture
+def panel(make_napari_viewer: Any) -> Any:
+    """Viewer with image, truth and prediction, and the open panel."""
+    viewer = make_napari_viewer(show=True)
+    viewer.add_image(np.zeros((64, 64)), name="image")
+    viewer.add_labels(truth_labels(), name="truth", scale=(2, 2))
+    viewer.add_labels(prediction_labels(), name="image · model", scale=(2, 2), metadata={"im2im": {}})
+    widget = EvaluateWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Evaluate")
+    return viewer, widget
+
+
+def done(widget: EvaluateWidget) -> bool:
+    return widget.button.text() == "Compare" and widget._comparison is not None
+
+
+def test_layers_are_guessed_and_figures_are_those_of_the_core(panel: Any, qtbot: Any) -> None:
+    _, widget = panel
+    assert widget.prediction.currentText() == "image · model"
+    assert widget.truth.currentText() == "truth"
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    head, rows = figure_rows(widget._comparison.report)
+    expected = evaluate_pair(prediction_labels(), truth_labels(), "labels")
+    assert rows[0][head.index("AP at IoU 0.5")] == f"{expected['average_precision@0.5']:.3f}"
+    assert widget.figures.item(0, 1).text() == rows[0][1]
+    assert "compared as objects" in widget.said.text().lower()
+
+
+def test_mistakes_are_listed_coloured_and_shown(panel: Any, qtbot: Any) -> None:
+    viewer, widget = panel
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    found = {(m.kind, m.number) for m in widget._comparison.mistakes}
+    assert found == {("merged", 2), ("split", 4), ("missed", 1), ("extra", 70)}
+    overlay = viewer.layers["mistakes"]
+    assert tuple(overlay.scale) == (2, 2)
+    assert overlay.data[4, 4] == ERROR_KINDS.index("missed") + 1
+    assert overlay.data[5, 40] == ERROR_KINDS.index("merged") + 1
+    assert overlay.data[34, 5] == ERROR_KINDS.index("split") + 1
+    assert overlay.data[55, 5] == ERROR_KINDS.index("extra") + 1
+    assert overlay.data[36, 26] == 0
+    row = next(i for i, m in enumerate(widget._comparison.mistakes) if m.kind == "missed")
+    before = viewer.camera.zoom
+    widget.mistakes.selectRow(row)
+    np.testing.assert_allclose(viewer.camera.center[-2:], (7.5 * 2, 7.5 * 2))
+    assert viewer.camera.zoom > before
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    assert [layer.name for layer in viewer.layers].count("mistakes") == 1
+
+
+def test_time_points_are_rows_with_mean_interval_and_pooled(make_napari_viewer: Any, qtbot: Any) -> None:
+    viewer = make_napari_viewer()
+    film = np.stack([truth_labels()] * 3)
+    seen = film.copy()
+    seen[1] = prediction_labels()
+    viewer.add_labels(film, name="truth")
+    viewer.add_labels(seen, name="film · model", metadata={"im2im": {}, "axes": "TYX"})
+    widget = EvaluateWidget(viewer)
+    qtbot.addWidget(widget)
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    _, rows = figure_rows(widget._comparison.report)
+    assert [r[0] for r in rows] == [
+        "film · model t=0", "film · model t=1", "film · model t=2", "Mean", "95 % interval", "All together",
+    ]  # fmt: skip
+    assert {m.position[0] for m in widget._comparison.mistakes} == {1.0}
+    widget.mistakes.selectRow(0)
+    assert viewer.dims.current_step[0] == 1
+    assert viewer.layers["mistakes"].data.shape == (3, 64, 64)
+
+
+def test_unknown_dimensions_are_asked(make_napari_viewer: Any, qtbot: Any) -> None:
+    viewer = make_napari_viewer()
+    for name in ("a", "b"):
+        viewer.add_labels(np.stack([truth_labels()] * 2), name=name)
+    widget = EvaluateWidget(viewer)
+    qtbot.addWidget(widget)
+    widget.button.click()
+    assert "can be several things" in widget.messages.messages()[0].text
+    widget.axes.setCurrentIndex(widget.axes.findData("ZYX"))
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    assert len(widget._comparison.report.rows) == 1
+
+
+def test_sparse_truth_counts_only_what_is_known() -> None:
+    from napari.layers import Labels
+
+    truth = truth_labels()
+    sparse = np.where(truth == 5, 6, 0).astype(np.uint32)
+    sparse[30:46, 20:40] = np.where(truth[30:46, 20:40] == 5, 6, 1)
+    layers = [Labels(prediction_labels(), name="p"), Labels(sparse, name="t")]
+    left, right = (take_snapshot([layer]) for layer in layers)
+    report = compare(left, right, "labels", "sparse").report
+    assert report.mean["f1@0.5"] == 1.0
+    assert compare(left, right, "labels", "dense").report.mean["f1@0.5"] < 0.5
+
+
+def test_different_sizes_say_so(panel: Any, qtbot: Any) -> None:
+    viewer, widget = panel
+    viewer.add_labels(np.zeros((10, 10), np.uint32), name="small")
+    widget.truth.setCurrentIndex(widget.truth.findText("small"))
+    widget.button.click()
+    qtbot.waitUntil(lambda: bool(widget.messages.messages()), timeout=PATIENCE)
+    assert "64 × 64" in widget.messages.messages()[0].text
+    assert widget.button.isEnabled()
+    with pytest.raises(DataError, match="10 × 10"):
+        compare(*(take_snapshot([viewer.layers[n]]) for n in ("truth", "small")))
+
+
+def test_images_and_classes(make_napari_viewer: Any, qtbot: Any) -> None:
+    viewer = make_napari_viewer()
+    truth = np.random.default_rng(0).random((32, 32)).astype(np.float32)
+    viewer.add_image(truth, name="truth")
+    viewer.add_image(truth + 0.1, name="restored", metadata={"im2im": {}})
+    widget = EvaluateWidget(viewer)
+    qtbot.addWidget(widget)
+    widget.truth.setCurrentIndex(widget.truth.findText("truth"))
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    head, rows = figure_rows(widget._comparison.report)
+    assert float(rows[0][head.index("Mean absolute error")]) == pytest.approx(0.1, abs=1e-3)
+    assert widget.mistakes.isHidden()
+    assert "mistakes" not in viewer.layers
+
+
+def test_table_is_copied_and_saved(panel: Any, qtbot: Any, tmp_path: Path) -> None:
+    from qtpy.QtWidgets import QApplication
+
+    _, widget = panel
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    widget.copy.click()
+    lines = QApplication.clipboard().text().splitlines()
+    assert lines[0].split("\t")[:2] == ["Image", "AP at IoU 0.5"]
+    widget.save_csv(tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open() as file:
+        names = [row[0] for row in csv.reader(file)]
+    assert names == ["image", "image · model", "mean", "pooled"]
+    widget.save_csv(tmp_path / "none" / "a.csv")
+    assert widget.messages.messages()[-1].level == "error" or (tmp_path / "none" / "a.csv").exists()
+
+
+def test_cancel_and_closed_dock(panel: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    from im2im_core.errors import Stopped
+
+    def slow(*args: Any, should_stop: Any = None, **kwargs: Any) -> None:
+        while not should_stop():
+            time.sleep(0.01)
+        raise Stopped("asked")
+
+    monkeypatch.setattr("napari_im2im._evaluate_widget.compare", slow)
+    viewer, widget = panel
+    widget.button.click()
+    assert widget.button.text() == "Cancel"
+    widget.button.click()
+    qtbot.waitUntil(lambda: widget.button.text() == "Compare", timeout=PATIENCE)
+    assert not widget.messages.messages()
+    widget.button.click()
+    stop = widget._stop
+    with qtbot.captureExceptions() as exceptions:
+        viewer.window.remove_dock_widget(widget)
+        widget.deleteLater()
+        qtbot.wait(100)
+        stop.set()
+        viewer.add_labels(truth_labels())
+        qtbot.wait(200)
+    assert not exceptions
+
+
+def test_fifty_layers_and_none(make_napari_viewer: Any, qtbot: Any) -> None:
+    viewer = make_napari_viewer()
+    widget = EvaluateWidget(viewer)
+    qtbot.addWidget(widget)
+    assert not widget.button.isEnabled()
+    assert "Open two layers" in widget.button.toolTip()
+    for number in range(50):
+        viewer.add_labels(np.zeros((4, 4), np.uint8), name=str(number))
+    assert widget.truth.count() == 50
+    assert widget.button.isEnabled()
