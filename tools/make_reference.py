@@ -47,8 +47,11 @@ def _walk(cls: type[BaseModel], name: str, seen: list[type[BaseModel]]) -> Itera
 
 
 def _section(cls: type[BaseModel], name: str) -> str:
-    rows = [f"| `{field}` | {_default(info.get_default(call_default_factory=True))} | {_cell(info.description or '')} |"
-            for field, info in cls.model_fields.items() if field != "kind"]
+    rows = [
+        f"| `{field}` | {_default(info.get_default(call_default_factory=True))} | {_cell(info.description or '')} |"
+        for field, info in cls.model_fields.items()
+        if field != "kind"
+    ]
     text = (cls.__doc__ or "").strip()
     table = ["| setting | default | meaning |", "|---|---|---|", *rows] if rows else []
     return "\n".join([f"## {name}", "", text, "", *table, ""])

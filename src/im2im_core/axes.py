@@ -32,8 +32,9 @@ def check_axes(axes: str, ndim: int, name: str = "image") -> str:
             "Use each of T, C, Z, Y, X at most once, Y and X always (S = RGB samples), for example 'CZYX'",
         )
     if len(axes) != ndim:
-        raise DataError(f"{name}: axes {axes!r} name {len(axes)} dimensions, the array has {ndim}",
-                        "Give one letter per dimension")
+        raise DataError(
+            f"{name}: axes {axes!r} name {len(axes)} dimensions, the array has {ndim}", "Give one letter per dimension"
+        )
     return axes
 
 

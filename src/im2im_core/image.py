@@ -126,9 +126,7 @@ class CroppedImage:
 
     def read(self, region: Region | None = None) -> NDArray[Any]:
         inner = region or full_region(self._info.shape)
-        moved = tuple(
-            slice(o.start + i.start, o.start + i.stop) for o, i in zip(self._region, inner, strict=True)
-        )
+        moved = tuple(slice(o.start + i.start, o.start + i.stop) for o, i in zip(self._region, inner, strict=True))
         return self._image.read(moved)  # type: ignore[arg-type]
 
 
@@ -202,8 +200,10 @@ def as_image(source: Any, axes: str | None = None, name: str = "array", dimensio
     if hasattr(source, "shape") and hasattr(source, "dtype"):
         guess = {2: "YX"}.get(source.ndim) or ("ZYX" if source.ndim == dimensions == 3 else None)
         if axes is None and guess is None:
-            raise DataError(f"{name}: an array of shape {tuple(source.shape)} can be several things",
-                            "Say which with axes=, for example 'ZYX', 'CYX' or 'TYX'")
+            raise DataError(
+                f"{name}: an array of shape {tuple(source.shape)} can be several things",
+                "Say which with axes=, for example 'ZYX', 'CYX' or 'TYX'",
+            )
         return ArrayImage(source, axes or guess or "", name=name)
     from im2im_core.io import open_image
 

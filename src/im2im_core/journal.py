@@ -75,6 +75,29 @@ class Journal:
         """Take `array` for what is known already; only what differs from it is written later."""
         self._seen = {place: _digest(array[index]) for place, index in blocks(array.shape)}
 
+    def differs(self, array: NDArray[Any], places: Iterable[Place] | None = None) -> bool:
+        """Whether `array` has another shape or other pixels than what was looked at last."""
+        wanted = None if places is None else set(places)
+        known = {place for place, _ in blocks(array.shape)}
+        if known != set(self._seen):
+            return True
+        chosen = ((p, index) for p, index in blocks(array.shape) if wanted is None or p in wanted)
+        return any(_digest(array[index]) != self._seen[place] for place, index in chosen)
+
+    def looked_at(self, file: Path, array: NDArray[Any]) -> bool:
+        """Whether `file` holds exactly what was looked at last, in the shape and type of `array`.
+
+        Raises
+        ------
+        DataError
+            The file cannot be read, or its axes are not known.
+        """
+        from im2im_core.io import open_image
+
+        stored = _read_file(file, open_image(file).info.axes)
+        same = stored.shape == array.shape and stored.dtype == array.dtype
+        return same and not self.differs(stored)
+
     def note_base(
         self, base: NDArray[Any] | Path, *, name: str = "labels", about: dict[str, Any] | None = None
     ) -> None:
@@ -92,7 +115,7 @@ class Journal:
             info = open_image(base).info
             sizes = [n for axis, n in zip("TCZYX", info.shape, strict=True) if axis in info.axes]
             origin = {"file": str(base.resolve()), "identity": info.identity, "axes": info.axes}
-            self._write_base(start, sizes, str(info.dtype), name, about or {}, origin)
+            self._write_base(start, sizes, np.dtype(info.dtype).str, name, about or {}, origin)
             if not self._seen:
                 self.look(_read_file(base, info.axes))
         else:
@@ -128,6 +151,13 @@ class Journal:
             self._seen |= digests
             self._compact(array)
         return len(changed)
+
+    def release(self) -> None:
+        """Let other viewers offer what was written, although this process still runs."""
+        from im2im_core.files import write_json
+
+        if self.exists:
+            write_json(self.folder / BASE, {**self._base(), "owner": None})
 
     def _write_change(self, changed: dict[Place, NDArray[Any]]) -> None:
         from im2im_core.files import atomic_path, write_json
@@ -205,7 +235,7 @@ class Journal:
         """Whether the process that writes it still runs on this machine."""
         from im2im_core.jobs import _platform
 
-        host, pid, born = self._base().get("owner", ("", 0, 0))
+        host, pid, born = self._base().get("owner") or ("", 0, None)
         return host == _platform.host_name() and isinstance(born, float) and _platform.is_alive(int(pid), born)
 
     def restore(self, on_event: OnEvent | None = None) -> NDArray[Any]:

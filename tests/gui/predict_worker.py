@@ -37,7 +37,7 @@ def predict(arguments: dict[str, Any], on_event: Any, should_stop: Any) -> dict[
     axes = arguments["axes"]
     pixels = to_tczyx(np.asarray(arguments["image"]), axes)
     kept = axes.replace("C", "")
-    t, c, z, y, x = pixels.shape
+    t, _, z, y, x = pixels.shape
     shape = (t, 1, z, y, x)
     facts = {
         "name": "labels",

@@ -47,7 +47,7 @@ def test_axes_are_known_by_name_or_not_at_all(shape: tuple[int, ...], look: dict
 
 def test_ambiguous_dimensions_are_a_question_asked_once() -> None:
     layer = Image(np.zeros((4, 8, 9)), name="what")
-    with pytest.raises(DataError, match="can be several things.*ZYX, TYX, CYX"):
+    with pytest.raises(DataError, match=r"can be several things.*ZYX, TYX, CYX"):
         take_snapshot([layer])
     assert axes_choices(layer) == ("ZYX", "TYX", "CYX")
     assert len(axes_choices(Image(np.zeros((2, 2, 8, 9))))) == 6

@@ -26,7 +26,7 @@ from napari_im2im._train_widget import MEMORY, NEW, RUNS, TrainWidget
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 
-LONG = 30_000
+LONG = 120_000
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_training.py")))
 PLAN = {
     "facts": {"training": 11, "validation": 1, "test": 0, "split": "1 of 12 groups are drawn for validation"},
@@ -77,13 +77,17 @@ def open_widget(make_napari_viewer, project, data, fake, qtbot):
         return widget
 
     yield make
-    for run in project.runs():
-        if run.status.attempt and run.state in ("queued", "running"):
-            os.kill(run.status.pid, signal.SIGKILL)
+    for run in working(project):
+        os.kill(run.status.pid, signal.SIGKILL)
     for widget in widgets:
         widget.watch.stop()
         widget.planner.cancel()
-    qtbot.waitUntil(lambda: all(r.state not in ("queued", "running") for r in project.runs()), timeout=LONG)
+    qtbot.waitUntil(lambda: not working(project), timeout=LONG)
+
+
+def working(project):
+    """Runs that have a process."""
+    return [r for r in project.runs() if r.status.attempt and r.state in ("queued", "running")]
 
 
 def start_run(widget, qtbot):

@@ -56,8 +56,10 @@ def _train(parser: argparse.ArgumentParser, arguments: list[str], output: Output
     from im2im_core import api
     from im2im_core.jobs.child import process_start
 
-    return follow(output, lambda **watch: api.train(
-        recipe, project=project, name=args.name, plan=plan, started=process_start(), **watch))
+    return follow(
+        output,
+        lambda **watch: api.train(recipe, project=project, name=args.name, plan=plan, started=process_start(), **watch),
+    )
 
 
 def _named_recipe(own: list[str]) -> Recipe | None:

@@ -103,8 +103,9 @@ def draw_patch(
     return Draw(entry, (int(z), int(y), int(x)))
 
 
-def window_around(centre: tuple[int, ...], window: tuple[int, ...], patch: tuple[int, ...],
-                  shape: tuple[int, ...]) -> tuple[slice, ...]:
+def window_around(
+    centre: tuple[int, ...], window: tuple[int, ...], patch: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[slice, ...]:
     """Window of size `window` around `centre`, moved so that the inner patch stays inside the image where it can."""
     result = []
     for middle, size, inner, extent in zip(centre, window, patch, shape, strict=True):

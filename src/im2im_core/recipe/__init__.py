@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from im2im_core.recipe.data import DataSettings
 from im2im_core.recipe.framework import FcnSettings, FrameworkSettings, InstanceSettings
-from im2im_core.recipe.network import NetworkSettings
 from im2im_core.recipe.migrations import SCHEMA_VERSION
+from im2im_core.recipe.network import NetworkSettings
 from im2im_core.recipe.root import Recipe
 from im2im_core.recipe.training import TrainingSettings
 

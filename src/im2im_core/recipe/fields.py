@@ -91,8 +91,11 @@ def _step(classes: tuple[type[BaseModel], ...], part: Any) -> tuple[type[BaseMod
     tagged = tuple(c for c in classes if kind_of(c) == part)
     if len(classes) > 1 and tagged:
         return tagged
-    opened = [union_classes(c.model_fields[part].annotation) or _items(c.model_fields[part].annotation)
-              for c in classes if part in c.model_fields]
+    opened = [
+        union_classes(c.model_fields[part].annotation) or _items(c.model_fields[part].annotation)
+        for c in classes
+        if part in c.model_fields
+    ]
     return tuple(dict.fromkeys(c for group in opened for c in group))
 
 
@@ -113,11 +116,14 @@ def apply_overrides(model: type[BaseModel], content: dict[str, Any], changes: di
 def _set(model: type[BaseModel] | None, content: Any, path: list[str], value: Any, full: str) -> Any:
     head, rest = path[0], path[1:]
     if isinstance(content, list) and head.isdigit() and int(head) < len(content):
-        return [_set(None, item, rest, value, full) if i == int(head) and rest else (value if i == int(head) else item)
-                for i, item in enumerate(content)]
+        return [
+            _set(None, item, rest, value, full) if i == int(head) and rest else (value if i == int(head) else item)
+            for i, item in enumerate(content)
+        ]
     if not isinstance(content, dict):
-        raise ConfigError(f"{full}: there is nothing below {'.'.join(full.split('.')[:-len(path)])}",
-                          "Set the whole value instead")
+        raise ConfigError(
+            f"{full}: there is nothing below {'.'.join(full.split('.')[: -len(path)])}", "Set the whole value instead"
+        )
     if model is not None and head not in model.model_fields:
         raise ConfigError(f"Unknown setting {full!r}", nearest(head, model.model_fields))
     if not rest:
@@ -133,12 +139,20 @@ def _set_child(annotation: Any, inner: Any, rest: list[str], value: Any, full: s
         if isinstance(inner, dict) and inner.get("kind") == value:
             return inner
         return {"kind": value}
-    chosen = classes[0] if len(classes) == 1 else next(
-        (c for c in classes if isinstance(inner, dict) and kind_of(c) == inner.get("kind")), None)
+    chosen = (
+        classes[0]
+        if len(classes) == 1
+        else next((c for c in classes if isinstance(inner, dict) and kind_of(c) == inner.get("kind")), None)
+    )
     return _set(chosen, inner, rest, value, full)
 
 
 def _assign(model: type[BaseModel] | None, content: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
-    cleared = {other: None for group in getattr(model, "exclusive", ()) if name in group
-               for other in group if other != name and value is not None}
+    cleared = {
+        other: None
+        for group in getattr(model, "exclusive", ())
+        if name in group
+        for other in group
+        if other != name and value is not None
+    }
     return {**content, **cleared, name: value}

@@ -28,8 +28,9 @@ def lift(content: Any) -> Any:
     if not isinstance(version, int) or version < 1:
         raise ConfigError(f"schema_version is {version!r}", f"Use a number from 1 to {SCHEMA_VERSION}")
     if version > SCHEMA_VERSION:
-        raise ConfigError(f"schema_version is {version}, this program knows up to {SCHEMA_VERSION}",
-                          "Update napari-im2im")
+        raise ConfigError(
+            f"schema_version is {version}, this program knows up to {SCHEMA_VERSION}", "Update napari-im2im"
+        )
     while version < SCHEMA_VERSION:
         content = MIGRATIONS[version](content)
         version += 1

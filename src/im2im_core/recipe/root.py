@@ -102,8 +102,12 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _framework_fits_task(self) -> Self:
-        needs = {"instance_segmentation": InstanceSettings, "semantic_segmentation": FcnSettings,
-                 "label_free": FcnSettings, "restoration": FcnSettings}[self.task]
+        needs = {
+            "instance_segmentation": InstanceSettings,
+            "semantic_segmentation": FcnSettings,
+            "label_free": FcnSettings,
+            "restoration": FcnSettings,
+        }[self.task]
         if not isinstance(self.framework, needs):
             raise ValueError(f"task {self.task} cannot be learned by framework {self.framework.kind}")
         if isinstance(self.framework, FcnSettings):

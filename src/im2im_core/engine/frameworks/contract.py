@@ -129,8 +129,9 @@ class Framework(nn.Module, ABC):
     def postprocess(self, maps: Mapping[str, NDArray[Any]], context: TranslateContext) -> dict[str, NDArray[Any]]:
         """Results ``(C, [Z], Y, X)`` of blended maps ``(C, [Z], Y, X)``."""
 
-    def metrics(self, results: Mapping[str, NDArray[Any]], targets: Mapping[str, NDArray[Any]],
-                weight: NDArray[Any] | None) -> dict[str, float]:
+    def metrics(
+        self, results: Mapping[str, NDArray[Any]], targets: Mapping[str, NDArray[Any]], weight: NDArray[Any] | None
+    ) -> dict[str, float]:
         """Figures of one image; keys that end in a metric name of ``im2im_core.metrics``."""
         return {}
 

@@ -1,0 +1,864 @@
+"""The Dataset widget: collect pairs from layers or files, look at them, and keep them as a data set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.compat import isalive
+from qtpy.QtCore import QSize, Qt, QTimer, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QProgressBar,
+    QPushButton,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from im2im_core.errors import DataError, Im2ImError, Stopped
+from napari_im2im._dataset_rows import (
+    LABEL_TASKS,
+    Loaded,
+    PairRow,
+    Reviewed,
+    as_saved,
+    draw_parts,
+    join_copies,
+    load_rows,
+    overlaps,
+    review_rows,
+    set_part,
+    summary,
+    unlike,
+    with_review,
+)
+from napari_im2im._dataset_source import FILES, LAYERS, Corrections, CorrectionsEditor, SourcePanel
+from napari_im2im._dataset_work import Work
+from napari_im2im._icons import icon
+from napari_im2im._journal_watch import JournalWatch
+from napari_im2im._layer_pairs import (
+    COMPLETE,
+    LABELLING,
+    LABELS_OF,
+    PREVIEW,
+    LayerPair,
+    as_sparse,
+    file_of,
+    image_layers,
+    kind_of,
+    label_layers,
+    labelling_of,
+    pair_layers,
+    polygons_of,
+    region_layers,
+    sample_of,
+)
+from napari_im2im._messages import Message, MessageBar
+from napari_im2im._pair_table import PairTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import napari
+    from napari.layers import Labels, Layer
+    from qtpy.QtGui import QHideEvent
+
+    from im2im_core.datasets import DatasetEntry
+    from im2im_core.project import Project
+    from im2im_core.review import Problem
+    from im2im_core.samples import Sample
+
+TASKS = {
+    "instance_segmentation": "Objects, each of its own",
+    "semantic_segmentation": "Classes of pixels",
+    "label_free": "Another image (label-free)",
+    "restoration": "A better image (restoration)",
+}
+"""Task of the recipe -> words."""
+LABELLINGS = {
+    "dense": "everything: 0 is background",
+    "sparse": "parts: 0 unknown, 1 background, 2… objects",
+}
+MODES = {
+    "images": "on whole images",
+    "strip": "on a strip of each",
+    "none": "on nothing",
+    "own": "as in the table",
+}
+SHOWN_BYTES = 2**29
+"""Images up to this size are shown whole, larger ones by their middle plane."""
+REFRESH_MILLISECONDS = 150
+
+
+class DatasetWidget(QWidget):
+    """Collects pairs, shows what is odd about them, and saves them so that any front end trains on the same.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+    project : Project, optional
+        The nearest project, or the user's default one.
+    """
+
+    dataset_saved = Signal(str)
+    """Folder of the data set, to be given as ``data.path``."""
+
+    def __init__(self, napari_viewer: napari.Viewer, project: Project | None = None) -> None:
+        super().__init__()
+        from im2im_core.project import Project
+
+        self._viewer = napari_viewer
+        self._project = project or Project.open()
+        self._path: Path | None = None
+        self._train_next = False
+        self._shown = ""
+        self._set_problems: tuple[Problem, ...] = ()
+        self._previews: list[Layer] = []
+        self._said: list[Message] = []
+        self.messages = MessageBar()
+        self.work = Work(self)
+        self.show_work = Work(self)
+        self.journal = JournalWatch(napari_viewer, self._project, self.messages, self)
+        self._build()
+        self._connect()
+        self._refresh_summary()
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(REFRESH_MILLISECONDS)
+        self._soon.timeout.connect(self._on_layers_settled)
+        self._opening = QTimer(self)
+        self._opening.setSingleShot(True)
+        self._opening.timeout.connect(self._on_open)
+        self._opening.start()
+
+    def sizeHint(self) -> QSize:
+        """Wide enough for the table beside an image on a small screen."""
+        return QSize(500, 640)
+
+    # ---- building ----
+
+    def _build(self) -> None:
+        self.source = SourcePanel(self._viewer)
+        self.corrections = CorrectionsEditor()
+        self.corrections.hide()
+        self.table = PairTable()
+        self.detail = QLabel()
+        self.detail.setWordWrap(True)
+        self.detail.setTextFormat(Qt.TextFormat.PlainText)
+        self.detail.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.detail.hide()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(6, 6, 6, 6)
+        layout.setSpacing(5)
+        layout.addWidget(self.source)
+        layout.addLayout(self._choices())
+        layout.addWidget(self.corrections)
+        layout.addWidget(self.messages)
+        layout.addWidget(self.table, 1)
+        layout.addWidget(self.detail)
+        layout.addLayout(self._summary_row())
+        layout.addLayout(self._progress_row())
+        layout.addLayout(self._save_row())
+
+    def _choices(self) -> QGridLayout:
+        self.task = _choice(TASKS, "What a network shall learn from these pairs")
+        self.labelling = _choice(LABELLINGS, "What was painted; unknown pixels are never learned from")
+        self.complete = QCheckBox("complete inside the rectangles")
+        self.complete.setToolTip("Inside the rectangles every object is labelled, so what is not painted is background")
+        self.draw = QPushButton("Draw one")
+        self.draw.setToolTip("Draw a rectangle around a part of which every object is labelled")
+        self.validation = _choice(MODES, "What is kept to see how good the network is; whole images tell most")
+        self.correct = QToolButton()
+        self.correct.setText("Correct axes, channels, voxel size")
+        self.correct.setCheckable(True)
+        self.correct.setAutoRaise(True)
+        self.correct.setArrowType(Qt.ArrowType.RightArrow)
+        self.correct.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(6)
+        grid.setVerticalSpacing(4)
+        grid.addWidget(QLabel("Learn"), 0, 0)
+        grid.addWidget(self.task, 0, 1)
+        grid.addWidget(QLabel("Validate"), 0, 2)
+        grid.addWidget(self.validation, 0, 3)
+        self._labelled = QLabel("Labelled")
+        grid.addWidget(self._labelled, 1, 0)
+        grid.addWidget(self.labelling, 1, 1, 1, 3)
+        grid.addWidget(self.complete, 2, 1, 1, 2)
+        grid.addWidget(self.draw, 2, 3)
+        grid.addWidget(self.correct, 3, 0, 1, 4)
+        grid.setColumnStretch(1, 1)
+        grid.setColumnStretch(3, 1)
+        return grid
+
+    def _summary_row(self) -> QHBoxLayout:
+        self.summary = QLabel()
+        self.summary.setWordWrap(True)
+        self.exclude = QPushButton()
+        self.exclude.setIcon(icon("remove"))
+        self.exclude.hide()
+        self.check = QPushButton("Check again")
+        self.check.setToolTip("Look at all pixels again, for example after painting")
+        row = QHBoxLayout()
+        row.addWidget(self.summary, 1)
+        row.addWidget(self.exclude)
+        row.addWidget(self.check)
+        return row
+
+    def _progress_row(self) -> QHBoxLayout:
+        self.progress = QProgressBar()
+        self.cancel = QPushButton("Cancel")
+        row = QHBoxLayout()
+        row.addWidget(self.progress, 1)
+        row.addWidget(self.cancel)
+        self.progress.hide()
+        self.cancel.hide()
+        return row
+
+    def _save_row(self) -> QHBoxLayout:
+        self.name = QLineEdit()
+        self.name.setPlaceholderText("Name of the data set")
+        self.save = QPushButton("Save")
+        self.save.setToolTip(f"Keep these pairs in {self._project.root}, unchanged from now on")
+        self.train = QPushButton("Train with it")
+        self.train.setIcon(icon("start"))
+        self.train.setToolTip("Save, then open Train with this data set")
+        row = QHBoxLayout()
+        row.addWidget(self.name, 1)
+        row.addWidget(self.save)
+        row.addWidget(self.train)
+        return row
+
+    def _connect(self) -> None:
+        self.source.pairAdded.connect(self._on_pair)
+        self.source.pairAllWanted.connect(self._on_pair_all)
+        self.source.folderChosen.connect(self._on_folder)
+        self.source.currentChanged.connect(self._on_tab)
+        self.corrections.valueChanged.connect(self._on_corrections)
+        self.correct.toggled.connect(self._on_correct)
+        self.task.currentIndexChanged.connect(self._on_task)
+        self.labelling.activated.connect(self._on_labelling)
+        self.complete.clicked.connect(self._on_complete)
+        self.draw.clicked.connect(self._on_draw)
+        self.validation.activated.connect(self._on_validation)
+        self.table.pairs.useChanged.connect(self._on_use)
+        self.table.pairs.partChanged.connect(self._on_part)
+        self.table.rowChosen.connect(self._on_row)
+        self.exclude.clicked.connect(self._on_exclude)
+        self.check.clicked.connect(self.review)
+        self.cancel.clicked.connect(self.work.cancel)
+        self.save.clicked.connect(self._on_save)
+        self.train.clicked.connect(self._on_train)
+        self.work.progressed.connect(self._on_progress)
+        self.work.done.connect(self._on_done)
+        self.work.failed.connect(self._on_failed)
+        self.show_work.done.connect(self._on_preview)
+        self.show_work.failed.connect(self._on_failed)
+        for event in ("inserted", "removed", "reordered"):
+            getattr(self._viewer.layers.events, event).connect(self._on_layers)
+
+    def hideEvent(self, event: QHideEvent | None) -> None:
+        """The window may be closing: what was painted last is written at once."""
+        self.journal.flush()
+        super().hideEvent(event)
+
+    # ---- public ----
+
+    def rows(self) -> tuple[PairRow, ...]:
+        """Pairs in the table."""
+        return self.table.pairs.rows()
+
+    def add_pair(self, images: Sequence[Layer], target: Layer) -> None:
+        """Put a pair of layers into the table; a pair with the same target is replaced."""
+        self._on_pair(LayerPair(tuple(images), target))
+
+    def teach(self, image: Layer, prediction: Labels) -> Labels:
+        """Labels layer prefilled from a prediction, ready to be corrected with the brush; it is paired with `image`.
+
+        The labels are sparse: nothing is taken for true until a rectangle says that it is complete.
+        """
+        from im2im_core.partial import from_prediction
+
+        painted = self._viewer.add_labels(
+            from_prediction(np.asarray(prediction.data)),
+            name=f"{image.name} corrected",
+            scale=prediction.scale,
+            translate=prediction.translate,
+            units=prediction.units,
+            axis_labels=prediction.axis_labels,
+            metadata={LABELLING: "sparse", **{k: v for k, v in prediction.metadata.items() if k == "axes"}},
+        )
+        prediction.visible = False
+        self._set_rows([row for row in self.rows() if row.layers is None or row.layers.target is not prediction])
+        self.add_pair([image], painted)
+        self._viewer.layers.selection.active = painted
+        painted.mode = "paint"
+        self.messages.add(
+            "Correct a corner, then draw a rectangle around it: only what lies inside is learned from",
+            "info",
+            "",
+            "Draw the rectangle",
+            self._on_draw,
+        )
+        return painted
+
+    def review(self) -> None:
+        """Look at all pixels of all pairs in a thread."""
+        rows = self._fresh_rows()
+        if not rows:
+            return
+        self._set_rows(rows)
+        task, labelling = self.task.currentData(), self._labelling()
+        self._begin("review", lambda tell, stop: review_rows(rows, task, labelling, tell, stop))
+
+    # ---- collecting ----
+
+    def _on_open(self) -> None:
+        self.source.refresh()
+        self.journal.start()
+        if not self.rows():
+            self._on_pair_all()
+
+    def _on_layers(self, event: Any) -> None:
+        if isalive(self):  # the viewer does not know that this widget was closed
+            self._soon.start()
+
+    def _on_layers_settled(self) -> None:
+        """Follow the layer list once it is quiet."""
+        self.source.refresh()
+        there = set(self._viewer.layers)
+        kept = [r for r in self.rows() if r.layers is None or {*r.layers.images, r.layers.target} <= there]
+        if len(kept) < len(self.rows()):
+            self._set_rows(kept)
+        if not kept and self.source.currentIndex() == LAYERS and self.work.name == "":
+            self._on_pair_all()
+        self._show_choices()
+
+    def _on_pair(self, pair: LayerPair) -> None:
+        others = [r for r in self.rows() if r.layers is not None and r.layers.target is not pair.target]
+        self._take_pairs([*(r.layers for r in others if r.layers), pair])
+
+    def _on_pair_all(self) -> None:
+        pairs = pair_layers(image_layers(self._viewer), label_layers(self._viewer))
+        if pairs:
+            self._take_pairs(pairs)
+
+    def _take_pairs(self, pairs: Sequence[LayerPair]) -> None:
+        self.source.setCurrentIndex(LAYERS)
+        self._path = None
+        rows = [row for row in (self._row_of(pair, number, pairs) for number, pair in enumerate(pairs)) if row]
+        if rows and not self.rows():
+            self._guess(rows[0])
+        if any(labelling_of(pair.target) == "sparse" for pair in pairs):
+            self._choose(self.labelling, "sparse")
+            rows = [row for row in (self._row_of(pair, number, pairs) for number, pair in enumerate(pairs)) if row]
+        self._set_rows(self._divided(rows))
+        self._show_choices()
+        self.review()
+
+    def _row_of(self, pair: LayerPair, number: int, pairs: Sequence[LayerPair]) -> PairRow | None:
+        """Row of a pair; None, with the question, where the axes of a layer are not known."""
+        names = [p.name for p in pairs]
+        name = pair.name if names.count(pair.name) == 1 else f"{pair.name} {names[:number].count(pair.name) + 1}"
+        try:
+            return PairRow(name, self._sample(pair, name), layers=pair)
+        except DataError as error:
+            self._ask_axes(error, pair)
+            return None
+
+    def _sample(self, pair: LayerPair, name: str) -> Sample:
+        from im2im_core.image import select_channels
+
+        wanted = self.corrections.value()
+        sample = sample_of(pair, name, wanted.voxel_size)
+        if self._labelling() == "sparse" and kind_of(pair.target) == "labels" and labelling_of(pair.target) == "dense":
+            sample = as_sparse(sample)
+        return replace(sample, source=select_channels(sample.source, wanted.channels))
+
+    def _ask_axes(self, error: DataError, pair: LayerPair) -> None:
+        """A question with one button per answer that the layers allow."""
+        from napari_im2im._layers import axes_choices, layer_axes, set_axes
+
+        unclear = next((layer for layer in (*pair.images, pair.target) if layer_axes(layer) is None), None)
+        if unclear is None:
+            self.messages.add_error(error)
+            return
+        for axes in axes_choices(unclear)[:3]:
+
+            def answer(axes: str = axes) -> None:
+                for layer in (*pair.images, pair.target):
+                    if layer.ndim == unclear.ndim and layer_axes(layer) is None:
+                        set_axes(layer, axes)
+                self._unsay()
+                self._on_pair(pair)
+
+            question = f"Are its dimensions {' '.join(axes)}?"
+            self._say(error.message, "warning", question, f"They are {axes}", answer)
+
+    def _guess(self, row: PairRow) -> None:
+        """Set task and labelling from what the first pair looks like."""
+        from im2im_core.datasets import guess_task
+
+        assert row.layers is not None
+        target = row.layers.target
+        if kind_of(target) != "labels":
+            words = f"{target.name} {row.name}".lower()
+            self._choose(self.task, "restoration" if "clean" in words or "noisy" in words else "label_free")
+            return
+        self._choose(self.labelling, labelling_of(target))
+        task = guess_task(row.sample) if row.sample else "instance_segmentation"
+        sparse = labelling_of(target) == "sparse"
+        self._choose(self.task, task if task in LABEL_TASKS and not sparse else "instance_segmentation")
+        if region_layers(self._viewer):
+            self.complete.setChecked(True)
+
+    def _on_folder(self, text: str) -> None:
+        self.source.setCurrentIndex(FILES)
+        self.source.path.setText(text)
+        self._path = Path(text)
+        wanted, path = self.corrections.value(), self._path
+        self._unsay()
+        self._set_rows([])
+        self._begin("load", lambda tell, stop: load_rows(path, wanted, tell, stop))
+
+    def _loaded(self, found: Loaded) -> None:
+        assert self._path is not None
+        self.source.found.setText(f"{len(found.rows)} pairs: {found.layout}")
+        if found.task:
+            self._choose(self.task, found.task)
+        self._choose(self.labelling, "dense")
+        self._choose(self.validation, "own" if found.parts_given else "images")
+        self._set_rows(found.rows if found.parts_given else self._divided(found.rows))
+        if not self.name.text():
+            self.name.setText(self._path.stem)
+        self._show_choices()
+        self.review()
+
+    def _on_tab(self, index: int) -> None:
+        if index == FILES:
+            self.source.path.setFocus()
+
+    # ---- choices ----
+
+    def _on_correct(self, on: bool) -> None:
+        self.corrections.setVisible(on)
+        self.correct.setArrowType(Qt.ArrowType.DownArrow if on else Qt.ArrowType.RightArrow)
+
+    def _on_corrections(self, value: Corrections) -> None:
+        if self._path is not None:
+            self._on_folder(str(self._path))
+            return
+        if value.axes:
+            from napari_im2im._layers import set_axes
+
+            for row in self.rows():
+                for layer in (*row.layers.images, row.layers.target) if row.layers else ():
+                    if layer.ndim == len(value.axes):
+                        set_axes(layer, value.axes)
+        self.review()
+
+    def _on_task(self) -> None:
+        self._show_choices()
+        self.review()
+
+    def _on_labelling(self) -> None:
+        for row in self.rows():
+            if row.layers and kind_of(row.layers.target) == "labels":
+                metadata = {**row.layers.target.metadata, LABELLING: self.labelling.currentData()}
+                row.layers.target.metadata = metadata
+        self._show_choices()
+        self.review()
+
+    def _on_complete(self, on: bool) -> None:
+        if on and not region_layers(self._viewer):
+            self._on_draw()
+
+    def _on_draw(self) -> None:
+        """Let the user draw a rectangle in the Shapes layer of the first painted pair."""
+        labels = next((r.layers.target for r in self._label_rows() if r.layers), None)
+        if labels is None:
+            return
+        chosen = self._chosen_labels() or labels
+        key = chosen.unique_id.hex
+        shapes = next((s for s in region_layers(self._viewer) if s.metadata.get(LABELS_OF) == key), None)
+        if shapes is None:
+            shapes = self._viewer.add_shapes(
+                ndim=chosen.ndim,
+                name=f"complete regions of {chosen.name}",
+                scale=chosen.scale,
+                translate=chosen.translate,
+                units=chosen.units,
+                edge_color="yellow",
+                face_color="transparent",
+                edge_width=1,
+                metadata={COMPLETE: True, LABELS_OF: key},
+            )
+        self.complete.setChecked(True)
+        self._viewer.layers.selection.active = shapes
+        shapes.mode = "add_rectangle"
+
+    def _chosen_labels(self) -> Layer | None:
+        rows = self.rows()
+        layers = [rows[i].layers for i in self.table.chosen()]
+        return next((p.target for p in layers if p and kind_of(p.target) == "labels"), None)
+
+    def _label_rows(self) -> list[PairRow]:
+        return [row for row in self.rows() if row.layers and kind_of(row.layers.target) == "labels"]
+
+    def _on_validation(self) -> None:
+        if self.validation.currentData() != "own":
+            self._set_rows(draw_parts(self.rows(), self.validation.currentData()), reset=False)
+
+    def _divided(self, rows: Sequence[PairRow]) -> list[PairRow]:
+        mode = self.validation.currentData()
+        if mode == "own":
+            known = {row.name: row.part for row in self.rows()}
+            return [replace(row, part=known.get(row.name, "train")) for row in rows]
+        return draw_parts(rows, mode)
+
+    def _labelling(self) -> str:
+        return str(self.labelling.currentData()) if self.task.currentData() in LABEL_TASKS else "dense"
+
+    def _choose(self, box: QComboBox, value: str) -> None:
+        blocked = box.blockSignals(True)
+        box.setCurrentIndex(max(box.findData(value), 0))
+        box.blockSignals(blocked)
+
+    def _show_choices(self) -> None:
+        """Only what makes sense for the task and the source."""
+        labels = self.task.currentData() in LABEL_TASKS
+        painted = labels and bool(self._label_rows())
+        self._labelled.setVisible(labels)
+        self.labelling.setVisible(labels)
+        self.complete.setVisible(painted)
+        self.draw.setVisible(painted)
+
+    # ---- rows ----
+
+    def _set_rows(self, rows: Sequence[PairRow], *, reset: bool = True) -> None:
+        if reset:
+            self.table.pairs.set_rows(rows, labels=self.task.currentData() in LABEL_TASKS)
+            self._show_detail(None)
+        else:
+            by_name = {row.name: row for row in rows}
+            self.table.pairs.change(lambda row: by_name.get(row.name, row))
+        self._refresh_summary()
+
+    def _fresh_rows(self) -> list[PairRow]:
+        """Rows with the pixels that their layers hold now."""
+        rows = []
+        for row in self.rows():
+            try:
+                sample = self._sample(row.layers, row.name) if row.layers else row.sample
+            except DataError as error:
+                self.messages.add_error(error)
+                sample = row.sample
+            if sample is not None and row.sample is not None:
+                sample = replace(sample, group=row.sample.group)
+            rows.append(replace(row, sample=sample))
+        return rows
+
+    def _on_use(self, number: int, on: bool) -> None:
+        chosen = {number, *self.table.chosen()} if number in self.table.chosen() else {number}
+        names = {self.rows()[i].name for i in chosen if self.rows()[i].sample}
+        self.table.pairs.change(lambda row: replace(row, used=on) if row.name in names else row)
+        self._refresh_summary()
+
+    def _on_part(self, number: int, part: str) -> None:
+        chosen = {number, *self.table.chosen()} if number in self.table.chosen() else {number}
+        self._choose(self.validation, "own")
+        self._set_rows(set_part(self.rows(), chosen, part), reset=False)
+        self._show_set_problems()
+
+    def _on_exclude(self) -> None:
+        self.table.pairs.change(lambda row: replace(row, used=False) if row.hopeless else row)
+        if self.validation.currentData() != "own":
+            self._set_rows(self._divided(self.rows()), reset=False)
+        self._refresh_summary()
+
+    def _refresh_summary(self) -> None:
+        rows = self.rows()
+        self.summary.setText(summary(rows))
+        bad = [row for row in rows if row.hopeless]
+        left = [row for row in bad if row.used]
+        self.exclude.setVisible(bool(left))
+        self.exclude.setText("Exclude the problem" if len(bad) == 1 else f"Exclude the {len(bad)} problems")
+        ready = any(row.used for row in rows) and not self.work.name
+        self.save.setEnabled(ready)
+        self.train.setEnabled(ready)
+        self.check.setEnabled(bool(rows) and not self.work.name)
+
+    # ---- problems ----
+
+    def _reviewed(self, found: Reviewed) -> None:
+        self._set_rows(with_review(self.rows(), found), reset=False)
+        self._set_problems = tuple(p for p in found.problems if not p.sample or p.code == "duplicate")
+        self._show_set_problems()
+        number = self.table.currentIndex().row()
+        self._show_detail(self.rows()[number] if 0 <= number < len(self.rows()) else None)
+
+    def _show_set_problems(self) -> None:
+        """What concerns all pairs, each with a button that mends it."""
+        self._unsay(keep_errors=True)
+        for problem in self._set_problems:
+            text, action = self._mend(problem)
+            self._say(problem.text, problem.severity, "" if action else problem.cure, text, action)
+        shared = overlaps(self.rows())
+        if shared:
+            more = f" ({len(shared)} such pairs)" if len(shared) > 1 else ""
+            self._say(f"{shared[0].text}{more}", "warning", "", "Put them into one group", self._on_join)
+        odd = unlike(self.rows())
+        if odd:
+            names = ", ".join(self.rows()[i].name for i in odd[:3])
+            self._say(
+                f"{len(odd)} images have another number of channels ({names})",
+                "error",
+                "",
+                "Exclude them",
+                lambda: self._drop(odd),
+            )
+
+    def _say(self, *message: Any) -> None:
+        """A message that goes when the pairs are looked at again."""
+        self._said.append(self.messages.add(*message))
+
+    def _unsay(self, *, keep_errors: bool = False) -> None:
+        """Remove what was said of the pairs; offers to restore labels and advice stay."""
+        for message in self.messages.messages():
+            if message in self._said or (message.level == "error" and not keep_errors):
+                message.dismissed.emit()
+        self._said.clear()
+
+    def _mend(self, problem: Problem) -> tuple[str | None, Callable[[], object] | None]:
+        """Button that mends `problem`; none where only the user can."""
+        mends: dict[str, tuple[str, Callable[[], object]]] = {
+            "probably_classes": ("Learn classes", lambda: self.task.setCurrentIndex(1)),
+            "probably_instances": ("Learn objects", lambda: self.task.setCurrentIndex(0)),
+            "voxel_size_missing": ("Set voxel size…", self._on_voxel_size),
+            "voxel_size_suspicious": ("Set voxel size…", self._on_voxel_size),
+            "duplicate": ("Put them into one group", self._on_join),
+        }
+        return mends.get(problem.code, (None, None))
+
+    def _on_voxel_size(self) -> None:
+        self.correct.setChecked(True)
+        self.corrections.voxel_size.setFocus()
+
+    def _on_join(self) -> None:
+        self._set_problems = tuple(p for p in self._set_problems if p.code != "duplicate")
+        self._set_rows(join_copies(self.rows()), reset=False)
+
+    def _drop(self, numbers: Sequence[int]) -> None:
+        names = {self.rows()[i].name for i in numbers}
+        self.table.pairs.change(lambda row: replace(row, used=False) if row.name in names else row)
+        self._refresh_summary()
+
+    def _show_detail(self, row: PairRow | None) -> None:
+        texts = [f"{p.text}. {p.cure}" for p in row.problems] if row else []
+        self.detail.setText("\n".join(texts))
+        self.detail.setVisible(bool(texts))
+
+    # ---- showing a pair ----
+
+    def _on_row(self, number: int) -> None:
+        rows = self.rows()
+        if not 0 <= number < len(rows):
+            return
+        row = rows[number]
+        self._show_detail(row)
+        if row.layers:
+            self._show_layers(row.layers)
+        elif row.sample:
+            sample, is_labels = row.sample, self.task.currentData() in LABEL_TASKS
+            self._shown = row.name
+            self.show_work.start("show", lambda tell, stop: (sample, is_labels, *_pixels_of(sample)))
+
+    def _show_layers(self, pair: LayerPair) -> None:
+        """Hide the layers of all other pairs."""
+        own = {*pair.images, pair.target}
+        for row in self.rows():
+            for layer in (*row.layers.images, row.layers.target) if row.layers else ():
+                layer.visible = layer in own
+        for preview in self._previews:
+            preview.visible = False
+        self._viewer.layers.selection.active = pair.target
+
+    def _on_preview(self, name: str, result: Any) -> None:
+        """Show the images of a row of files in two layers that are used for all rows."""
+        sample, is_labels, axes, source, target, limits = result
+        for layer in [layer for layer in self._previews if layer in self._viewer.layers]:
+            self._viewer.layers.remove(layer)
+        look = {**_world(sample.source.info, axes[0]), "metadata": {PREVIEW: True}}
+        image = self._viewer.add_image(source, name=f"{sample.name} (image)", contrast_limits=limits, **look)
+        self._previews = [image]
+        if target is not None:
+            look = {**_world(sample.source.info, axes[1]), "metadata": {PREVIEW: True}}
+            shown = f"{sample.name} (target)"
+            is_whole = target.dtype.kind in "bui"
+            add = self._viewer.add_labels if is_labels and is_whole else self._viewer.add_image
+            self._previews.append(add(target, name=shown, opacity=0.5, **look))
+        self._viewer.reset_view()
+
+    # ---- saving ----
+
+    def _on_save(self) -> None:
+        from im2im_core.datasets import prefer_file, save_dataset
+        from im2im_core.samples import TARGET
+
+        rows = self._fresh_rows()
+        regions = {row.name: self._polygons(row.layers) for row in rows if row.layers and row.used}
+        regions = {name: found for name, found in regions.items() if found}
+        files = {r.name: (file_of(r.layers.images[0]), file_of(r.layers.target)) for r in rows if r.layers}
+        content, task, labelling = as_saved(rows), self.task.currentData(), self._labelling()
+        name = self.name.text().strip() or (rows[0].name if len(rows) == 1 else f"{len(rows)} pairs")
+        project = self._project
+
+        def kept(sample: Sample) -> Sample:
+            source, target = files.get(sample.name, (None, None))
+            if source is not None:
+                sample = replace(sample, source=prefer_file(sample.source, source))
+            if target is not None:
+                sample = replace(sample, targets={TARGET: prefer_file(sample.targets[TARGET], target)})
+            return sample
+
+        def work(tell: Any, stop: Any) -> DatasetEntry:
+            samples = [kept(sample) for sample in content["samples"]]
+            return save_dataset(
+                project,
+                name,
+                samples,
+                content["parts"],
+                labelling,
+                task=task,
+                regions=regions,
+                excluded=content["excluded"],
+                on_event=tell,
+                should_stop=stop,
+            )
+
+        self._begin("save", work)
+
+    def _polygons(self, pair: LayerPair) -> list[Any]:
+        if not self.complete.isChecked() or kind_of(pair.target) != "labels":
+            return []
+        return polygons_of(region_layers(self._viewer), pair.target)
+
+    def _saved(self, entry: DatasetEntry) -> None:
+        for row in self.rows():
+            if row.used and row.layers and kind_of(row.layers.target) == "labels":
+                self.journal.settle(row.layers.target)
+        images = "1 image" if entry.count == 1 else f"{entry.count} images"
+        self.messages.add(f"“{entry.name}” is saved: {images} in {entry.path}", "info")
+        self.dataset_saved.emit(str(entry.path))
+        if self._train_next:
+            self._open_train(entry)
+
+    def _on_train(self) -> None:
+        self._train_next = True
+        self._on_save()
+
+    def _open_train(self, entry: DatasetEntry) -> None:
+        try:
+            _, widget = self._viewer.window.add_plugin_dock_widget("napari-im2im", "Train")
+        except ValueError as error:  # napari was started without the plugin's manifest
+            self.messages.add(f"Train could not be opened: {error}", "warning", "Open it from the Plugins menu")
+            return
+        panel = getattr(widget, "start_panel", None)
+        if panel is not None:
+            panel.refresh()
+            panel.apply({"data.path": self._project.relative(entry.path)})
+
+    # ---- work in the thread ----
+
+    def _begin(self, name: str, function: Any) -> None:
+        self.progress.setRange(0, 0)
+        self.progress.setFormat({"load": "opening images", "review": "checking", "save": "saving"}[name])
+        self.progress.show()
+        self.cancel.show()
+        self.work.start(name, function)
+        self._refresh_summary()
+
+    def _on_progress(self, task: str, done: int, total: int) -> None:
+        self.progress.setRange(0, max(total, 1))
+        self.progress.setValue(done)
+        self.progress.setFormat(f"{task}: %v of %m")
+
+    def _on_done(self, name: str, result: Any) -> None:
+        self._end()
+        if name == "load":
+            self._loaded(result)
+        elif name == "review":
+            self._reviewed(result)
+        else:
+            self._saved(result)
+            self._train_next = False
+
+    def _on_failed(self, name: str, error: Any) -> None:
+        if name != "show":
+            self._end()
+        if name == "save":
+            self._train_next = False
+        if isinstance(error, Stopped):
+            return
+        if isinstance(error, (Im2ImError, OSError, MemoryError)):
+            self.messages.add_error(error)
+            return
+        raise error
+
+    def _end(self) -> None:
+        self.progress.hide()
+        self.cancel.hide()
+        self._refresh_summary()
+
+
+# ---- small things --------------------------------------------------------------
+
+
+def _choice(words: dict[str, str], tooltip: str) -> QComboBox:
+    box = QComboBox()
+    for value, word in words.items():
+        box.addItem(word, value)
+    box.setToolTip(tooltip)
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(8)
+    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return box
+
+
+def _pixels_of(sample: Sample) -> tuple[tuple[str, str], Any, Any, tuple[float, float]]:
+    """Axes, pixels of image and target, and the contrast; read in the thread."""
+    from im2im_core.axes import from_tczyx
+    from im2im_core.datasets import middle_plane
+    from im2im_core.image import Image
+    from im2im_core.samples import TARGET
+
+    def read(image: Image) -> tuple[str, Any]:
+        info = image.info
+        if int(np.prod(info.shape)) * info.dtype.itemsize > SHOWN_BYTES:
+            return "YX", middle_plane(image)
+        return info.axes, from_tczyx(image.read(), info.axes)
+
+    axes, source = read(sample.source)
+    other, target = read(sample.targets[TARGET]) if TARGET in sample.targets else ("", None)
+    few = source[(..., *(slice(None, None, max(1, n // 256)) for n in source.shape[-2:]))]
+    low, high = np.nanpercentile(few, (0.5, 99.8)) if few.size else (0.0, 1.0)
+    return (axes, other), source, target, (float(low), float(max(high, low + 1e-6)))
+
+
+def _world(info: Any, axes: str) -> dict[str, Any]:
+    """Scale and units that lay a preview out in micrometres where they are known."""
+    sizes = dict(zip("ZYX", info.voxel_size, strict=True))
+    return {
+        "scale": tuple(sizes.get(a) or 1.0 for a in axes),
+        "axis_labels": tuple(a.lower() for a in axes),
+        "units": tuple("micrometer" if a in "ZYX" and sizes[a] else "pixel" for a in axes),
+    }

@@ -1,0 +1,176 @@
+"""Every automatic value is decided from the images, with a reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from training_world import discs, sample, small_recipe, split_of
+
+from im2im_core import api
+from im2im_core.engine import planning
+from im2im_core.engine.planning import fingerprint, make_plan
+from im2im_core.errors import ConfigError, DataError
+from im2im_core.image import ArrayImage
+from im2im_core.plans import Plan
+from im2im_core.samples import Sample, Split
+
+
+def volumes(voxel_size: tuple[Any, Any, Any], shape: tuple[int, ...] = (32, 48, 48)) -> Split:
+    image, labels = discs(0, shape)
+    source, target = (ArrayImage(a, "ZYX", voxel_size=voxel_size, identity=str(a.dtype)) for a in (image, labels))
+    return Split((Sample("a", "a", source, {"target": target}),))
+
+
+def test_facts() -> None:
+    facts = fingerprint(small_recipe(), split_of(3, 1))
+    assert (facts.training, facts.validation, facts.shape, facts.pixels) == (3, 1, (1, 48, 48), 3 * 48 * 48)
+    assert (facts.input_channels, facts.target_channels, facts.smallest) == (1, 1, (1, 48, 48))
+    assert facts.object_diameter == pytest.approx(2 * 6, abs=1.5)
+
+
+def test_labels_in_unknown_regions_are_no_facts() -> None:
+    image, labels = discs(0)
+    weight = np.ones(image.shape, np.float32)
+    weight[:, 30:] = 0
+    spoiled = np.where(weight > 0, labels, 77).astype(np.uint16)
+    recipe = small_recipe("semantic_seg_2d")
+    classes = (labels > 0).astype(np.uint16)
+    facts = fingerprint(recipe, Split((sample("a", image, np.where(weight > 0, classes, 77), weight),)))
+    assert facts.classes == 2
+    one, other = (fingerprint(small_recipe(), Split((sample("a", image, x, weight),))) for x in (labels, spoiled))
+    assert one == other
+
+
+def test_patch_and_batch_are_chosen_by_image_and_network() -> None:
+    plan = make_plan(small_recipe(data__patch="auto", training__batch="auto"), split_of(2, 1, (100, 300)))
+    assert plan.recipe.data.patch == (112, 128)
+    assert plan.recipe.training.batch == 16
+    assert "multiple of 16 x 16" in plan.reasons["data.patch"]
+    assert "pixels per batch" in plan.reasons["training.batch"]
+
+
+def test_a_patch_that_does_not_fit_the_network_is_refused_with_the_nearest_that_do() -> None:
+    with pytest.raises(ConfigError, match=r"data.patch \(40, 32\) is not divisible by \(16, 16\).*Use 32 or 48 x 32"):
+        make_plan(small_recipe(data__patch=[40, 32]), split_of())
+
+
+@pytest.mark.parametrize(
+    ("voxel", "flat"),
+    [
+        ((1.0, 1.0, 1.0), [False] * 3),
+        ((2.0, 1.0, 1.0), [True, False, False]),
+        ((5.0, 1.0, 1.0), [True, True, False]),
+        ((None,) * 3, [False] * 3),
+    ],
+)
+def test_flat_levels_follow_the_voxels(voxel: tuple[Any, Any, Any], flat: list[bool]) -> None:
+    recipe = api.load_preset("instance_seg_3d").override({"network.filters": [8, 8, 8], "training.device": "cpu"})
+    plan = make_plan(recipe, volumes(voxel))
+    assert list(plan.recipe.network.anisotropy) == flat  # type: ignore[union-attr]
+    assert "times as deep as wide" in plan.reasons["network.anisotropy"]
+
+
+def test_classes_come_from_the_labels() -> None:
+    image, labels = discs(0)
+    split = Split((sample("a", image, np.minimum(labels, 4)),))
+    plan = make_plan(small_recipe("semantic_seg_2d"), split)
+    assert plan.recipe.framework.classes == 5  # type: ignore[union-attr]
+    assert plan.reasons["framework.classes"] == "labels go from 0 to 4"
+
+
+def test_output_channels_come_from_the_targets() -> None:
+    image, _ = discs(0)
+    target = ArrayImage(np.stack([image] * 3), "CYX", identity="t")
+    split = Split((Sample("a", "a", ArrayImage(image, "YX", identity="s"), {"target": target}),))
+    assert make_plan(small_recipe("labelfree_2d"), split).recipe.framework.output_channels == 3  # type: ignore[union-attr]
+
+
+def test_budgets() -> None:
+    split = split_of(4, 1)  # 9216 pixels, 2048 per step
+    per_epoch = 4 * 48 * 48 / (2 * 32 * 32)
+    assert make_plan(small_recipe(training__epochs=10), split).steps == round(10 * per_epoch)
+    assert make_plan(small_recipe(training__epochs=10, training__accumulate=2), split).steps == round(5 * per_epoch)
+    assert make_plan(small_recipe(training__steps=17), split).steps == 17
+    timed = make_plan(small_recipe(training__minutes=3), split)
+    assert timed.steps is None
+    assert timed.recipe.training.validate_every == "auto"
+    auto = make_plan(small_recipe(training__steps=200), split)
+    assert auto.recipe.training.validate_every == 10
+    assert auto.steps_per_epoch == per_epoch
+
+
+def test_without_a_budget_a_hundred_epochs() -> None:
+    plan = make_plan(small_recipe(training__steps=None), split_of())
+    assert plan.recipe.training.epochs == 100
+    assert plan.reasons["training.epochs"] == "no budget was given"
+
+
+def test_a_plan_is_resolved_whole_and_planning_it_again_changes_nothing() -> None:
+    recipe = small_recipe(data__patch="auto", training__batch="auto", training__precision="auto")
+    plan = make_plan(recipe, split_of())
+    assert "auto" not in {str(plan.recipe.data.patch), str(plan.recipe.training.batch), plan.recipe.training.precision}
+    again = make_plan(plan.recipe, split_of())
+    assert again.recipe == plan.recipe
+    assert Plan.from_dict(plan.to_dict()) == plan
+
+
+@pytest.mark.parametrize(
+    ("memory", "disk", "workers", "kind"),
+    [(4, 200, 0, "memory"), (4, 200, 2, "disk"), (1e-6, 200, 0, "disk"), (1e-6, 1e-6, 0, "rolling")],
+)
+def test_the_cache_is_chosen_by_size(memory: float, disk: float, workers: int, kind: str) -> None:
+    recipe = small_recipe(
+        data__cache__kind="auto",
+        data__cache__memory_limit=memory,
+        data__cache__disk_limit=disk,
+        training__workers=workers,
+    )
+    runtime = make_plan(recipe, split_of(8)).runtime
+    assert runtime.cache == kind
+    assert (runtime.cache_held < 8) == (memory < 1)
+
+
+def test_the_device_is_taken_as_said() -> None:
+    assert planning.choose_device("cuda:1") == "cuda:1"
+    assert planning.choose_device("auto") in ("cpu", "cuda", "mps")
+
+
+def test_warnings_before_the_start() -> None:
+    messages = make_plan(small_recipe(data__patch=[64, 64]), split_of(2, 0)).messages
+    assert any("No image is left for validation" in m for m in messages)
+    assert any("no voxel size" in m for m in messages)
+    assert any("smaller than the patch (64, 64)" in m for m in messages)
+
+
+def test_nothing_to_learn_from_is_an_error() -> None:
+    with pytest.raises(DataError, match="no training images"):
+        make_plan(small_recipe(), Split(()))
+    image = ArrayImage(np.zeros((32, 32)), "YX")
+    with pytest.raises(DataError, match="None of the 1 images has a target"):
+        make_plan(small_recipe(), Split((Sample("a", "a", image),)))
+
+
+def test_differing_channels_are_named() -> None:
+    one, two = ArrayImage(np.zeros((32, 32)), "YX", name="one"), ArrayImage(np.zeros((2, 32, 32)), "CYX", name="two")
+    samples = tuple(Sample(i.info.name, i.info.name, i, {"target": one}) for i in (one, two))
+    with pytest.raises(DataError, match=r"one has 1, two has 2.*data.input_channels"):
+        make_plan(small_recipe(), Split(samples))
+
+
+def test_the_probe_measures_time_and_memory() -> None:
+    plan = make_plan(small_recipe(training__steps=60), split_of(), probe=True)
+    assert plan.estimate is not None
+    assert plan.estimate.seconds_per_step > 0
+    assert plan.estimate.minutes == pytest.approx(plan.estimate.seconds_per_step, abs=0.06)
+    ticks = iter([0, 9, 10, 12, 20, 23])
+    framework = planning.framework_of(plan.recipe, plan.facts)
+    measured = planning.measure_steps(plan, framework, clock=lambda: float(next(ticks)))
+    assert measured.seconds_per_step == 2  # the best of two, after one to warm up
+    assert all(p.grad is None for p in framework.parameters())
+
+
+def test_a_model_package_without_weights_is_refused_before_the_training() -> None:
+    with pytest.raises(ConfigError, match=r"output.torchscript"):
+        make_plan(small_recipe().override({"output.torchscript": False, "output.onnx": False}), split_of())

@@ -1,0 +1,460 @@
+"""Trainings of a few steps: exact to the bit, ending when they should, keeping what is best."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import toy_frameworks as toys
+from training_world import Training, same_state, small_recipe, split_of, stop_at
+
+from im2im_core.engine import callbacks, planning, session
+from im2im_core.engine import train as train_module
+from im2im_core.engine.checkpoint import CheckpointFolder
+from im2im_core.engine.frameworks.build import build_framework
+from im2im_core.engine.train import PatchLoader, split_batch, step_seed
+from im2im_core.engine.validate import Validator
+from im2im_core.errors import ConfigError, DataError
+from im2im_core.events import Checkpointed, Finished, Losses, Message, Previewed, Validated
+from im2im_core.microscope import write_dataset
+from im2im_core.project import Project
+from im2im_core.runs import Run
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "accumulate, dropout, ema": {"training.accumulate": 2, "network.dropout": 0.3, "training.ema": 0.9},
+    "plateau, sgd, early stop": {
+        "training.scheduler": {"kind": "plateau", "patience": 0, "factor": 0.5},
+        "training.optimizer.kind": "sgd",
+        "training.validate_every": 1,
+        "training.early_stopping": {"enabled": True, "patience": 9},
+    },
+    "polynomial, no ema, no clip": {
+        "training.scheduler.kind": "polynomial",
+        "training.ema": 0.0,
+        "training.clip": None,
+        "data.augmentation.rotate": 30.0,
+        "data.augmentation.noise": 0.2,
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_export(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundle has tests of its own."""
+    if "exported" not in request.fixturenames:
+        monkeypatch.setattr(session._Session, "_export", lambda *_: None)
+
+
+# ---- exactness ----
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_fault_04_the_same_again_and_with_a_pause_are_equal_to_the_bit(tmp_path: Path, variant: str) -> None:
+    recipe = small_recipe(training__steps=6).override(VARIANTS[variant])
+    runs = {}
+    for name in ("once", "again", "paused"):
+        runs[name] = Training(tmp_path / name, recipe)
+        if name == "paused":
+            assert runs[name].pause_after(2).state == "paused"
+            assert runs[name].checkpoint.step == 2
+            assert runs[name].pause_after(1).step == 3
+        assert runs[name].run().state == "finished"
+    assert same_state(runs["once"].checkpoint, runs["again"].checkpoint)
+    assert same_state(runs["once"].checkpoint, runs["paused"].checkpoint)
+    if variant.startswith("plateau"):
+        assert runs["once"].checkpoint.state["counters"]["plateau"] < 1
+    resumed = [e.text for e in runs["paused"].of(Message) if e.code == "resumed"]
+    assert resumed == ["Going on from step 2", "Going on from step 3"]
+
+
+def test_another_seed_is_another_training(tmp_path: Path) -> None:
+    found = []
+    for seed in (0, 1):
+        training = Training(tmp_path / str(seed), small_recipe(training__seed=seed))
+        training.pause_after(1)
+        found.append(training.checkpoint)
+    assert not same_state(*found)
+    assert step_seed(0, 1) != step_seed(1, 0)
+
+
+def test_two_players_and_what_is_no_weight_are_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def toy(recipe: Any, facts: Any) -> Any:
+        return build_framework(toys.Gan(), recipe.network, planning.shapes_of(recipe, facts))
+
+    monkeypatch.setattr(planning, "framework_of", toy)
+    monkeypatch.setattr(session, "framework_of", toy)
+    monkeypatch.setattr(session._Session, "finish", lambda *_: {})
+    recipe = small_recipe("restoration_2d", training__steps=7)
+    split = split_of(2, 1, task="image")
+    once, paused = (Training(tmp_path / name, recipe, split) for name in ("once", "paused"))
+    once.run()
+    paused.pause_after(3)
+    paused.run()
+    assert len(once.checkpoint.state["optimizers"]) == 2
+    assert len(once.checkpoint.state["framework"]["pool"]) == 4
+    assert same_state(once.checkpoint, paused.checkpoint)
+    # The discriminator learns in every second step only.
+    names = [set(e.values) - {"total"} for e in once.of(Losses)]
+    assert names == [{"adversarial", "l1", "discriminator"} if s % 2 == 0 else {"adversarial", "l1"} for s in range(7)]
+
+
+def test_accumulation_learns_as_one_large_batch(tmp_path: Path) -> None:
+    """Without normalisation over the batch, four times one patch are one batch of four."""
+    weights = []
+    for batch, accumulate in ((4, 1), (1, 4)):
+        recipe = small_recipe(
+            training__batch=batch,
+            training__accumulate=accumulate,
+            training__optimizer__kind="sgd",
+            data__augmentation={"flip": False, "rotate90": False},
+        ).override({"network.norm": "instance"})
+        training = Training(tmp_path / str(batch), recipe)
+        training.pause_after(2)
+        weights.append(training.checkpoint.weights)
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_command_line_and_python_learn_the_same(tmp_path: Path) -> None:
+    from im2im_core import api
+
+    write_dataset(tmp_path / "data", "instance_segmentation", count=3, shape=(48, 48), seed=0)
+    recipe = small_recipe().override({"data.path": str(tmp_path / "data")})
+    recipe.to_file(tmp_path / "recipe.yaml")
+    project = Project.create(tmp_path / "project")
+    words = ["train", str(tmp_path / "recipe.yaml"), "--project", str(project.root), "--name", "shell"]
+    subprocess.run([sys.executable, "-m", "im2im_core.cli", *words], check=True, capture_output=True)
+    api.train(recipe, project=project, name="python")
+    found = [CheckpointFolder(project.root / "runs" / n / "checkpoints").newest() for n in ("shell", "python")]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert same_state(found[0], found[1])
+
+
+# ---- budgets ----
+
+
+class FakeTime:
+    """A clock that moves one second per step."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def step(self) -> str:
+        self.now += 1
+        return ""
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    fake = FakeTime()
+    monkeypatch.setattr(train_module, "time", SimpleNamespace(time=fake.time, monotonic=fake.time))
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=fake.time))
+    return fake
+
+
+def test_a_budget_in_minutes_ends_in_time_and_counts_earlier_attempts(tmp_path: Path, clock: FakeTime) -> None:
+    training = Training(tmp_path / "run", small_recipe(training__minutes=1))
+
+    def pause() -> str:
+        clock.step()
+        return "pause" if clock.now >= 1020 else ""
+
+    assert training.run(pause).state == "paused"
+    first = training.checkpoint
+    assert first.state["counters"]["elapsed"] == pytest.approx(20, abs=1)
+    clock.now += 5000  # a night later
+    assert training.run(clock.step).reason == "budget"
+    assert training.checkpoint.state["counters"]["elapsed"] == pytest.approx(60, abs=5)
+    assert training.checkpoint.step > first.step + 25
+    rates = [e.learning_rate for e in training.of(Losses)]
+    assert rates[-1] < 0.05 * max(rates)  # the schedule went on over the pause and to its end
+
+
+def test_a_budget_in_minutes_counts_from_the_start_of_the_process(tmp_path: Path, clock: FakeTime) -> None:
+    training = Training(tmp_path / "run", small_recipe(training__minutes=1))
+    training.run(clock.step, started=clock.now - 40)
+    assert training.checkpoint.step <= 20
+
+
+def test_validation_steps_of_the_user_hold_in_a_budget_of_minutes(tmp_path: Path, clock: FakeTime) -> None:
+    training = Training(tmp_path / "run", small_recipe(training__minutes=0.5, training__validate_every=7))
+    training.run(clock.step)
+    steps = [e.step for e in training.of(Validated)]
+    assert steps[:-1] == [7 * (i + 1) for i in range(len(steps) - 1)]
+    assert len(steps) > 2
+
+
+@pytest.mark.slow
+def test_a_real_budget_in_minutes_is_kept(tmp_path: Path) -> None:
+    import time
+
+    training = Training(tmp_path / "run", small_recipe(training__minutes=0.2))
+    ended: list[float] = []
+    start = time.monotonic()
+    append = training.events.append
+    training.events = SimpleNamespace(
+        append=lambda e: (append(e), isinstance(e, Checkpointed) and ended.append(time.monotonic() - start))
+    )  # type: ignore[assignment]
+    training.run()
+    assert 8 < ended[-1] < 12.5
+
+
+def test_a_training_that_only_lacks_its_bundle_is_finished_with_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training(tmp_path / "run", small_recipe())
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(session._Session, "_export", fail)
+    with pytest.raises(RuntimeError, match="no room"):
+        training.run()
+    kept: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(
+        session._Session, "_export", lambda self, framework, metrics: kept.update(framework.state_dict())
+    )
+    assert training.run().state == "finished"
+    best = CheckpointFolder(training.folder / "checkpoints").best()
+    assert best is not None
+    assert all(torch.equal(kept[k.removeprefix("ema.")], v) for k, v in best.weights.items() if k.startswith("ema."))
+
+
+# ---- what validation decides ----
+
+
+def script(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
+    """Validations that give `values` of ap50, one after the other; the last one again and again."""
+    left = list(values)
+
+    def run(self: Validator, framework: Any) -> dict[str, float]:
+        return {"total": 1.0, "ap50": left.pop(0) if len(left) > 1 else left[0]}
+
+    monkeypatch.setattr(Validator, "run", run)
+
+
+def test_the_best_weights_are_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(
+        session._Session, "_export", lambda self, framework, metrics: kept.update(framework.state_dict())
+    )
+    script(monkeypatch, [0.2, 0.9, 0.5, float("nan"), 0.9])
+    training = Training(tmp_path / "run", small_recipe(training__validate_every=1, training__steps=5))
+    training.run()
+    assert [(e.step, e.best) for e in training.of(Validated)] == [
+        (1, True),
+        (2, True),
+        (3, False),
+        (4, False),
+        (5, False),
+    ]
+    best = CheckpointFolder(training.folder / "checkpoints").best()
+    assert best is not None
+    assert best.step == 2
+    assert all(torch.equal(kept[k.removeprefix("ema.")], v) for k, v in best.weights.items() if k.startswith("ema."))
+    until = Training(tmp_path / "until", small_recipe(training__validate_every=1, training__steps=5))
+    until.pause_after(2)
+    assert all(torch.equal(best.weights[k], v) for k, v in until.checkpoint.weights.items())
+
+
+def test_it_ends_when_validation_stops_improving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, [0.5, 0.6, 0.6, 0.61])
+    stopping = {"enabled": True, "patience": 3, "min_change": 0.05}
+    recipe = small_recipe(training__steps=50, training__validate_every=2, training__early_stopping=stopping)
+    training = Training(tmp_path / "run", recipe)
+    outcome = training.run()
+    assert (outcome.state, outcome.reason, outcome.step) == ("finished", "early", 10)
+    assert [m.text for m in training.of(Message) if m.code == "early_stop"] == [
+        "Validation stopped improving after step 4; the best is kept"
+    ]
+    assert training.of(Finished)[0].reason == "validation stopped improving"
+
+
+def test_the_rate_falls_on_a_plateau_and_early_stop_still_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(monkeypatch, [0.5, 0.4])
+    recipe = small_recipe(training__steps=50, training__validate_every=1).override(
+        {
+            "training.scheduler": {"kind": "plateau", "patience": 1, "factor": 0.1},
+            "training.early_stopping": {"enabled": True, "patience": 6},
+        }
+    )
+    training = Training(tmp_path / "run", recipe)
+    assert training.run().step == 7
+    rates = np.array([e.learning_rate for e in training.of(Losses)])
+    assert rates / rates[0] == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_previews_are_kept_for_every_validation(tmp_path: Path) -> None:
+    training = Training(tmp_path / "run", small_recipe(training__validate_every=2))
+    training.run()
+    assert [e.step for e in training.of(Previewed)] == [2, 4]
+    for event in training.of(Previewed):
+        picture = np.load(training.folder / event.path, allow_pickle=False)
+        assert picture.shape == (1, 48, 48)
+    off = Training(tmp_path / "off", small_recipe(logging__preview=False))
+    off.run()
+    assert off.of(Previewed) == []
+
+
+# ---- where it starts ----
+
+
+def test_start_from_the_weights_of_a_model(tmp_path: Path, exported: None) -> None:
+    """A bundle, and a bare weights file."""
+    first = Training(tmp_path / "first", small_recipe(training__validate_every=4))
+    first.run()
+    weights = {k.removeprefix("ema."): v for k, v in first.checkpoint.weights.items() if k.startswith("ema.")}
+    from safetensors.torch import save_file
+
+    save_file(weights, tmp_path / "weights.safetensors")
+    for source in (first.folder / "model", tmp_path / "weights.safetensors"):
+        recipe = small_recipe(training__start_from=str(source), training__optimizer__lr=1e-12)
+        second = Training(tmp_path / f"from_{source.name}", recipe)
+        second.pause_after(1)
+        for name, value in weights.items():
+            if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+                torch.testing.assert_close(second.checkpoint.weights[f"model.{name}"], value, rtol=0, atol=1e-8)
+
+
+@pytest.fixture
+def exported() -> None:
+    """Let the bundle be written."""
+
+
+def test_start_from_another_network_lists_the_layers(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"network.body.unknown": torch.zeros(3)}, tmp_path / "w.safetensors")
+    training = Training(tmp_path / "run", small_recipe(training__start_from=str(tmp_path / "w.safetensors")))
+    with pytest.raises(DataError, match=r"do not fit.*is missing; .* and \d+ more"):
+        training.run()
+    small = Training(tmp_path / "small", small_recipe())
+    small.pause_after(1)
+    weights = {k.removeprefix("model."): v for k, v in small.checkpoint.weights.items() if k.startswith("model.")}
+    save_file(weights, tmp_path / "small.safetensors")
+    wider = small_recipe(
+        training__start_from=str(tmp_path / "small.safetensors"), network__features=[8, 8, 8, 16, 24, 8]
+    )
+    with pytest.raises(DataError, match=r"is \(16, .*needed \(24, "):
+        Training(tmp_path / "wider", wider).run()
+
+
+# ---- what is written ----
+
+
+def rows(training: Training) -> list[dict[str, str]]:
+    with (training.folder / "metrics.csv").open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_metrics_have_every_step_once_after_crash_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training(tmp_path / "run", small_recipe(training__steps=8, training__validate_every=3))
+    training.pause_after(4)
+
+    class Crash(BaseException):
+        pass
+
+    reached = stop_at(7)  # reading the images asks three times, then some steps are done but not saved
+
+    def crash() -> str:
+        if reached():
+            raise Crash
+        return ""
+
+    with pytest.raises(Crash):
+        training.run(crash)
+    with (training.folder / "metrics.csv").open("a") as handle:
+        handle.write("7,train,tot")  # torn
+    training.run()
+    found = rows(training)
+    steps = [int(r["step"]) for r in found if (r["part"], r["name"]) == ("train", "total")]
+    assert steps == list(range(1, 9))
+    validated = [int(r["step"]) for r in found if (r["part"], r["name"]) == ("validation", "ap50")]
+    assert validated == [3, 6, 8]
+    assert {r["name"] for r in found if r["part"] == "train"} == {
+        "cross_entropy",
+        "dice",
+        "distance",
+        "total",
+        "learning_rate",
+        "samples_per_second",
+    }
+
+
+def test_tensorboard_has_the_curves(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    training = Training(tmp_path / "run", small_recipe(logging__tensorboard=True, training__validate_every=2))
+    training.run()
+    found = accumulator.EventAccumulator(str(training.folder / "tensorboard"))
+    found.Reload()
+    assert [e.step for e in found.Scalars("train/total")] == [1, 2, 3, 4]
+    assert [e.step for e in found.Scalars("validation/ap50")] == [2, 4]
+    assert found.Scalars("train/total")[0].value == pytest.approx(training.of(Losses)[0].values["total"])
+
+
+def test_events_tell_the_course(tmp_path: Path) -> None:
+    training = Training(tmp_path / "run", small_recipe())
+    training.run()
+    losses = training.of(Losses)
+    assert [e.step for e in losses] == [1, 2, 3, 4]
+    for event in losses:
+        assert event.values["total"] == pytest.approx(sum(v for k, v in event.values.items() if k != "total"), rel=1e-5)
+        assert event.epoch == pytest.approx(event.step * 2 * 32 * 32 / (3 * 48 * 48))
+        assert event.samples_per_second > 0
+    assert training.of(Finished)[0].step == 4
+
+
+# ---- parts ----
+
+
+def test_batches_are_split_evenly() -> None:
+    batch = {"source": torch.arange(5), "weight": torch.arange(5) * 2}
+    parts = split_batch(batch, 2)
+    assert [p["source"].tolist() for p in parts] == [[0, 1, 2], [3, 4]]
+    assert [p["weight"].tolist() for p in parts] == [[0, 2, 4], [6, 8]]
+    assert split_batch(batch, 1) == [batch]
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'tpu'"):
+        train_module.split_device("tpu")
+    assert train_module.split_device("cuda:1") == ("gpu", 1)
+
+
+def test_a_loader_goes_on_where_it_stood() -> None:
+    stream: Any = SimpleNamespace(__getitem__=None)
+
+    class Numbers(torch.utils.data.Dataset):  # type: ignore[type-arg]
+        def __getitem__(self, step: int) -> list[int]:
+            return [step]
+
+    loader = iter(PatchLoader(Numbers(), 5, 0, lambda event: None))  # type: ignore[arg-type]
+    assert [int(next(loader)[0]) for _ in range(3)] == [5, 6, 7]  # type: ignore[call-overload]
+    del stream
+
+
+def test_a_run_on_disk_is_planned_once(tmp_path: Path) -> None:
+    """The plan stands in the run folder, and resuming follows it."""
+    from im2im_core.jobs.child import run_attempt
+
+    write_dataset(tmp_path / "data", "instance_segmentation", count=3, shape=(48, 48), seed=0)
+    recipe = small_recipe(data__path=str(tmp_path / "data"), data__patch="auto")
+    run = Run.create(Project.create(tmp_path / "project"), recipe, "r")
+    assert run_attempt(run) == 0
+    assert run.plan["recipe"]["data"]["patch"] == list(run.recipe.data.patch)
+    assert run.recipe.data.patch != "auto"

@@ -1,0 +1,570 @@
+"""The Dataset widget on real viewers: collect, review, correct, save; and nothing painted is ever lost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from napari.layers import Image, Labels, Shapes
+
+from im2im_core import datasets
+from im2im_core.datasets import list_datasets, load_dataset, read_about
+from im2im_core.errors import DataError, ResourceError
+from im2im_core.image import ArrayImage
+from im2im_core.journal import Journal, list_journals
+from im2im_core.samples import TARGET, Sample
+from napari_im2im._dataset_rows import PairRow, Reviewed, draw_parts, join_copies, set_part, summary, with_review
+from napari_im2im._dataset_source import CorrectionsEditor, parse_channels, parse_voxel_size
+from napari_im2im._dataset_widget import DatasetWidget
+from napari_im2im._layer_pairs import COMPLETE, LABELS_OF, LayerPair, pair_layers, polygons_of
+from napari_im2im._pair_table import NAME, OBJECTS, PART, PROBLEMS, USE, PairTable
+from napari_im2im._thumbnails import colours, greys, pair_picture
+
+SCALE = {"scale": (0.5, 0.5), "units": ("micrometer", "micrometer")}
+
+
+def squares(width: int = 96) -> np.ndarray:
+    """Squares of 8 pixels on a grid of 16, each with an id of its own."""
+    labels = np.zeros((96, width), np.uint32)
+    for i, (y, x) in enumerate(np.ndindex(6, width // 16)):
+        labels[16 * y : 16 * y + 8, 16 * x : 16 * x + 8] = i + 1
+    return labels
+
+
+def noise(seed: int = 0, shape: tuple[int, ...] = (96, 96)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(1, 999, shape).astype(np.uint16)
+
+
+def row(name: str, group: str = "", part: str = "train", seed: int | None = None) -> PairRow:
+    pixels = noise(sum(map(ord, name)) if seed is None else seed)
+    target = {TARGET: ArrayImage(squares(), "YX", name=name)}
+    return PairRow(name, Sample(name, group or name, ArrayImage(pixels, "YX", name=name), target), part=part)
+
+
+def settled(widget: DatasetWidget) -> bool:
+    return not widget.work.name and not widget._opening.isActive() and not widget._soon.isActive()
+
+
+def opened(make_napari_viewer: Any, qtbot: Any, project: Any, *layers: Any) -> tuple[Any, DatasetWidget]:
+    """Viewer with `layers` and the widget in it, after the first review."""
+    viewer = make_napari_viewer()
+    for layer in layers:
+        viewer.add_layer(layer)
+    widget = DatasetWidget(viewer, project)
+    viewer.window.add_dock_widget(widget, name="Dataset")
+    qtbot.waitUntil(lambda: settled(widget), timeout=30_000)
+    return viewer, widget
+
+
+def wait(qtbot: Any, widget: DatasetWidget) -> None:
+    qtbot.waitUntil(lambda: settled(widget), timeout=30_000)
+
+
+def cell(widget: DatasetWidget, number: int, column: int) -> str:
+    return str(widget.table.pairs.index(number, column).data())
+
+
+def press(widget: DatasetWidget, words: str) -> None:
+    """Press the button of the message that says `words`."""
+    (message,) = [m for m in widget.messages.messages() if words in m.text]
+    message.button.click()
+
+
+def folder_of(root: Path, names: str) -> Path:
+    for number, name in enumerate(names):
+        for role, pixels in (("IM", noise(number)), ("GT", squares().astype(np.uint16))):
+            (root / role).mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(root / role / f"{name}.tif", pixels)
+    return root
+
+
+# ---- from layers ---------------------------------------------------------------
+
+
+def test_story_a_a_painted_corner_becomes_a_data_set(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    painted = np.zeros((96, 192), np.uint8)
+    painted[:, :96] = np.where(squares() > 0, 2 + squares() % 50, 0)
+    shapes = Shapes([[[0, 0], [0, 95], [95, 95], [95, 0]]], shape_type="rectangle", metadata={COMPLETE: True}, **SCALE)
+    image = Image(noise(0, (96, 192)), name="nuclei", **SCALE)
+    labels = Labels(painted, name="nuclei labels", metadata={"labelling": "sparse"}, **SCALE)
+    _, widget = opened(make_napari_viewer, qtbot, project, image, labels, shapes)
+    assert (cell(widget, 0, NAME).splitlines()) == ["nuclei", "96 × 192 px", "0.5 × 0.5 µm"]
+    assert cell(widget, 0, OBJECTS) == "36"
+    assert cell(widget, 0, PART) == "train + strip"
+    assert widget.complete.isChecked()
+    widget.name.setText("corner")
+    with qtbot.waitSignal(widget.dataset_saved, timeout=30_000) as saved:
+        widget.save.click()
+    (entry,) = list_datasets(project)
+    assert saved.args == [str(entry.path)]
+    assert (entry.name, entry.labelling, entry.task_hint) == ("corner", "sparse", "instance_segmentation")
+    samples, parts = load_dataset(entry.path)
+    assert sorted(parts.values()) == ["train", "validation"]
+    for sample in samples:
+        assert sample.source.info.voxel_size == (None, 0.5, 0.5)
+        assert sample.weight is not None
+    held = next(s for s in samples if parts[s.name] == "validation")
+    assert held.weight is not None
+    assert held.weight.read().all()
+    assert held.targets[TARGET].read().max() > 1
+    wait(qtbot, widget)
+
+
+def test_painting_more_makes_a_new_data_set(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    labels = Labels(squares(), name="a labels")
+    _, widget = opened(make_napari_viewer, qtbot, project, Image(noise(), name="a"), labels)
+    for _ in range(2):
+        with qtbot.waitSignal(widget.dataset_saved, timeout=30_000):
+            widget.save.click()
+        labels.data[40:50, 60:70] = 99
+        wait(qtbot, widget)
+    newer, older = list_datasets(project)
+    first, second = (np.max([s.targets[TARGET].read().max() for s in load_dataset(e.path)[0]]) for e in (older, newer))
+    assert (first, second) == (36, 99)
+
+
+def test_dense_and_sparse_labels_in_one_set_are_both_understood(
+    make_napari_viewer: Any, qtbot: Any, project: Any
+) -> None:
+    strokes = np.where(squares() > 18, squares() + 1, 0)
+    whole = [Image(noise(0), name="whole"), Labels(squares(), name="whole labels")]
+    part = [Image(noise(1), name="part"), Labels(strokes, name="part labels", metadata={"labelling": "sparse"})]
+    _, widget = opened(make_napari_viewer, qtbot, project, *whole, *part)
+    with qtbot.waitSignal(widget.dataset_saved, timeout=30_000):
+        widget.save.click()
+    (entry,) = list_datasets(project)
+    by_name = {s.name: s for s in load_dataset(entry.path)[0]}
+    np.testing.assert_array_equal(by_name["whole"].targets[TARGET].read()[0, 0, 0], squares())
+    assert by_name["part"].targets[TARGET].read().max() == 36
+    known = {name: 1.0 if s.weight is None else s.weight.read().mean() for name, s in by_name.items()}
+    assert known["whole"] == 1
+    assert known["part"] == pytest.approx((strokes > 0).mean())
+    wait(qtbot, widget)
+
+
+def test_several_layers_are_channels_and_corrections_reach_the_samples(
+    make_napari_viewer: Any, qtbot: Any, project: Any
+) -> None:
+    dapi, gfp = Image(noise(0), name="dapi"), Image(noise(1), name="gfp")
+    labels = Labels(squares(), name="labels")
+    _, widget = opened(make_napari_viewer, qtbot, project, dapi, gfp, labels)
+    widget.add_pair([dapi, gfp], labels)
+    wait(qtbot, widget)
+    (found,) = widget.rows()
+    assert found.sample is not None
+    assert found.sample.source.info.channels == ("dapi", "gfp")
+    assert any("no voxel size" in m.text for m in widget.messages.messages())
+    press(widget, "no voxel size")
+    assert widget.corrections.isVisibleTo(widget)
+    widget.corrections.channels.setText("gfp")
+    widget.corrections.voxel_size.setText("0.2, 0.2")
+    widget.corrections.voxel_size.editingFinished.emit()
+    wait(qtbot, widget)
+    (found,) = widget.rows()
+    assert found.sample is not None
+    assert found.sample.source.info.channels == ("gfp",)
+    assert found.sample.source.info.voxel_size == (None, 0.2, 0.2)
+    assert not any("no voxel size" in m.text for m in widget.messages.messages())
+
+
+def test_fault_18_unclear_axes_are_a_question_with_buttons(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    image = Image(noise(0, (5, 96, 96)), name="stack")
+    labels = Labels(np.stack([squares()] * 5), name="stack labels")
+    _, widget = opened(make_napari_viewer, qtbot, project, image, labels)
+    assert widget.rows() == ()
+    answers = [m.button.text() for m in widget.messages.messages()]
+    assert answers == ["They are ZYX", "They are TYX", "They are CYX"]
+    widget.messages.messages()[1].button.click()
+    wait(qtbot, widget)
+    (found,) = widget.rows()
+    assert found.sample is not None
+    assert found.sample.source.info.shape == (5, 1, 1, 96, 96)
+    assert found.sample.targets[TARGET].info.axes == "TYX"
+
+
+def test_fault_22_a_removed_layer_takes_its_row_along(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    layers = [Image(noise(0), name="a"), Labels(squares(), name="a labels")]
+    more = [Image(noise(1), name="b"), Labels(squares(), name="b labels")]
+    viewer, widget = opened(make_napari_viewer, qtbot, project, *layers, *more)
+    assert [r.name for r in widget.rows()] == ["a", "b"]
+    widget.review()
+    viewer.layers.remove(layers[1])
+    qtbot.waitUntil(lambda: [r.name for r in widget.rows()] == ["b"], timeout=10_000)
+    wait(qtbot, widget)
+
+
+def test_teach_prefills_labels_that_are_unknown_until_told(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    image, prediction = Image(noise(), name="a", **SCALE), Labels(squares(), name="a · model", **SCALE)
+    viewer, widget = opened(make_napari_viewer, qtbot, project, image, prediction)
+    painted = widget.teach(image, prediction)
+    wait(qtbot, widget)
+    np.testing.assert_array_equal(painted.data, squares() + 1)
+    assert painted.mode == "paint"
+    assert widget.labelling.currentData() == "sparse"
+    assert [r.layers.target for r in widget.rows() if r.layers] == [painted]
+    press(widget, "Correct a corner")
+    shapes = viewer.layers.selection.active
+    assert shapes.mode == "add_rectangle"
+    assert shapes.metadata[LABELS_OF] == painted.unique_id.hex
+    np.testing.assert_allclose(shapes.scale, painted.scale)
+    assert widget.complete.isChecked()
+    wait(qtbot, widget)
+
+
+# ---- from files ----------------------------------------------------------------
+
+
+def test_story_b_problems_are_listed_and_excluded_with_one_click(
+    make_napari_viewer: Any, qtbot: Any, project: Any, tmp_path: Path
+) -> None:
+    folder = folder_of(tmp_path / "stacks", "abcdefgh")
+    tifffile.imwrite(folder / "GT" / "b.tif", squares()[:-1].astype(np.uint16))
+    content = (folder / "IM" / "c.tif").read_bytes()
+    (folder / "IM" / "c.tif").write_bytes(content[: len(content) // 2])
+    tifffile.imwrite(folder / "IM" / "d.tif", np.full((96, 96), 7, np.uint16))
+    (folder / "GT" / "e.tif").unlink()
+    viewer, widget = opened(make_napari_viewer, qtbot, project)
+    widget._on_folder(str(folder))
+    qtbot.waitUntil(lambda: len(widget.rows()) == 8 and settled(widget), timeout=30_000)
+    said = {r.name: cell(widget, i, PROBLEMS) for i, r in enumerate(widget.rows()) if r.problems}
+    assert said == {"b": "sizes differ", "c": "cannot be read", "d": "constant", "e": "partner missing"}
+    widget.table.selectRow(2)
+    assert "cut short" in widget.detail.text()
+    assert "c.tif" in widget.detail.text()
+    assert widget.exclude.text() == "Exclude the 4 problems"
+    widget.exclude.click()
+    assert [r.name for r in widget.rows() if r.used] == list("afgh")
+    assert "4 of 8 pairs used, 144 objects" in widget.summary.text()
+    widget.table.selectRow(0)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=10_000)
+    np.testing.assert_array_equal(viewer.layers[1].data, squares())
+    with qtbot.waitSignal(widget.dataset_saved, timeout=30_000):
+        widget.save.click()
+    (entry,) = list_datasets(project)
+    assert (entry.name, entry.count) == ("stacks", 4)
+    assert read_about(entry.path)["excluded"] == list("bcde")
+    assert not (entry.path / "images").exists()
+    assert list(load_dataset(entry.path)[1].values()).count("validation") == 1
+    wait(qtbot, widget)
+
+
+def test_a_table_with_parts_keeps_them(make_napari_viewer: Any, qtbot: Any, project: Any, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "t", "abc")
+    lines = ["IM,GT,group,part", *(f"IM/{n}.tif,GT/{n}.tif,{g},{p}" for n, g, p in ("a1v", "b2t", "c2t"))]
+    (folder / "table.csv").write_text("\n".join(lines).replace(",v", ",val").replace(",t", ",train"))
+    _, widget = opened(make_napari_viewer, qtbot, project)
+    widget._on_folder(str(folder / "table.csv"))
+    qtbot.waitUntil(lambda: len(widget.rows()) == 3 and settled(widget), timeout=30_000)
+    assert [r.part for r in widget.rows()] == ["validation", "train", "train"]
+    assert widget.validation.currentData() == "own"
+    widget.table.pairs.setData(widget.table.pairs.index(1, PART), "test")
+    assert [r.part for r in widget.rows()] == ["validation", "test", "test"]
+
+
+def test_a_folder_that_is_none_is_said_in_words(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    _, widget = opened(make_napari_viewer, qtbot, project)
+    widget._on_folder("/does/not/exist")
+    wait(qtbot, widget)
+    assert "does not exist" in widget.messages.messages()[0].text
+    assert not widget.save.isEnabled()
+    assert "No pairs yet" in widget.summary.text()
+
+
+# ---- what goes wrong -----------------------------------------------------------
+
+
+def test_fault_05_24_errors_reach_the_user_and_the_button_comes_back(
+    make_napari_viewer: Any, qtbot: Any, project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, widget = opened(make_napari_viewer, qtbot, project, Image(noise(), name="a"), Labels(squares(), name="l"))
+
+    def raises(error: BaseException) -> None:
+        def save(*_: Any, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(datasets, "save_dataset", save)
+        widget.save.click()
+        assert not widget.save.isEnabled()
+        wait(qtbot, widget)
+        assert widget.save.isEnabled()
+
+    raises(ResourceError("The disk is full", "Free 3 MB"))
+    assert [(m.text, m.cure) for m in widget.messages.messages() if m.level == "error"] == [
+        ("The disk is full", "Free 3 MB")
+    ]
+    with qtbot.captureExceptions() as caught:
+        raises(RuntimeError("a mistake of ours"))
+    assert [str(error) for _, error, _ in caught] == ["a mistake of ours"]
+
+
+def test_fault_25_cancel_stops_at_once(
+    make_napari_viewer: Any, qtbot: Any, project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, widget = opened(make_napari_viewer, qtbot, project, Image(noise(), name="a"), Labels(squares(), name="l"))
+    ended: list[bool] = []
+
+    def endless(tell: Any, stop: Any) -> None:
+        while not stop():
+            time.sleep(0.01)
+        ended.append(True)
+
+    widget._begin("review", endless)
+    assert widget.cancel.isVisibleTo(widget)
+    widget.cancel.click()
+    assert not widget.work.name
+    assert not widget.cancel.isVisibleTo(widget)
+    qtbot.waitUntil(lambda: bool(ended), timeout=2000)
+
+
+def test_fault_23_closing_while_it_works_leaves_nothing(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    viewer, widget = opened(make_napari_viewer, qtbot, project, Image(noise(), name="a"), Labels(squares(), name="l"))
+    ended: list[bool] = []
+
+    def endless(tell: Any, stop: Any) -> None:
+        while not stop():
+            time.sleep(0.01)
+        ended.append(True)
+
+    with qtbot.captureExceptions() as caught:
+        widget._begin("review", endless)
+        viewer.window.remove_dock_widget(widget)
+        widget.deleteLater()
+        qtbot.waitUntil(lambda: bool(ended), timeout=5000)
+        viewer.add_image(noise(3))
+        qtbot.wait(300)
+    assert caught == []
+
+
+# ---- parts and problems without a viewer ---------------------------------------
+
+
+def test_parts_keep_groups_together() -> None:
+    rows = [row("a", "1"), row("b", "1"), row("c"), row("d"), row("e")]
+    drawn = draw_parts(rows, "images")
+    assert {r.part for r in drawn} == {"train", "validation"}
+    assert drawn[0].part == drawn[1].part
+    assert [r.part for r in draw_parts(rows[:2], "images")] == ["strip", "strip"]
+    assert [r.part for r in draw_parts(rows, "none")] == ["train"] * 5
+    assert [r.part for r in set_part(rows, [1], "test")] == ["test", "test", "train", "train", "train"]
+    assert summary(rows[:3]) == "3 pairs: 3 train, nothing validates"
+
+
+def test_copies_are_joined_into_one_group() -> None:
+    from im2im_core.review import examine
+    from napari_im2im._dataset_rows import overlaps
+
+    rows = [row("a", seed=1), row("b", part="validation", seed=1), row("c", seed=2)]
+    found = examine([r.sample for r in rows if r.sample], "instance_segmentation")
+    rows = with_review(rows, Reviewed({f.sample: f for f in found.facts}, found.problems))
+    assert len(overlaps(rows)) == 1
+    joined = join_copies(rows)
+    assert [r.group for r in joined] == ["a", "a", "c"]
+    assert [r.part for r in joined] == ["train", "train", "train"]
+    assert overlaps(joined) == ()
+
+
+# ---- table ---------------------------------------------------------------------
+
+
+def test_400_rows_ask_only_for_the_pictures_in_sight(qtbot: Any) -> None:
+    table = PairTable()
+    qtbot.addWidget(table)
+    table.resize(480, 400)
+    begin = time.process_time()
+    table.pairs.set_rows([row(f"image {i}", seed=0) for i in range(400)])
+    table.show()
+    qtbot.waitExposed(table)
+    qtbot.waitUntil(lambda: len(table.thumbnails._pixmaps) > 3, timeout=10_000)
+    assert len(table.thumbnails._asked) < 40
+    table.scrollToBottom()
+    qtbot.wait(200)
+    assert len(table.thumbnails._asked) < 80
+    assert time.process_time() - begin < 10
+    table.thumbnails.stop()
+
+
+def test_use_and_part_are_wishes(qtbot: Any) -> None:
+    from qtpy.QtCore import Qt
+
+    table = PairTable()
+    qtbot.addWidget(table)
+    table.pairs.set_rows([row("a"), PairRow("gone", None, used=False)])
+    with qtbot.waitSignal(table.pairs.useChanged) as wish:
+        index = table.pairs.index(0, USE)
+        table.pairs.setData(index, Qt.CheckState.Unchecked.value, Qt.ItemDataRole.CheckStateRole)
+    assert wish.args == [0, False]
+    assert table.pairs.rows()[0].used
+    assert not table.pairs.flags(table.pairs.index(1, USE)) & Qt.ItemFlag.ItemIsUserCheckable
+    editor = table.itemDelegateForColumn(PART).createEditor(table, None, table.pairs.index(0, PART))
+    assert [editor.itemText(i) for i in range(editor.count())] == ["train", "validate", "test", "train + strip"]
+    table.thumbnails.stop()
+
+
+def test_pictures_show_what_is_there() -> None:
+    ramp = greys(np.linspace(0, 1, 1000).reshape(10, 100))
+    assert ramp.min() == 0
+    assert ramp.max() == 255
+    shown = colours(np.array([[0, 1], [2, 2]]))
+    assert shown[0, 0].tolist() == [0, 0, 0]
+    assert (shown[0, 1] != shown[1, 0]).any()
+    assert (shown[1, 0] == shown[1, 1]).all()
+    picture = pair_picture(row("a").sample, labels=True)  # type: ignore[arg-type]
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
+
+
+# ---- layers without a viewer ---------------------------------------------------
+
+
+def test_layers_are_paired_by_size_and_name() -> None:
+    images = [Image(noise(), name=n) for n in ("cell_07", "cell_08", "other")] + [Image(noise(0, (64, 64)), name="big")]
+    labels = [Labels(squares(), name="cell_08 masks"), Labels(squares(), name="cell_07 labels")]
+    found = pair_layers(images, labels)
+    assert [(p.name, p.target.name) for p in found] == [("cell_08", "cell_08 masks"), ("cell_07", "cell_07 labels")]
+    light = [Image(noise(), name="fluorescence"), Image(noise(), name="transmitted light")]
+    assert [(p.name, p.target.name) for p in pair_layers(light, [])] == [("transmitted light", "fluorescence")]
+    assert pair_layers([images[3]], labels) == []
+
+
+def test_50_layers_are_paired_quickly() -> None:
+    images = [Image(noise(), name=f"field {i}") for i in range(25)]
+    labels = [Labels(squares(), name=f"field {i} labels") for i in range(25)]
+    begin = time.process_time()
+    found = pair_layers(images, labels)
+    assert time.process_time() - begin < 1
+    assert all(p.target.name == f"{p.name} labels" for p in found)
+    assert len(found) == 25
+
+
+def test_regions_are_found_in_pixels_of_the_labels() -> None:
+    labels = Labels(np.zeros((4, 20, 20), int), scale=(2, 0.5, 0.5), translate=(0, 1, 1))
+    box = np.array([[6.0, 2, 2], [6, 2, 4], [6, 4, 4], [6, 4, 2]])
+    other = Shapes([box], metadata={COMPLETE: True, LABELS_OF: "another"}, ndim=3)
+    shapes = Shapes([box], shape_type="rectangle", metadata={COMPLETE: True}, ndim=3)
+    (found,) = polygons_of([shapes, other], labels)
+    np.testing.assert_allclose(found, [[3, 2, 2], [3, 2, 6], [3, 6, 6], [3, 6, 2]])
+    flat = Shapes([box[:, 1:]], shape_type="ellipse", metadata={COMPLETE: True})
+    (found,) = polygons_of([flat], labels)
+    assert found.shape == (64, 2)
+    np.testing.assert_allclose(np.hypot(*(found - [4, 4]).T), 2)
+
+
+# ---- corrections ---------------------------------------------------------------
+
+
+def test_corrections_are_read_as_a_person_writes_them(qtbot: Any) -> None:
+    assert parse_channels(" 0, GFP ") == (0, "GFP")
+    assert parse_channels("") is None
+    assert parse_voxel_size("0.5, 0.2, 0.2") == parse_voxel_size("0.5 × 0.2 × 0.2 µm") == (0.5, 0.2, 0.2)
+    assert parse_voxel_size("0.2") == (None, 0.2, 0.2)
+    for wrong in ("a", "0", "-1", "1,2,3,4", "1,2,nan"):
+        with pytest.raises(DataError, match="voxel size"):
+            parse_voxel_size(wrong)
+    editor = CorrectionsEditor()
+    qtbot.addWidget(editor)
+    editor.voxel_size.setText("wide")
+    editor.voxel_size.editingFinished.emit()
+    assert "is not a voxel size" in editor.problem.text()
+    with qtbot.waitSignal(editor.valueChanged):
+        editor.voxel_size.setText("0.3")
+        editor.voxel_size.editingFinished.emit()
+    value = editor.value()
+    editor.setValue(value)
+    assert editor.value() == value
+
+
+# ---- journal -------------------------------------------------------------------
+
+
+def test_fault_01_what_is_painted_is_on_disk_within_two_seconds_and_comes_back(
+    make_napari_viewer: Any, qtbot: Any, project: Any
+) -> None:
+    labels = Labels(np.zeros((300, 300), np.uint16), name="mine", metadata={"labelling": "sparse"}, **SCALE)
+    viewer, widget = opened(make_napari_viewer, qtbot, project, Image(noise(0, (300, 300)), name="a"), labels)
+    journal = Journal(project, labels.unique_id.hex)
+    qtbot.wait(1200)
+    assert not journal.exists
+    labels.paint((10, 10), 3)
+    qtbot.waitUntil(lambda: journal.exists and (journal.restore() == labels.data).all(), timeout=2000)
+    labels.data[290, 290] = 70
+    qtbot.waitUntil(lambda: bool((journal.restore() == labels.data).all()), timeout=3000)
+    labels.data = np.roll(labels.data, 5)
+    qtbot.waitUntil(lambda: bool((journal.restore() == labels.data).all()), timeout=2000)
+    assert list_journals(project) == ()
+    before = labels.data.copy()
+    widget.journal.stop()
+    assert [j.uuid for j in list_journals(project)] == [journal.uuid]
+    viewer.layers.clear()
+    second = DatasetWidget(viewer, project)
+    qtbot.addWidget(second)
+    wait(qtbot, second)
+    press(second, "“mine” (300 × 300) was painted")
+    restored = viewer.layers["mine"]
+    np.testing.assert_array_equal(restored.data, before)
+    np.testing.assert_allclose(restored.scale, labels.scale)
+    assert restored.metadata["labelling"] == "sparse"
+    qtbot.waitUntil(lambda: not journal.exists, timeout=3000)
+    moved = Journal(project, restored.unique_id.hex)
+    np.testing.assert_array_equal(moved.restore(), before)
+    wait(qtbot, second)
+    second.journal.stop()
+
+
+def test_fault_05_a_full_disk_is_said_while_painting(
+    make_napari_viewer: Any, qtbot: Any, project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = Labels(np.zeros((40, 40), np.uint8), name="mine")
+    _, widget = opened(make_napari_viewer, qtbot, project, labels)
+
+    def full(self: Any, *_: Any, **__: Any) -> int:
+        raise ResourceError("Cannot write: No space left on device", "Free some space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "note_base", full)
+        labels.paint((5, 5), 1)
+        qtbot.waitUntil(lambda: any("kept safe" in m.text for m in widget.messages.messages()), timeout=5000)
+    journal = Journal(project, labels.unique_id.hex)
+    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == labels.data).all()), timeout=5000)
+
+
+# ---- opening -------------------------------------------------------------------
+
+OPENING = """
+import sys, time
+from types import SimpleNamespace
+import napari
+from napari.components import ViewerModel
+from qtpy.QtWidgets import QApplication
+app = QApplication([])
+from im2im_core.project import Project
+project = Project.create(sys.argv[1])
+viewer = ViewerModel()
+begin = time.process_time()
+from napari_im2im._dataset_widget import DatasetWidget
+widget = DatasetWidget(viewer, project)
+widget.show()
+app.processEvents()
+sys.stdout.write(f"{time.process_time() - begin:.3f}\\n")
+heavy = {"torch", "lightning", "pytorch_lightning", "monai", "torchmetrics"}
+sys.stdout.write(" ".join(sorted(heavy & {n.split(".")[0] for n in sys.modules})) + "\\n")
+widget.journal.stop()
+"""
+
+
+def test_opening_is_quick_and_imports_no_torch(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OPENING, str(tmp_path / "p")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    seconds, heavy = done.stdout.splitlines()[-2:]
+    assert heavy == ""
+    assert float(seconds) < 0.3
+
+
+def test_a_pair_of_layers_names_itself() -> None:
+    one, two = Image(noise(), name="a"), Image(noise(), name="b")
+    assert LayerPair((one, two), Labels(squares())).name == "a + b"
