@@ -95,6 +95,13 @@ class RollingStore:
         with self._lock:
             return self._get(number)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker process has its own lock and fills its own part.
+        return {"_capacity": self._capacity, "_make": self._make}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["_capacity"], state["_make"])  # type: ignore[misc]
+
     def _get(self, number: int) -> Entry:
         if number not in self._held:
             while len(self._held) >= self._capacity:
