@@ -140,7 +140,8 @@ def _size(checkpoint: Checkpoint) -> int:
 
 
 def _write_weights(checkpoint: Checkpoint, path: Path) -> None:
-    save_file({k: v.detach().contiguous().cpu() for k, v in checkpoint.weights.items()}, path)
+    # A network may hold one layer under two names, which safetensors refuses to write.
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in checkpoint.weights.items()}, path)
 
 
 def _write_state(checkpoint: Checkpoint, path: Path) -> None:
