@@ -227,7 +227,8 @@ def test_fault_29_out_of_memory_halves_the_batch_and_learns_the_same(
     assert "2 at a time" in told[0].text
     assert "1 at a time" in told[1].text
     for name, value in enough.checkpoint.weights.items():
-        torch.testing.assert_close(little.checkpoint.weights[name], value, rtol=1e-3, atol=1e-5)
+        # Sums of float32 in another order, through instance normalisation and a momentum of 0.99.
+        torch.testing.assert_close(little.checkpoint.weights[name], value, rtol=1e-3, atol=1e-4)
     tried.clear()
     little.run()
     assert tried == [1] * 4  # remembered
