@@ -308,9 +308,10 @@ class EvaluateWidget(QWidget):
         world = truth.data_to_world([place.get(a, 0.0) for a in axes])
         point = [*self._viewer.dims.point[: self._viewer.dims.ndim - len(world)], *world]
         self._viewer.dims.set_point(list(range(len(point))), point)
-        self._viewer.camera.center = tuple(point[-3:]) if len(point) > 2 else (0.0, *point)
+        camera = _camera(self._viewer)
+        camera.center = tuple(point[-3:]) if len(point) > 2 else (0.0, *point)
         pixel = float(np.abs(truth.scale[-1]))
-        self._viewer.camera.zoom = SHOWN_PIXELS / max(pixel, SURROUNDINGS * mistake.extent * pixel)
+        camera.zoom = SHOWN_PIXELS / max(pixel, SURROUNDINGS * mistake.extent * pixel)
 
     # ---- taking away ----
 
@@ -343,15 +344,17 @@ class EvaluateWidget(QWidget):
 
 
 def figure_rows(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Titles and rows of the table: every image, then the mean with its interval, then all together."""
-    names = {n: words for n, words in FIGURES[report.kind].items() if n in report.mean}
-    rows = [[row.name, *(_number(row.values.get(n)) for n in names)] for row in report.rows]
-    if len(report.rows) > 1:
-        rows.append(["Mean", *(_number(report.mean[n]) for n in names)])
-        if report.interval:
-            rows.append(["95 % interval", *(_interval(report.interval.get(n)) for n in names)])
-        rows.append(["All together", *(_number(report.pooled.get(n)) for n in names)])
-    return ["Image", *names.values()], rows
+    """Titles and rows of the table: one row per figure; mean, interval and all together stand before the images."""
+    several, names = len(report.rows) > 1, {n: w for n, w in FIGURES[report.kind].items() if n in report.mean}
+    summary = ["Mean", *(["95 % interval"] if report.interval else []), "All together"] if several else []
+    rows = []
+    for name, words in names.items():
+        cells = [_number(row.values.get(name)) for row in report.rows]
+        if several:
+            interval = [_interval(report.interval.get(name))] if report.interval else []
+            cells = [_number(report.mean[name]), *interval, _number(report.pooled.get(name)), *cells]
+        rows.append([words, *cells])
+    return ["Figure", *summary, *(row.name for row in report.rows)], rows
 
 
 def _mistake_row(mistake: Mistake, several: bool) -> list[str]:
@@ -384,6 +387,11 @@ def _snapshots(prediction: Layer, truth: Layer) -> tuple[Snapshot, Snapshot]:
         if known and layer_axes(layer) is None and layer.ndim == len(known.replace("S", "")):
             set_axes(layer, known)
     return take_snapshot([prediction]), take_snapshot([truth])
+
+
+def _camera(viewer: Viewer) -> Any:
+    """The camera, which moved into the scene with napari 0.9."""
+    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
 
 
 def _combo(tip: str, changed: Any) -> QComboBox:

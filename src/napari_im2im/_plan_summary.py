@@ -42,7 +42,6 @@ class Planner(QObject):
     """Content of the plan."""
     refused = Signal(str, str)
     """What is wrong, and the cure."""
-    busyChanged = Signal(bool)
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
         super().__init__()
@@ -58,7 +57,6 @@ class Planner(QObject):
         """Plan `recipe` in the project at `root` once nothing changed for a moment."""
         self.cancel()
         self._wanted = (recipe, root)
-        self.busyChanged.emit(True)
         self._timer.start()
 
     def cancel(self) -> None:
@@ -111,7 +109,6 @@ class Planner(QObject):
         if worker is not self._worker or answer is None:
             return
         self._worker = None
-        self.busyChanged.emit(False)
         if answer.plan is None:
             self.refused.emit(answer.message, answer.cure)
         else:

@@ -119,6 +119,7 @@ class PredictWidget(QWidget):
         self.more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.more.setAutoRaise(True)
         self.copy = CopyMenu(self._texts)
+        self.copy.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.button = QPushButton("Predict")
         self.button.setDefault(True)
         self.button.setMinimumHeight(32)
@@ -151,7 +152,7 @@ class PredictWidget(QWidget):
         column.addWidget(self.teach_button)
         column.addWidget(self.messages)
         column.addStretch(1)
-        area = QScrollArea()
+        area = self._area = QScrollArea()
         area.setWidgetResizable(True)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -159,10 +160,17 @@ class PredictWidget(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(area)
-        self.setMinimumWidth(300)
+        self._widen()
         self.bar.hide()
         self.status.hide()
         self.teach_button.hide()
+
+    def _widen(self) -> None:
+        """Leave room for the scroll bar, so that it hides nothing when it comes."""
+        inner, bar = self._area.widget(), self._area.verticalScrollBar()
+        assert inner is not None
+        assert bar is not None
+        self.setMinimumWidth(max(300, inner.minimumSizeHint().width() + bar.sizeHint().width()))
 
     def _width_label(self) -> QLabel:
         self._width_text = QLabel("Objects in your image are")
@@ -303,6 +311,7 @@ class PredictWidget(QWidget):
             self._form.valueChanged.connect(lambda _: self._advise())
             self._form_place.addWidget(self._form)
         self._form.setVisible(unfolded)
+        self._widen()
 
     def _settings(self) -> Any:
         from napari_im2im._predict_settings import settings_class
@@ -411,13 +420,13 @@ class PredictWidget(QWidget):
         device = str(result.facts.get("device", ""))
         main = next(iter(layers.values()), None)
         if main is None or not is_labels(main):
-            self._say(closing_line("done", result.seconds, device))
+            self._say(closing_line("Done", result.seconds, device))
             return
         source, self._source = self._source, None
         assert source is not None
         self._last = (source, main)
         self.teach_button.show()
-        self._say(closing_line("done", result.seconds, device))
+        self._say(closing_line("Done", result.seconds, device))
         pixels, times = main.data, source.shape[0] if "T" in main.metadata["axes"] else 1
         self.later.ask(
             "count",

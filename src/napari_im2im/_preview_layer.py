@@ -144,7 +144,7 @@ class PreviewLayer:
 
     def _put(self, array: NDArray[Any]) -> None:
         known = self._layer is not None and self._layer in self._viewer.layers
-        if known and self._layer.ndim == array.ndim and _is_labels(array) == hasattr(self._layer, "num_colors"):
+        if known and self._layer.ndim == array.ndim and _is_labels(array) == _is_labels(self._layer.data):
             self._layer.data = array
             return
         offset = self._right_edge()

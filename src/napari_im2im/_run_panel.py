@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 from im2im_core.events import Finished, Losses, Message, Progress, Validated
 from im2im_core.jobs.eventlog import merge_steps
 from im2im_core.progress import duration
-from im2im_core.runs import ACTIVE
+from im2im_core.runs import ACTIVE, Run
 from napari_im2im._messages import MessageBar
 from napari_im2im._preview_layer import PreviewSlider
 from napari_im2im._runs_table import RunsTable, fraction, score_words
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from im2im_core.events import Event
     from im2im_core.jobs.eventlog import Stamped
     from im2im_core.jobs.watch import Seen
+    from im2im_core.recipe import Recipe
     from napari_im2im._curves import CurvesWidget
     from napari_im2im._messages import Message as Shown
 
@@ -64,6 +65,7 @@ class RunView:
     finished: Finished | None = None
     waiting: str = ""
     unexamined: int = 0
+    _settings: tuple[Recipe, dict[str, Any]] | None = None
 
     def take(self, seen: Seen) -> list[Stamped]:
         """Events that are new; one validation or many losses make the run worth examining."""
@@ -95,6 +97,13 @@ class RunView:
     def all_events(self) -> list[Event]:
         """Every event in order."""
         return [s.event for s in self.events]
+
+    def settings(self, folder: str) -> tuple[Recipe, dict[str, Any]]:
+        """Recipe and plan of the run; read once, as soon as there is a plan, which never changes."""
+        if self._settings is None or not self._settings[1]:
+            run = Run(folder)
+            self._settings = (run.recipe, run.plan)
+        return self._settings
 
     @property
     def done(self) -> float | None:

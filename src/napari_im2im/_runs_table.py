@@ -187,7 +187,7 @@ class RunsTable(QTableWidget):
 
     def _fill(self, index: int, row: RunRow, ticked: bool) -> None:
         done = "" if row.done is None else f"{100 * row.done:.0f} %"
-        texts = (row.name, row.state, done, row.best, _when(row.created))
+        texts = (_short(row.name), row.state, done, row.best, _when(row.created))
         for column, text in enumerate(texts):
             item = self.item(index, column) or QTableWidgetItem()
             item.setText(text)
@@ -233,6 +233,12 @@ class RunsTable(QTableWidget):
         for key, title in KINDS.items():
             menu.addAction(title, lambda k=key: self.asked.emit(k, folder))
         return menu
+
+
+def _short(name: str) -> str:
+    """Name of a run without the time it begins with, which has a column of its own."""
+    time_of_start, _, rest = name.partition("_")
+    return rest if rest and time_of_start.replace("-", "").isdigit() else name
 
 
 def _when(created: float) -> str:

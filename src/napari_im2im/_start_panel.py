@@ -158,6 +158,10 @@ class StartPanel(QWidget):
         self._preset = preset
         self._take(recipe)
 
+    def recipe(self) -> Recipe:
+        """The last recipe that held, whatever is half typed now."""
+        return self._recipe
+
     def preset(self) -> str:
         """Name of the card that is marked; empty for a recipe from elsewhere."""
         return self._preset

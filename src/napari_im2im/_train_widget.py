@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QObject, QSize, QTimer, QUrl, Signal
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, QUrl, Signal
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
@@ -35,6 +36,9 @@ MEMORY = Path(".im2im") / "train_widget.json"
 """Where a project remembers what this widget showed."""
 SAVE_MILLISECONDS = 1000
 NEW, RUNS = 0, 1
+STARTED: set[str] = set()
+"""Runs that were started from this napari: closing it asks about those that still train."""
+LOOKING = "Looking at the images…"
 WAITING = {"pause": "saving and pausing…", "stop": "finishing and keeping the best…", "abort": "ending…"}
 
 
@@ -71,8 +75,9 @@ class TrainWidget(QWidget):
         self._shown = ""
         self._views: dict[str, RunView] = {}
         self._labels: dict[str, str] = {}
-        self._own: set[str] = set()
         self._bars: dict[str, Any] = {}
+        self._models: list[tuple[str, str]] = []
+        self._ticked_before: list[str] = []
         self._asked_window: QWidget | None = None
         self.start_panel = StartPanel(self._project)
         self.run_panel = RunPanel()
@@ -108,6 +113,7 @@ class TrainWidget(QWidget):
         from napari_im2im._copy_menu import CopyMenu
 
         self.copy_menu = CopyMenu(lambda: copies(self.start_panel.value(), None, self._project))
+        self.copy_menu.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.start_panel.addTool(self.copy_menu)
 
     def _connect(self) -> None:
@@ -133,6 +139,7 @@ class TrainWidget(QWidget):
         self._viewer.events.theme.connect(self._theme.on_theme)
         self.destroyed.connect(self.watch.stop)
         self.destroyed.connect(self.planner.cancel)
+        self.destroyed.connect(partial(_close_bars, self._bars))
 
     def sizeHint(self) -> QSize:
         return QSize(440, 640)
@@ -145,7 +152,7 @@ class TrainWidget(QWidget):
             self.planner.cancel()
             self.start_panel.setSummary("Choose a data set, or a folder with images and targets")
         else:
-            self.start_panel.setSummary("Looking at the images…")
+            self.start_panel.setSummary(LOOKING)
             self.planner.request(recipe, self._project.root)
 
     def _on_refused(self, message: str, cure: str) -> None:
@@ -161,13 +168,14 @@ class TrainWidget(QWidget):
         except ConfigError as error:
             self.start_panel.messages.add(error.message, "error", error.cure)
             return
+        self.planner.cancel()  # the training needs the processor now
         self.start_panel.start_button.setEnabled(False)
         self.start_panel.start_button.setText("Starting…")
         self.background.run("start", lambda: launch(self._project, recipe), self._on_started, self._on_not_started)
 
     def _on_started(self, folder: str) -> None:
         self._end_start()
-        self._own.add(folder)
+        STARTED.add(folder)
         self.tabs.setCurrentIndex(RUNS)
         self.show_run(folder)
         self.watch.look()
@@ -264,8 +272,7 @@ class TrainWidget(QWidget):
         from im2im_core.doctor import diagnose, diagnose_end
 
         try:
-            run = Run(self._shown)
-            recipe, plan = run.recipe, run.plan
+            recipe, plan = view.settings(self._shown)
         except Im2ImError as error:
             self.run_panel.say(error.message, "error", error.cure)
             return
@@ -366,7 +373,15 @@ class TrainWidget(QWidget):
         for folder, label in self._labels.items():
             table.mark(folder, self.run_panel.curves.colour(label) if len(self._labels) > 1 else None)
         models = [(r.name, r.folder) for r in table.value() if r.state == "finished"]
-        self.start_panel.refresh(models)
+        if models != self._models:  # refreshing closes a list that is open
+            self._models = models
+            self.start_panel.refresh(models)
+        for folder in self._ticked_before:
+            table.tick(folder)
+        self._ticked_before = []
+        active = [r.folder for r in table.value() if r.active]
+        if active and not self._shown:
+            self.show_run(active[0])
         self._show_activity(rows)
 
     def _on_ticked(self, folders: list[str]) -> None:
@@ -401,8 +416,10 @@ class TrainWidget(QWidget):
         self.run_panel.setColours(theme.background.as_hex(), theme.text.as_hex())
 
     def _on_tab(self, index: int) -> None:
-        if index == RUNS:
-            self.run_panel.curves  # noqa: B018  made when first looked at
+        if index == NEW:
+            self.start_panel.refresh(self._models)
+            if self.start_panel.summary() == LOOKING:  # a start ended the planning
+                self._on_recipe(self.start_panel.recipe())
         self._save_soon.start()
 
     def _save(self) -> None:
@@ -432,7 +449,7 @@ class TrainWidget(QWidget):
             content, recipe = {}, None
         if recipe is not None:
             self.start_panel.setValue(recipe, str(content.get("preset", "")))
-        self._on_recipe(self.start_panel.value())
+        self._on_recipe(self.start_panel.recipe())
         self.run_panel.slider.setOn(bool(content.get("live", True)))
         self.preview.setOn(self.run_panel.slider.isOn())
         shown = str(content.get("shown", ""))
@@ -469,7 +486,7 @@ class TrainWidget(QWidget):
         return False
 
     def _may_close(self, event: QEvent) -> bool:
-        active = [folder for folder in sorted(self._own) if _is_active(folder)]
+        active = [folder for folder in sorted(STARTED) if _is_active(folder)]
         answer = self.ask_on_close([Path(f).name for f in active]) if active else "keep"
         if answer == "cancel":
             event.ignore()
@@ -478,9 +495,7 @@ class TrainWidget(QWidget):
             with suppress(Im2ImError):  # it ended by itself in this moment
                 command(folder, "stop")
         self._write_memory()
-        for bar in self._bars.values():
-            bar.close()
-        self._bars.clear()
+        _close_bars(self._bars)
         return True
 
     def ask_on_close(self, names: list[str]) -> str:
@@ -557,6 +572,12 @@ def _words(error: BaseException) -> tuple[str, str, str]:
     """Text, level and cure of an error."""
     text = getattr(error, "message", "") or str(error) or type(error).__name__
     return text, "error", getattr(error, "cure", "")
+
+
+def _close_bars(bars: dict[str, Any], _: object = None) -> None:
+    """Take the bars out of the activity dock."""
+    while bars:
+        bars.popitem()[1].close()
 
 
 def _ignore(_: object) -> None:

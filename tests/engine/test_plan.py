@@ -102,7 +102,7 @@ def test_budgets() -> None:
 
 
 def test_without_a_budget_a_hundred_epochs() -> None:
-    plan = make_plan(small_recipe(training__steps=None), split_of())
+    plan = make_plan(small_recipe(training__steps=None, training__epochs=None), split_of())
     assert plan.recipe.training.epochs == 100
     assert plan.reasons["training.epochs"] == "no budget was given"
 

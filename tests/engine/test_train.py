@@ -17,7 +17,7 @@ from training_world import Training, same_state, small_recipe, split_of, stop_at
 
 from im2im_core.engine import callbacks, planning, session
 from im2im_core.engine import train as train_module
-from im2im_core.engine.checkpoint import CheckpointFolder
+from im2im_core.engine.checkpoint import Checkpoint, CheckpointFolder
 from im2im_core.engine.frameworks.build import build_framework
 from im2im_core.engine.train import PatchLoader, split_batch, step_seed
 from im2im_core.engine.validate import Validator
@@ -212,25 +212,19 @@ def test_a_real_budget_in_minutes_is_kept(tmp_path: Path) -> None:
     assert 8 < ended[-1] < 12.5
 
 
-def test_a_training_that_only_lacks_its_bundle_is_finished_with_its_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("values", [[0.5], [0.2, 0.9, 0.5, 0.1], [0.2, 0.9, 0.5, 0.9], [0.2, 0.3, 0.4, 0.9]])
+def test_a_training_that_only_lacks_its_bundle_exports_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[float]
 ) -> None:
-    training = Training(tmp_path / "run", small_recipe())
-
-    def fail(*_: Any) -> None:
-        raise RuntimeError("no room")
-
-    monkeypatch.setattr(session._Session, "_export", fail)
-    with pytest.raises(RuntimeError, match="no room"):
-        training.run()
-    kept: dict[str, torch.Tensor] = {}
-    monkeypatch.setattr(
-        session._Session, "_export", lambda self, framework, metrics: kept.update(framework.state_dict())
-    )
+    script(monkeypatch, values)
+    expected = export_into(monkeypatch)
+    training = Training(tmp_path / "run", small_recipe(training__validate_every=1))
+    training.run()
+    found = export_into(monkeypatch)
+    script(monkeypatch, values[-1:])
     assert training.run().state == "finished"
-    best = CheckpointFolder(training.folder / "checkpoints").best()
-    assert best is not None
-    assert all(torch.equal(kept[k.removeprefix("ema.")], v) for k, v in best.weights.items() if k.startswith("ema."))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[k], v) for k, v in expected.items())
 
 
 # ---- what validation decides ----
@@ -246,28 +240,52 @@ def script(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
     monkeypatch.setattr(Validator, "run", run)
 
 
-def test_the_best_weights_are_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: dict[str, torch.Tensor] = {}
-    monkeypatch.setattr(
-        session._Session, "_export", lambda self, framework, metrics: kept.update(framework.state_dict())
-    )
-    script(monkeypatch, [0.2, 0.9, 0.5, float("nan"), 0.9])
-    training = Training(tmp_path / "run", small_recipe(training__validate_every=1, training__steps=5))
+CONSTANT = {"training.scheduler.kind": "constant"}
+
+
+@pytest.mark.parametrize(
+    ("values", "schedule", "step"),
+    [
+        ([0.2, 0.9, 0.5, float("nan"), 0.9], CONSTANT, 2),
+        ([0.2, 0.9, 0.5, float("nan"), 0.9], {}, 5),  # a schedule that ends low has its best weights last
+        ([0.2, 0.9, 0.5, float("nan"), 0.1], {}, 2),  # unless they are clearly worse
+        ([0.2, 0.9, 0.5, 0.9, float("nan")], {}, 2),
+    ],
+)
+def test_the_best_weights_are_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[float], schedule: dict[str, Any], step: int
+) -> None:
+    recipe = small_recipe(training__validate_every=1, training__steps=5, training__checkpoint_minutes=1e-6)
+    recipe = recipe.override(schedule)
+    kept = export_into(monkeypatch)
+    script(monkeypatch, values)
+    training = Training(tmp_path / "run", recipe)
     training.run()
-    assert [(e.step, e.best) for e in training.of(Validated)] == [
-        (1, True),
-        (2, True),
-        (3, False),
-        (4, False),
-        (5, False),
-    ]
+    assert [e.step for e in training.of(Validated) if e.best] == [1, 2]
     best = CheckpointFolder(training.folder / "checkpoints").best()
     assert best is not None
     assert best.step == 2
-    assert all(torch.equal(kept[k.removeprefix("ema.")], v) for k, v in best.weights.items() if k.startswith("ema."))
-    until = Training(tmp_path / "until", small_recipe(training__validate_every=1, training__steps=5))
+    assert exports(kept, best if step == 2 else training.checkpoint)
+    until = Training(tmp_path / "until", recipe)
+    script(monkeypatch, values)
     until.pause_after(2)
     assert all(torch.equal(best.weights[k], v) for k, v in until.checkpoint.weights.items())
+
+
+def export_into(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """What will be exported."""
+    kept: dict[str, torch.Tensor] = {}
+
+    def export(self: Any, framework: Any, metrics: Any) -> None:
+        kept.update({name: value.clone() for name, value in framework.state_dict().items()})
+
+    monkeypatch.setattr(session._Session, "_export", export)
+    return kept
+
+
+def exports(kept: dict[str, torch.Tensor], checkpoint: Checkpoint) -> bool:
+    average = {k.removeprefix("ema."): v for k, v in checkpoint.weights.items() if k.startswith("ema.")}
+    return kept.keys() == average.keys() and all(torch.equal(kept[k], v) for k, v in average.items())
 
 
 def test_it_ends_when_validation_stops_improving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

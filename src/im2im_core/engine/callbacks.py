@@ -20,6 +20,7 @@ from im2im_core.recipe.training import Plateau
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from im2im_core.engine.frameworks.contract import Framework
     from im2im_core.engine.previews import Previews
     from im2im_core.engine.train import StepModule
     from im2im_core.engine.validate import Validator
@@ -215,8 +216,8 @@ class Validation(pl.Callback):
     def _judge(self, trainer: pl.Trainer, module: StepModule, values: dict[str, float], start: float) -> None:
         counters, framework = module.counters, module.framework
         counters.validations += 1
-        name = framework.monitor if framework.monitor in values else "total"
-        value = self.last = values[name]
+        name, value = monitored(framework, values)
+        self.last = value
         sign = -1 if name == framework.monitor and framework.monitor_mode == "max" else 1
         threshold = self.recipe.training.early_stopping.min_change
         better = np.isfinite(value) and (counters.best is None or sign * (counters.best - value) > threshold)
@@ -245,6 +246,12 @@ class Validation(pl.Callback):
                     f"Validation stopped improving after step {counters.best_step}; the best is kept", code="early_stop"
                 )
             )
+
+
+def monitored(framework: Framework, values: dict[str, float]) -> tuple[str, float]:
+    """Name and value of the figure that decides which weights are best."""
+    name = framework.monitor if framework.monitor in values else "total"
+    return name, values[name]
 
 
 @dataclass

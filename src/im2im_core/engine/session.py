@@ -18,6 +18,7 @@ from im2im_core.engine.callbacks import (
     Reporter,
     Stopper,
     Validation,
+    monitored,
     non_finite_error,
 )
 from im2im_core.engine.checkpoint import Checkpoint, CheckpointFolder
@@ -36,7 +37,7 @@ from im2im_core.engine.predict_plan import spatial
 from im2im_core.engine.prepare import Entry, Item, items_of, prepare
 from im2im_core.engine.previews import Previews
 from im2im_core.engine.schedule import Budget
-from im2im_core.engine.train import Clock, KeepSignals, PatchLoader, StepModule, fit, load_split, make_trainer
+from im2im_core.engine.train import Clock, Counters, KeepSignals, PatchLoader, StepModule, fit, load_split, make_trainer
 from im2im_core.engine.validate import Validator, View, view_of
 from im2im_core.errors import DataError, Stopped
 from im2im_core.events import CommandDone, Event, Finished, Message, Paused, Progress, Started
@@ -431,7 +432,7 @@ class _Session:
         )
         self.module.counters.step = start.step if start else 0
         if start and self._complete(start):
-            load_split(self.module.average.framework, start.weights, "ema.")
+            self._take_over(start)
         else:
             loader = PatchLoader(
                 self.prepared.stream, self.module.counters.step, self.plan.runtime.workers, self.on_event
@@ -444,6 +445,15 @@ class _Session:
     def _complete(self, start: Checkpoint) -> bool:
         """Whether an earlier attempt used the budget and only the bundle is missing."""
         return bool(self.plan.steps and start.step >= self.plan.steps)
+
+    def _take_over(self, start: Checkpoint) -> None:
+        """Stand where the earlier attempt stood after its last validation."""
+        framework = self.module.average.framework
+        self.module.counters = Counters(**start.state["counters"])
+        load_split(framework, start.weights, "ema.")
+        self.ending.reason = "budget"
+        if self.validator.views:
+            _, self.validation.last = monitored(framework, replace_device(self.validator, "cpu").run(framework))
 
     def _end(self, trainer: Any) -> Outcome:
         step, reason = self.module.counters.step, self.ending.reason or "budget"
@@ -479,7 +489,7 @@ class _Session:
         annealed = isinstance(self.recipe.training.scheduler, OneCycle | Polynomial)
         if not annealed or self.ending.reason != "budget" or last is None or counters.best is None:
             return True
-        return abs(last - counters.best) > CLEARLY_WORSE * max(abs(counters.best), 1e-9)
+        return not abs(last - counters.best) <= CLEARLY_WORSE * max(abs(counters.best), 1e-9)  # true for NaN
 
     def _export(self, framework: Framework, metrics: dict[str, float]) -> None:
         from im2im_core.bundle import BundleMetadata
