@@ -295,6 +295,7 @@ def nan_from(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Instance, "losses", losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved", [True, False])
 def test_fault_11_losses_that_stay_nan_end_the_training_with_the_last_good_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
