@@ -295,14 +295,16 @@ def nan_from(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Instance, "losses", losses)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("saved", [True, False])
 def test_fault_11_losses_that_stay_nan_end_the_training_with_the_last_good_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
 ) -> None:
     """Whether or not a checkpoint was due before."""
     recipe = small_recipe(
-        training__steps=30, training__non_finite_limit=4, training__checkpoint_minutes=1e-6 if saved else 100
+        training__steps=30,
+        training__non_finite_limit=4,
+        training__validate_every=100,
+        training__checkpoint_minutes=1e-6 if saved else 100,
     )
     good = Training(tmp_path / "good", recipe)
     good.pause_after(3)
