@@ -12,7 +12,6 @@ import numpy as np
 from im2im_core.axes import AXES, from_tczyx
 from im2im_core.errors import DataError
 from im2im_core.image import ArrayImage, Image, VoxelSize
-from im2im_core.io.units import micrometres, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +62,8 @@ def set_axes(layer: Layer, axes: str) -> None:
 
 def layer_voxel_size(layer: Layer, axes: str) -> VoxelSize:
     """Size of a voxel along Z, Y, X in micrometres; None where the layer gives no unit of length."""
+    from im2im_core.io.units import micrometres
+
     z, y, x = (_length(layer, axes, a, micrometres) for a in "ZYX")
     return z, y, x
 
@@ -218,6 +219,8 @@ def take_snapshot(layers: Sequence[Layer], *, copy: bool = True) -> Snapshot:
     DataError
         The axes of a layer are not known, or the layers do not fit together.
     """
+    from im2im_core.io.units import seconds
+
     first = layers[0]
     axes = layer_axes(first)
     if axes is None:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from napari_im2im._predict_job import Result
 
 REDRAW_MILLISECONDS = 100
-SHARE = 10
-"""The main thread spends at most one part in so many on redrawing."""
+LONGEST_MILLISECONDS = 1000
+SHARE = 5
+"""The main thread spends at most about one part in so many on redrawing."""
 UNFINISHED = " (unfinished)"
 
 
@@ -76,12 +77,14 @@ class LiveResults(QObject):
 
     def redraw(self) -> None:
         """Show the tiles that came since the last time."""
-        began = time.monotonic()
+        spent = 0.0
         for output in self._outputs.values():
             if output.fresh:
+                known, began = output.layer is not None, time.monotonic()
                 self._show(output)
-        spent = 1000 * (time.monotonic() - began)
-        self._timer.setInterval(max(REDRAW_MILLISECONDS, round(SHARE * spent)))
+                spent += (time.monotonic() - began) * known  # making a layer happens only once
+        wanted = max(REDRAW_MILLISECONDS, round(SHARE * 1000 * spent))
+        self._timer.setInterval(min(wanted, LONGEST_MILLISECONDS))
 
     def finish(self, result: Result) -> dict[str, Layer]:
         """Layers of the complete results by name; their pixels can be painted on from now on."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from im2im_core.errors import DataError
-from im2im_core.predict_options import PredictOptions
 from im2im_core.progress import duration
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from im2im_core.events import Progress
     from im2im_core.models import LocalModel
+    from im2im_core.predict_options import PredictOptions
 
 _DEVICES = {"cpu": "CPU", "mps": "Apple GPU"}
 
@@ -65,7 +65,8 @@ def as_texts(model: LocalModel, images: Sequence[Path], options: PredictOptions)
     """
     if not images:
         raise DataError("The image is not in a file", "Save the layer, open the file, and copy again")
-    changed = {k: v for k, v in options.dump().items() if v != PredictOptions().dump()[k]}
+    defaults = type(options)().dump()
+    changed = {k: v for k, v in options.dump().items() if v != defaults[k]}
     return {
         "command": _command(model, images, changed),
         "yaml": options.to_yaml(),
