@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,8 @@ from im2im_core.journal import Journal, blocks_at, list_journals
 from napari_im2im._layer_pairs import file_of, kind_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari import Viewer
     from napari.layers import Labels
 
@@ -49,7 +51,7 @@ class _Watched:
 
 
 class JournalWatch(QObject):
-    """Watches the Labels layers of a viewer; all reading of pixels and all writing happens in one thread.
+    """Watches the Labels layers of a viewer; pixels are read and written in threads, one after the other.
 
     Strokes are known from the layer's events. A change of ``layer.data`` that nobody announced
     is found by comparing hashes of blocks. Nothing is written for a layer that does not change.
@@ -62,7 +64,7 @@ class JournalWatch(QObject):
         super().__init__(parent)
         self._viewer, self._project, self._messages = viewer, project, messages
         self._watched: dict[str, _Watched] = {}
-        self._pool = ThreadPoolExecutor(1, "journal")
+        self._last: Future[Any] | None = None
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MILLISECONDS)
         self._timer.timeout.connect(self._on_tick)
@@ -94,9 +96,10 @@ class JournalWatch(QObject):
         for watched in list(self._watched.values()):
             self._disconnect(watched)
             self._look(watched)
-            self._pool.submit(watched.journal.release)
+            self._submit(watched.journal.release)
         self._watched.clear()
-        self._pool.shutdown(wait=True)
+        if self._last is not None:
+            wait([self._last])
 
     def flush(self) -> None:
         """Write what was announced at once, because there may be no later."""
@@ -108,7 +111,18 @@ class JournalWatch(QObject):
         """What `layer` holds now is kept elsewhere: its journal can go."""
         watched = self._watched.get(layer.unique_id.hex)
         if watched is not None:
-            self._pool.submit(_forget, watched.journal, layer.data)
+            self._submit(_forget, watched.journal, layer.data)
+
+    def _submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Result to come of a function that runs in a thread after all that were submitted before.
+
+        The thread ends with its function, so that none is left when this object is destroyed;
+        the interpreter waits for it at its own end, so that nothing announced is lost.
+        """
+        pool = ThreadPoolExecutor(1, "journal")
+        self._last = pool.submit(_after, self._last, function, arguments)
+        pool.shutdown(wait=False)
+        return self._last
 
     # ---- restoring ----
 
@@ -139,7 +153,7 @@ class JournalWatch(QObject):
         layer = self._viewer.add_labels(pixels, name=info.name, metadata=noted, **about)
         watched = self._watched[layer.unique_id.hex]
         # The old journal goes only after the new one has it all.
-        self._pool.submit(_move, journal, watched.journal, pixels, info.name, info.about)
+        self._submit(_move, journal, watched.journal, pixels, info.name, info.about)
 
     def _on_damage(self, event: Event) -> None:
         if isinstance(event, Message):
@@ -154,7 +168,7 @@ class JournalWatch(QObject):
         self._watched[layer.unique_id.hex] = watched
         layer.events.paint.connect(self._on_paint)
         layer.events.data.connect(self._on_data)
-        self._pool.submit(_begin, watched.journal, layer.data)
+        self._submit(_begin, watched.journal, layer.data)
 
     def _disconnect(self, watched: _Watched) -> None:
         with suppress(ValueError):
@@ -170,7 +184,7 @@ class JournalWatch(QObject):
         if watched is not None and not self._closed:
             self._disconnect(watched)
             self._look(watched)
-            self._pool.submit(watched.journal.release)
+            self._submit(watched.journal.release)
 
     def _on_paint(self, event: Any) -> None:
         watched = self._watched.get(event.source.unique_id.hex)
@@ -227,10 +241,16 @@ class JournalWatch(QObject):
             "axis_labels": [str(a) for a in layer.axis_labels],
             **{k: str(layer.metadata[k]) for k in ("labelling", "axes") if k in layer.metadata},
         }
-        watched.running = self._pool.submit(_write, watched.journal, data, places, layer.name, about, file_of(layer))
+        watched.running = self._submit(_write, watched.journal, data, places, layer.name, about, file_of(layer))
 
 
 # ---- in the thread -------------------------------------------------------------
+
+
+def _after(before: Future[Any] | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    if before is not None:
+        wait([before])
+    return function(*arguments)
 
 
 def _begin(journal: Journal, data: np.ndarray) -> None:

@@ -532,6 +532,21 @@ def test_fault_05_a_full_disk_is_said_while_painting(
     qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == labels.data).all()), timeout=5000)
 
 
+def test_what_was_painted_while_nobody_watched_is_a_change(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    labels = Labels(np.zeros((40, 40), np.uint8), name="mine")
+    viewer, widget = opened(make_napari_viewer, qtbot, project, labels)
+    journal = Journal(project, labels.unique_id.hex)
+    labels.paint((5, 5), 1)
+    qtbot.waitUntil(lambda: journal.exists, timeout=5000)
+    widget.journal.stop()
+    labels.data[30, 30] = 9
+    second = DatasetWidget(viewer, project)
+    qtbot.addWidget(second)
+    qtbot.waitUntil(lambda: bool((journal.restore() == labels.data).all()), timeout=5000)
+    wait(qtbot, second)
+    second.journal.stop()
+
+
 # ---- opening -------------------------------------------------------------------
 
 OPENING = """
