@@ -147,14 +147,12 @@ class EvaluateWidget(QWidget):
 
     def _on_layers(self, event: Any = None) -> None:
         """Show the layers that there are now; what was chosen stays chosen."""
-        chosen = [self._layer(self.prediction), self._layer(self.truth)]
+        chosen = self._layer(self.prediction), self._layer(self.truth)
         self._layers = [layer for layer in reversed(self._viewer.layers) if is_labels(layer) or is_image_layer(layer)]
-        guesses = _guess(self._layers)
-        for combo, before, guess in zip((self.prediction, self.truth), chosen, guesses, strict=True):
+        for combo, wanted in zip((self.prediction, self.truth), _guess(self._layers, *chosen), strict=True):
             combo.blockSignals(True)
             combo.clear()
             combo.addItems([layer.name for layer in self._layers])
-            wanted = before if before in self._layers else guess
             combo.setCurrentIndex(self._layers.index(wanted) if wanted is not None else -1)
             combo.blockSignals(False)
         self._on_chosen()
@@ -311,7 +309,8 @@ class EvaluateWidget(QWidget):
         camera = _camera(self._viewer)
         camera.center = tuple(point[-3:]) if len(point) > 2 else (0.0, *point)
         pixel = float(np.abs(truth.scale[-1]))
-        camera.zoom = SHOWN_PIXELS / max(pixel, SURROUNDINGS * mistake.extent * pixel)
+        wanted = SHOWN_PIXELS / max(pixel, SURROUNDINGS * mistake.extent * pixel)
+        camera.zoom = max(wanted, camera.zoom)  # who is closer already, stays
 
     # ---- taking away ----
 
@@ -370,14 +369,17 @@ def _interval(limits: tuple[float, float] | None) -> str:
     return f"{_number(limits[0])} to {_number(limits[1])}" if limits else ""
 
 
-def _guess(layers: list[Layer]) -> tuple[Layer | None, Layer | None]:
-    """Which layer is the prediction and which the truth, as far as they tell."""
+def _guess(layers: list[Layer], prediction: Layer | None, truth: Layer | None) -> tuple[Layer | None, Layer | None]:
+    """Which layer is the prediction and which the truth: those chosen before, else as far as the layers tell."""
     ours = [layer for layer in layers if "im2im" in layer.metadata]
-    labels = [layer for layer in layers if is_labels(layer) and not layer.metadata.get("im2im_mistakes")]
-    prediction = next(iter([*ours, *labels]), None)
-    same = [layer for layer in labels if layer is not prediction and "im2im" not in layer.metadata]
-    fits = [layer for layer in same if prediction is not None and layer.data.shape == prediction.data.shape]
-    return prediction, next(iter([*fits, *same]), None)
+    labels = [layer for layer in layers if is_labels(layer) and "im2im_mistakes" not in layer.metadata]
+    if prediction not in layers:
+        prediction = next((layer for layer in [*ours, *labels] if layer is not truth), None)
+    if truth not in layers or truth is prediction:
+        others = [layer for layer in labels if layer is not prediction and layer not in ours]
+        fits = [layer for layer in others if prediction is not None and layer.data.shape == prediction.data.shape]
+        truth = next(iter([*fits, *others]), None)
+    return prediction, truth
 
 
 def _snapshots(prediction: Layer, truth: Layer) -> tuple[Snapshot, Snapshot]:

@@ -81,10 +81,10 @@ def test_mistakes_are_listed_coloured_and_shown(panel: Any, qtbot: Any) -> None:
     assert overlay.data[36, 26] == 0
     row = next(i for i, m in enumerate(widget._comparison.mistakes) if m.kind == "missed")
     camera = getattr(viewer, "scene", viewer).camera
-    before = camera.zoom
+    camera.zoom = 0.5
     widget.mistakes.selectRow(row)
     np.testing.assert_allclose(camera.center[-2:], (7.5 * 2, 7.5 * 2))
-    assert camera.zoom > before
+    assert camera.zoom == pytest.approx(400 / (6 * 8 * 2))
     widget.button.click()
     qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
     assert [layer.name for layer in viewer.layers].count("mistakes") == 1
