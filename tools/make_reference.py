@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 from pydantic import BaseModel
 
 from im2im_core.recipe import Recipe
-from im2im_core.recipe.fields import kind_of, union_classes
+from im2im_core.recipe.fields import documented_fields, kind_of, union_classes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,7 @@ def _walk(cls: type[BaseModel], name: str, seen: list[type[BaseModel]]) -> Itera
 def _section(cls: type[BaseModel], name: str) -> str:
     rows = [
         f"| `{field}` | {_default(info.get_default(call_default_factory=True))} | {_cell(info.description or '')} |"
-        for field, info in cls.model_fields.items()
+        for field, info in documented_fields(cls).items()
         if field != "kind"
     ]
     text = (cls.__doc__ or "").strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,14 @@ def smoothed(values: Sequence[float], weight: float) -> NDArray[np.float64]:
     return out
 
 
+class _Legend(pg.LegendItem):
+    """Legend that is not moved any more once its plot is gone; a closing viewer deletes the plot first."""
+
+    def _GraphicsWidgetAnchor__geometryChanged(self) -> None:
+        with suppress(RuntimeError):
+            super()._GraphicsWidgetAnchor__geometryChanged()
+
+
 class CurvesWidget(QWidget):
     """Curves of any number of runs; it is told events and never asks for any."""
 
@@ -143,7 +152,8 @@ class CurvesWidget(QWidget):
         plot.setClipToView(True)
         plot.hideButtons()
         plot.setMenuEnabled(False)
-        plot.addLegend(offset=(-4, 2), labelTextSize="8pt", verSpacing=-6)
+        plot.legend = _Legend(offset=(-4, 2), labelTextSize="8pt", verSpacing=-6)
+        plot.legend.setParentItem(plot.vb)
         return plot
 
     def _make_tools(self) -> QHBoxLayout:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 from pydantic import ValidationError
 
 from im2im_core.errors import ConfigError
-from im2im_core.recipe.fields import kind_of, union_classes
+from im2im_core.recipe.fields import documented_fields, kind_of, union_classes
 from napari_im2im._form_words import problem_words
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Draft:
     def info(self, path: Path) -> FieldInfo | None:
         """Field at `path`, which ends with a name; None where the chosen kinds have no such field."""
         owner = self.class_at(path[:-1])
-        return owner.model_fields.get(str(path[-1])) if owner else None
+        return documented_fields(owner).get(str(path[-1])) if owner else None
 
     def class_at(self, path: Path) -> type[BaseModel] | None:
         """Settings class of the content at `path`; None for a plain value."""

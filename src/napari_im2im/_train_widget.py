@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType, ref
 
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, QUrl, Signal
 from qtpy.QtGui import QDesktopServices
@@ -78,7 +79,7 @@ class TrainWidget(QWidget):
         self._bars: dict[str, Any] = {}
         self._models: list[tuple[str, str]] = []
         self._ticked_before: list[str] = []
-        self._asked_window: QWidget | None = None
+        self._asked_window: ReferenceType[QWidget] | None = None
         self.start_panel = StartPanel(self._project)
         self.run_panel = RunPanel()
         self.preview = PreviewLayer(napari_viewer)
@@ -464,8 +465,8 @@ class TrainWidget(QWidget):
         window: QWidget = self
         while window.parentWidget() is not None:
             window = window.parentWidget()
-        if window is not self and window is not self._asked_window:
-            self._asked_window = window
+        if window is not self and window is not self._window_asked():
+            self._asked_window = ref(window)
             window.installEventFilter(self)
         self.watch.start()
 
@@ -479,9 +480,13 @@ class TrainWidget(QWidget):
         with suppress(Im2ImError):  # a memory that cannot be written must not hinder closing
             write_json(self._project.root / MEMORY, self._content())
 
+    def _window_asked(self) -> QWidget | None:
+        """Window whose closing is asked about; held weakly, or whoever keeps this widget keeps the viewer."""
+        return self._asked_window() if self._asked_window else None
+
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Ask about trainings that run when the viewer is closed."""
-        if watched is self._asked_window and event.type() == QEvent.Type.Close:
+        if watched is self._window_asked() and event.type() == QEvent.Type.Close:
             return not self._may_close(event)
         return False
 

@@ -130,13 +130,3 @@ def _settle() -> None:
     gc.collect()
     _delete_what_is_due()
     QTest.qWait(50)
-
-
-PANELS = ("test_dataset_widget", "test_evaluate_widget", "test_predict_widget", "test_train_widget")
-"""Tests that drive whole panels in real viewers: minutes together, so they belong to the full run."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.stem in PANELS:
-            item.add_marker(pytest.mark.slow)

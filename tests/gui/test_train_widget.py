@@ -284,7 +284,7 @@ def test_stop_keeps_the_best(open_widget, qtbot):
     qtbot.waitUntil(lambda: steps_seen(widget) > 2, timeout=LONG)
     widget.run_panel.button("stop").click()
     wait_state(widget, qtbot, "finished")
-    assert widget.run_panel._done.isVisible()
+    assert widget.run_panel._done.isVisibleTo(widget.run_panel)
 
 
 def test_fault_25_abort_ends_soon(open_widget, qtbot):
@@ -434,7 +434,7 @@ def test_context_menu_exports_and_copies(open_widget, qtbot, project, data, monk
 
 
 def test_fault_21_closing_asks_and_keeps_running(open_widget, qtbot, make_napari_viewer):
-    viewer = make_napari_viewer()
+    viewer = make_napari_viewer(show=True)
     widget = open_widget(viewer)
     run = start_run(widget, qtbot)
     asked = []
@@ -447,27 +447,28 @@ def test_fault_21_closing_asks_and_keeps_running(open_widget, qtbot, make_napari
 
 
 def test_fault_21_closing_can_stop_the_training(open_widget, qtbot, make_napari_viewer):
-    viewer = make_napari_viewer()
+    viewer = make_napari_viewer(show=True)
     widget = open_widget(viewer)
     run = start_run(widget, qtbot)
+    qtbot.waitUntil(lambda: steps_seen(widget) > 2, timeout=LONG)  # a run that has not begun has nothing to finish
     widget.ask_on_close = lambda names: "stop"
     viewer.close()
     qtbot.waitUntil(lambda: run.state == "finished", timeout=LONG)
 
 
 def test_fault_21_closing_can_be_taken_back(open_widget, qtbot, make_napari_viewer):
-    viewer = make_napari_viewer()
+    viewer = make_napari_viewer(show=True)
     widget = open_widget(viewer)
     start_run(widget, qtbot)
     widget.show()
-    window = widget._asked_window
+    window = widget._window_asked()
     widget.ask_on_close = lambda names: "cancel"
     assert not window.close()
     widget.ask_on_close = lambda names: "keep"
 
 
 def test_fault_23_dock_closed_while_running_and_opened_again(open_widget, qtbot, make_napari_viewer):
-    viewer = make_napari_viewer()
+    viewer = make_napari_viewer(show=True)
     widget = open_widget(viewer)
     run = start_run(widget, qtbot)
     qtbot.waitUntil(lambda: steps_seen(widget) > 2, timeout=LONG)
@@ -502,6 +503,7 @@ def test_opening_is_quick_and_imports_nothing_heavy(tmp_path):
     program = """
 import sys, time
 import napari, napari.qt
+from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QApplication
 app = QApplication([])
 from im2im_core.project import Project
@@ -512,6 +514,7 @@ widget = TrainWidget(viewer, Project.create(sys.argv[1]))
 took = time.process_time() - begin
 heavy = {name.split(".")[0] for name in sys.modules} & {"torch", "lightning", "pytorch_lightning", "monai"}
 widget.watch.stop()
+QThreadPool.globalInstance().waitForDone()
 print(took, *sorted(heavy))
 """
     environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "IM2IM_HOME": str(tmp_path / "home")}
@@ -543,7 +546,6 @@ def test_true_training_of_two_steps(make_napari_viewer, project, qtbot):
         "data.patch": [32, 32],
         "network.features": [8, 8, 8, 16, 16, 8],
         "logging.every": 1,
-        "output.torchscript": False,
     }
     widget.start_panel.setValue(load_preset("instance_seg_2d").override(changes))
     run = start_run(widget, qtbot)

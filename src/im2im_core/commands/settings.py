@@ -121,13 +121,15 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 def settings_help(recipe: Recipe) -> str:
     """Every setting of `recipe` with type, unit or range, default, choices and description."""
+    from im2im_core.recipe.fields import documented_fields
+
     lines: list[str] = []
     section = ""
     for field in walk_options(recipe):
         head = field.name.split(".")[0] if "." in field.name else ""
         if head != section:
             section = head
-            lines.append(f"\n{section}: {type(recipe).model_fields[section].description}")
+            lines.append(f"\n{section}: {documented_fields(type(recipe))[section].description}")
         lines += _entry(recipe, field)
     return "\n".join(lines)
 
@@ -218,8 +220,10 @@ def annotated_yaml(settings: BaseModel, indent: int = 0) -> str:
     """Full YAML of `settings`, the description of each setting as a comment above it."""
     from pydantic import BaseModel
 
+    from im2im_core.recipe.fields import documented_fields
+
     pad, lines = " " * indent, []
-    for name, info in type(settings).model_fields.items():
+    for name, info in documented_fields(type(settings)).items():
         value = getattr(settings, name)
         lines += textwrap.wrap(info.description or "", WIDTH, initial_indent=f"{pad}# ", subsequent_indent=f"{pad}# ")
         if isinstance(value, BaseModel):

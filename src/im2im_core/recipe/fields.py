@@ -5,8 +5,12 @@ Command-line help, forms, YAML comments and the reference page are all made from
 
 from __future__ import annotations
 
+import ast
+import inspect
+import sys
 import types
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -30,6 +34,43 @@ class Field:
     help: str
     choices: tuple[Any, ...] = ()
     """Allowed values where they are a fixed list."""
+
+
+@cache
+def documented_fields(cls: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Fields of a settings class, each with the string that stands under it as its description.
+
+    The source is read here, when help is wanted, and not when the class is made: reading the
+    sources of all settings takes longer than predicting a small image.
+    """
+    for base in reversed(cls.__mro__):
+        for name, text in _strings_under_fields(base).items():
+            if name in cls.model_fields:
+                cls.model_fields[name].description = text
+    return cls.model_fields
+
+
+def _strings_under_fields(cls: type) -> dict[str, str]:
+    body = _class_bodies(cls.__module__).get(cls.__qualname__, [])
+    return {
+        field.target.id: inspect.cleandoc(below.value.value)
+        for field, below in zip(body, body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }
+
+
+@cache
+def _class_bodies(module: str) -> dict[str, list[ast.stmt]]:
+    """Statements of each class at the top of a module; none where there is no source."""
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (OSError, TypeError, KeyError):
+        return {}
+    return {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def union_classes(annotation: Any) -> tuple[type[BaseModel], ...]:
@@ -60,7 +101,7 @@ def choices_of(annotation: Any) -> tuple[Any, ...]:
 
 def walk(settings: BaseModel, prefix: str = "") -> Iterator[Field]:
     """Every field of `settings`, sections opened, unions opened at their current choice."""
-    for name, info in type(settings).model_fields.items():
+    for name, info in documented_fields(type(settings)).items():
         value, dotted = getattr(settings, name), prefix + name
         if isinstance(value, BaseModel):
             yield from _walk_choice(value, info, dotted)
