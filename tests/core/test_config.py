@@ -12,7 +12,7 @@ from im2im_core import inference, layouts, predict_options
 from im2im_core._base import Config
 from im2im_core.errors import ConfigError, ResourceError
 from im2im_core.recipe import Recipe
-from im2im_core.recipe.fields import union_classes
+from im2im_core.recipe.fields import documented_fields, union_classes
 
 NEEDED: dict[str, dict[str, Any]] = {
     "ClassNetwork": {"class_path": "monai.networks.nets.SegResNet"},
@@ -70,7 +70,7 @@ def test_unknown_key_is_refused_and_the_nearest_is_named(cls: type[Config]) -> N
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_every_setting_is_documented(cls: type[Config]) -> None:
-    undocumented = [n for n, info in cls.model_fields.items() if not info.description and n not in ("kind", "path")]
+    undocumented = [n for n, XX and n not in ("kind", "path")]
     assert undocumented == []
     assert cls.__doc__
 

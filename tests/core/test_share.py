@@ -45,7 +45,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "data.layout.inside.source_suffix": "_x",
     },
     "more": {"data.more": [{"path": "second"}]},
-    "off": {"training.clip": None, "output.torchscript": False, "data.augmentation.flip": False},
+    "off": {"training.clip": None, "output.torchscript": False, "output.onnx": True, "data.augmentation.flip": False},
     "size": {"data.rescale.kind": "voxel_size", "data.rescale.voxel_size": [1.0, 0.25, 0.25]},
     "automatic": {"training.batch": "auto", "data.patch": "auto"},
     "text": {"training.device": "cuda:1"},

@@ -22,6 +22,7 @@ from im2im_core.bundle.package import Bundle, spec_errors
 from im2im_core.bundle.processing import Tensor, process
 from im2im_core.engine.blocks import run_in_blocks
 from im2im_core.errors import ConfigError, DataError, Im2ImError, ResourceError, TrustError
+from im2im_core.trust import consented_modules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -349,7 +350,7 @@ def _load_architecture(bundle: Bundle, entry: dict[str, Any], trusted: frozenset
     source = architecture.get("source")
     code = bundle.read_checked(architecture, required=False) if source else b""
     key = hashlib.sha256(code).hexdigest() if source else str(architecture.get("import_from"))
-    if key not in trusted:
+    if key not in (*trusted, *consented_modules()):
         raise TrustError(
             f"{bundle.name} runs Python code: {source or 'module'} {key}",
             f"Read it; if you trust it, allow it with --trust {key}",

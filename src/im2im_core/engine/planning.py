@@ -49,10 +49,6 @@ def make_plan(recipe: Recipe, split: Split, probe: bool = False) -> Plan:
     DataError
         The images do not fit the recipe.
     """
-    if not (recipe.output.torchscript or recipe.output.onnx):
-        raise ConfigError(
-            "A model package needs TorchScript or ONNX weights; both are off", "Set output.torchscript to true"
-        )
     facts = fingerprint(recipe, split)
     reasons: dict[str, str] = {"data.split": facts.split}
     recipe = _resolve_framework(recipe, facts, reasons)

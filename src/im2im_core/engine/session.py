@@ -150,7 +150,9 @@ def run_training(
     """
     from im2im_core.api import load_split
     from im2im_core.project import Project
+    from im2im_core.trust import require_trusted_recipe
 
+    require_trusted_recipe(run.recipe)
     project = Project(run.folder.parent.parent)
     content = run.plan
     plan = Plan.from_dict(content) if content else None

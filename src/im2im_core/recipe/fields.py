@@ -11,6 +11,7 @@ import sys
 import types
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -54,7 +55,7 @@ def _strings_under_fields(cls: type) -> dict[str, str]:
     body = _class_bodies(cls.__module__).get(cls.__qualname__, [])
     return {
         field.target.id: inspect.cleandoc(below.value.value)
-        for field, below in zip(body, body[1:], strict=False)
+        for field, below in pairwise(body)
         if isinstance(field, ast.AnnAssign)
         and isinstance(field.target, ast.Name)
         and isinstance(below, ast.Expr)

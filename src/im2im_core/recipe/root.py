@@ -36,6 +36,12 @@ class OutputSettings(Config):
     onnx: bool = False
     """Add ONNX weights (needs the extra 'export')."""
 
+    @model_validator(mode="after")
+    def _some_weights(self) -> Self:
+        if not (self.torchscript or self.onnx):
+            raise ValueError("a model package needs TorchScript or ONNX weights; both are off")
+        return self
+
 
 class Recipe(Config):
     """Everything that decides what is learned; the same from napari, a shell, Python and a cluster."""
