@@ -112,6 +112,8 @@ def train(
     ----------
     data : path, samples or pairs of arrays, optional
         Replaces ``data.path``. Arrays are kept in the project, so that the run can be resumed.
+    name : str, optional
+        Name of the run folder and of the model; the recipe's name with the time where not given.
     plan : Plan, optional
         A plan made earlier, which fixes every automatic value.
     started : float, optional
@@ -126,6 +128,7 @@ def train(
 
     owner = _project(project)
     recipe, split = _with_data(plan.recipe if plan else load_recipe(recipe), data, owner)
+    recipe = recipe.override({"name": name}) if name else recipe
     split = split or load_split(recipe, owner)
     run = Run.create(owner, recipe, name)
     if plan is not None:

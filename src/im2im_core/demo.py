@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,17 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     folder = args.folder or Path(f"im2im-demo-{time.strftime('%Y%m%d-%H%M%S')}")
     try:
-        results = demonstrate(folder.resolve(), args.minutes)
+        results, model = demonstrate(folder.resolve(), args.minutes)
     except Im2ImError as error:
         sys.stderr.write(f"demo: {error}\n")
         return error.exit_code
     if args.gui:
-        show(results)
+        open_viewer(results, model)
+        import_module("napari").run()
     return 0
 
 
-def demonstrate(folder: Path, minutes: float) -> list[Result]:
-    """Results on images not trained on, after a training of `minutes` on simulated nuclei."""
+def demonstrate(folder: Path, minutes: float) -> tuple[list[Result], Path]:
+    """Results on images not trained on and the model, after a training of `minutes` on simulated nuclei."""
     from im2im_core import api
     from im2im_core.microscope import write_dataset
     from im2im_core.progress import reporter
@@ -82,7 +84,7 @@ def demonstrate(folder: Path, minutes: float) -> list[Result]:
     picture = folder / "input_truth_prediction.png"
     draw(results, picture)
     _tell(results, folder, run.model, picture, time.monotonic() - started)
-    return results
+    return results, run.model
 
 
 def _predict(model: Path, path: Path, folder: Path) -> Result:
@@ -146,18 +148,21 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def show(results: Sequence[Result]) -> None:
-    """Open the results in napari until the window is closed."""
-    from importlib import import_module
+def open_viewer(results: Sequence[Result], model: Path) -> Any:
+    """Viewer with the results side by side and the Predict panel with the model.
 
-    # By name: the core never imports the viewer; only this command opens one.
-    napari = import_module("napari")
-    viewer = napari.Viewer()
-    for result in results:
-        viewer.add_image(result.image, name=result.name)
-        viewer.add_labels(result.truth, name=f"{result.name} truth", visible=False)
-        viewer.add_labels(result.labels, name=f"{result.name} prediction")
-    napari.run()
+    napari is imported by name: the core never depends on the viewer, only this command opens one.
+    """
+    viewer = import_module("napari").Viewer(title="napari-im2im demo")
+    for column, result in enumerate(results):
+        place = {"translate": (0.0, 1.05 * SHAPE[1] * column)}
+        viewer.add_image(result.image, name=result.name, **place)
+        viewer.add_labels(result.truth, name=f"{result.name} truth", visible=False, **place)
+        viewer.add_labels(result.labels, name=f"{result.name} prediction", opacity=0.5, **place)
+    viewer.reset_view()
+    _, panel = viewer.window.add_plugin_dock_widget("napari-im2im", "Predict")
+    panel.set_model(str(model))
+    return viewer
 
 
 if __name__ == "__main__":

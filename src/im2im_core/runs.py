@@ -64,14 +64,13 @@ class Run:
 
     @classmethod
     def create(cls, project: Project, recipe: Recipe, name: str | None = None) -> Run:
-        """New queued run of `recipe` in `project`, with all folders and the full recipe, which takes its `name`.
+        """New queued run of `recipe` in `project`, with all folders and the full recipe.
 
         Raises
         ------
         ResourceError
             The folder cannot be written to, the disk is full, or a run of this name exists.
         """
-        recipe = recipe.override({"name": name}) if name else recipe
         folder = project.folder("runs") / (name or project.new_run_name(recipe.name))
         try:
             folder.mkdir(parents=True, exist_ok=False)

@@ -229,7 +229,7 @@ def test_training_from_start_to_use(open_widget, qtbot, monkeypatch):
     widget.model_ready.connect(used.append)
     widget.run_panel.use_button.click()
     assert opened == used == [str(run.model)]
-    qtbot.waitUntil(lambda: widget.run_panel.table.rowCount() == 1, timeout=LONG)
+    qtbot.waitUntil(lambda: [r.state for r in widget.run_panel.table.value()] == ["finished"], timeout=LONG)
     (row,) = widget.run_panel.table.value()
     assert (row.state, row.done, row.best) == ("finished", 1.0, "AP 0.91")
 

@@ -80,7 +80,7 @@ def _start_detached(recipe: Recipe, project: Project, name: str | None, plan: Pl
     from im2im_core.jobs.start import start_training
     from im2im_core.runs import Run
 
-    run = Run.create(project, recipe, name)
+    run = Run.create(project, recipe.override({"name": name}) if name else recipe, name)
     if plan is not None:
         run.write_plan(plan.to_dict())
     start_training(run)
