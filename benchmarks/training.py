@@ -1,10 +1,11 @@
 """Steps per second of a real training against a plain torch loop with a constant batch, interleaved in one process.
 
-    python benchmarks/training.py [--preset instance_seg_2d] [--steps 30] [--rounds 5]
+    python benchmarks/training.py [--preset instance_seg_2d] [--segments 21] [--length 8]
 
-Both use the preset's network, patch, batch, losses and optimizer on simulated images. The
-ratio is the median over the rounds. Validation and checkpoints are switched off in both; their
-share is measured in the runs of ``quality.py``.
+Both use the preset's network, patch, batch, losses and optimizer on simulated images. The real
+training stands still after every few steps while the plain loop makes as many, so that a change
+of the machine's speed meets both; the ratio is the median over these segments. Validation and
+checkpoints are switched off; their share is measured in the runs of ``quality.py``.
 """
 
 from __future__ import annotations
@@ -30,50 +31,67 @@ from im2im_core.project import Project
 RESULT = Path(__file__).parent / "results" / "training.json"
 
 
-def real_loop(plan, split, folder: Path, steps: int) -> float:
-    """Seconds per step of the shipped loop, from the end of the first step to the end of the last."""
-    marks: list[float] = []
-    original = session.StepModule.training_step
+class PlainLoop:
+    """Forward, losses, backward and optimizer on one batch that never changes."""
+
+    def __init__(self, plan, prepared) -> None:
+        self.framework = framework_of(plan.recipe, plan.facts).train()
+        self.optimizer = make_optimizer(plan.recipe.training.optimizer, list(self.framework.parameters()))
+        augmenter = session.Augmenter(
+            plan.recipe.data.augmentation, plan.recipe.data.dimensions, self.framework.targets
+        )
+        generator = torch.Generator().manual_seed(0)
+        self.batch = augmenter(prepared.stream[0][0], generator, tuple(plan.recipe.data.patch))
+        self.clip = plan.recipe.training.clip or float("inf")
+
+    def step(self) -> None:
+        weights = self.framework.loss_weights()
+        self.optimizer.zero_grad(set_to_none=True)
+        terms = self.framework.losses(self.batch, "network", TrainContext(0, torch.Generator().manual_seed(0)))
+        sum(weights[n] * v for n, v in terms.items()).backward()
+        torch.nn.utils.clip_grad_norm_(self.framework.parameters(), self.clip)
+        self.optimizer.step()
+
+
+def seconds_of(work, times: int) -> float:
+    start = time.perf_counter()
+    for _ in range(times):
+        work()
+    return time.perf_counter() - start
+
+
+def measure(plan, split, plain: PlainLoop, folder: Path, length: int) -> list[dict[str, float]]:
+    """Steps per second of both loops, segment by segment; the first segment warms up."""
+    rows: list[dict[str, float]] = []
+    steps, began = 0, time.perf_counter()
+    original, export = session.StepModule.training_step, session._Session._export
 
     def timed(self, batch, batch_idx):
+        nonlocal steps, began
         original(self, batch, batch_idx)
-        marks.append(time.perf_counter())
+        steps += 1
+        if steps % length == 0:
+            real = time.perf_counter() - began
+            bare = seconds_of(plain.step, length)
+            rows.append({"plain": length / bare, "real": length / real, "ratio": bare / real})
+            print({k: round(v, 3) for k, v in rows[-1].items()}, flush=True)
+            began = time.perf_counter()
 
     session.StepModule.training_step = timed
-    export = session._Session._export
     session._Session._export = lambda self, framework, metrics: None
     try:
         folder.mkdir(parents=True)
         session.train_run(folder, split, plan, plan.recipe, on_event=lambda e: None, should_stop=lambda: "")
     finally:
-        session.StepModule.training_step = original
-        session._Session._export = export
-    return (marks[-1] - marks[2]) / (len(marks) - 3)
-
-
-def plain_loop(plan, prepared, steps: int) -> float:
-    """Seconds per step of forward, losses, backward and optimizer on one batch that never changes."""
-    framework = framework_of(plan.recipe, plan.facts).train()
-    optimizer = make_optimizer(plan.recipe.training.optimizer, list(framework.parameters()))
-    augmenter = session.Augmenter(plan.recipe.data.augmentation, plan.recipe.data.dimensions, framework.targets)
-    batch = augmenter(prepared.stream[0][0], torch.Generator().manual_seed(0), tuple(plan.recipe.data.patch))
-    weights = framework.loss_weights()
-    marks = []
-    for step in range(steps):
-        optimizer.zero_grad(set_to_none=True)
-        terms = framework.losses(batch, "network", TrainContext(step, torch.Generator().manual_seed(0)))
-        sum(weights[n] * v for n, v in terms.items()).backward()
-        torch.nn.utils.clip_grad_norm_(framework.parameters(), plan.recipe.training.clip or float("inf"))
-        optimizer.step()
-        marks.append(time.perf_counter())
-    return (marks[-1] - marks[2]) / (len(marks) - 3)
+        session.StepModule.training_step, session._Session._export = original, export
+    return rows[1:]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="instance_seg_2d")
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--segments", type=int, default=21)
+    parser.add_argument("--length", type=int, default=8, help="steps of a segment")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -85,7 +103,7 @@ def main() -> None:
         recipe = preset.override(
             {
                 "data.path": str(folder / "data"),
-                "training.steps": args.steps,
+                "training.steps": (args.segments + 1) * args.length,
                 "training.validate_every": 10**6,
                 "training.checkpoint_minutes": 1e6,
                 "training.threads": args.threads,
@@ -96,23 +114,20 @@ def main() -> None:
         plan = make_plan(recipe, split)
         torch.set_num_threads(args.threads)
         prepared = session.prepare_images(plan, split, folder / "cache", lambda e: None, lambda: "")
-        plain_loop(plan, prepared, 6)
-        rows = []
-        for number in range(args.rounds):
-            plain = plain_loop(plan, prepared, args.steps)
-            real = real_loop(plan, split, folder / f"run{number}", args.steps)
-            rows.append({"plain": round(1 / plain, 3), "real": round(1 / real, 3), "ratio": round(plain / real, 4)})
-            print(rows[-1], flush=True)
+        rows = measure(plan, split, PlainLoop(plan, prepared), folder / "run", args.length)
+    ratios = sorted(r["ratio"] for r in rows)
     facts = {
         "command": f"python benchmarks/training.py --preset {args.preset}",
         "preset": args.preset,
         "threads": args.threads,
         "seed": 3,
-        "steps": args.steps,
+        "segments": len(rows),
+        "steps_per_segment": args.length,
         "machine": machine(),
-        "rounds": rows,
-        "ratio": statistics.median(r["ratio"] for r in rows),
-        "steps_per_second": statistics.median(r["real"] for r in rows),
+        "ratio": round(statistics.median(ratios), 3),
+        "middle_half_of_ratios": [round(q, 3) for q in statistics.quantiles(ratios, n=4)[::2]],
+        "steps_per_second": round(statistics.median(r["real"] for r in rows), 2),
+        "plain_steps_per_second": round(statistics.median(r["plain"] for r in rows), 2),
     }
     known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     RESULT.parent.mkdir(exist_ok=True)

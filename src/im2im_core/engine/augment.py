@@ -129,12 +129,14 @@ class Augmenter:
         y, x = _positions(draw.angle[rows], draw.magnification[rows], source.shape[-2:], patch[-2:])
         y, x = y.to(source.device), x.to(source.device)
         linear = {name: images[name] for name in self.linear}
-        # An unknown pixel may hold anything; it must not be mixed into its neighbours.
-        stack = [torch.where(weight > 0, image, torch.zeros_like(image)).float() for image in linear.values()]
-        known = [(weight > 0).float()] if stack else []
-        parts = _sample_linear([source, *stack, *known], y, x)
+        partial = bool(linear) and bool((weight <= 0).any())
+        stack = list(linear.values())
+        if partial:  # an unknown pixel may hold anything; it must not be mixed into its neighbours
+            stack = [torch.where(weight > 0, image, torch.zeros_like(image)) for image in stack]
+            stack.append((weight > 0).float())
+        parts = _sample_linear([source, *stack], y, x)
         moved = {"source": parts[0], "weight": _sample_nearest(weight, y, x)}
-        if stack:
+        if partial:
             moved["weight"] = torch.where(parts[-1] > KNOWN, moved["weight"], torch.zeros_like(moved["weight"]))
         moved |= {name: _like(part, linear[name]) for name, part in zip(linear, parts[1:], strict=False)}
         return moved | {name: _sample_nearest(images[name], y, x) for name in self.nearest}
@@ -171,16 +173,21 @@ def _positions(
 def _sample_linear(images: list[Tensor], y: Tensor, x: Tensor) -> list[Tensor]:
     """Each image ``(B, C, [Z], Y, X)`` at the positions, by one bilinear look-up for all."""
     height, width = images[0].shape[-2:]
-    planes = torch.cat([image.flatten(1, -3) for image in images], 1)
+    counts = [image.flatten(1, -3).shape[1] for image in images]
+    planes = images[0].new_empty((len(images[0]), sum(counts), height, width))
+    for place, image in zip(planes.split(counts, 1), images, strict=True):
+        place.copy_(image.flatten(1, -3))  # whole numbers become floats on the way
     grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
     found = functional.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    parts = found.split([image.flatten(1, -3).shape[1] for image in images], 1)
+    parts = found.split(counts, 1)
     return [part.reshape(*image.shape[:-2], *y.shape[1:]) for part, image in zip(parts, images, strict=True)]
 
 
 def _sample_nearest(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """Image of any type at the nearest pixels; no value is made up."""
     height, width = image.shape[-2:]
+    if bool((image == image.flatten()[0]).all()):  # the weight of fully labelled images
+        return image[..., : y.shape[1], : y.shape[2]]
     index = y.round().long().clamp(0, height - 1) * width + x.round().long().clamp(0, width - 1)
     planes = image.flatten(1, -3).flatten(2)
     found = planes.gather(2, index.flatten(1)[:, None].expand(-1, planes.shape[1], -1))
