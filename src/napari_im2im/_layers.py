@@ -26,6 +26,12 @@ _NAMES = {
 }  # fmt: skip
 AXES_KEY = "axes"
 """Key in the metadata of a layer under which the answer of the user stands."""
+OURS = "im2im_ours"
+"""Key in the metadata of every layer that we add ourselves; it says what the layer is: RESULT, or a word of your own.
+
+Labels that are prefilled for the user to correct are the user's and do not carry it.
+"""
+RESULT = "result"
 COPIED_BYTES = 2**26
 """Arrays up to this size are copied at once; that takes the time of a frame. Others are read soon after."""
 COLORMAPS = {"probability": "magma", "image": "gray"}
@@ -78,6 +84,16 @@ def set_micrometres(layer: Layer) -> None:
     """Say that the spatial scale of the layer is in micrometres."""
     axes = (layer_axes(layer) or "ZYX"[-layer.ndim :]).replace("S", "").rjust(layer.ndim, "?")
     layer.units = tuple("micrometer" if a in "ZYX" else u for a, u in zip(axes, layer.units, strict=True))
+
+
+def is_users(layer: Layer) -> bool:
+    """Whether the layer holds what the user brought or made: no preview, result or overlay of ours."""
+    return not layer.metadata.get(OURS)
+
+
+def is_result(layer: Layer) -> bool:
+    """Whether a prediction made it; to be learned from only where the user says so."""
+    return bool(layer.metadata.get(OURS) == RESULT)
 
 
 def is_image_layer(layer: Layer) -> bool:
@@ -385,7 +401,11 @@ def add_result(
     look: dict[str, Any] = {
         **result_world(spec, axes, source),
         "name": f"{source.name} · {model}" + ("" if facts.get("main", True) else f" · {spec.name}"),
-        "metadata": {"axes": axes, "im2im": {**facts, "model": model, "image": source.name, "output": spec.name}},
+        "metadata": {
+            "axes": axes,
+            OURS: RESULT,
+            "im2im": {**facts, "model": model, "image": source.name, "output": spec.name},
+        },
     }
     pixels = squeeze_result(array, axes)
     if spec.is_labels:

@@ -1,0 +1,83 @@
+"""Our panels in one column: opened, brought back and destroyed the same way wherever they are called from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.compat import isalive
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QDockWidget, QMainWindow
+
+from im2im_core.errors import DataError
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from qtpy.QtWidgets import QWidget
+
+PLUGIN = "napari-im2im"
+SETTLED = "im2im_settled"
+"""Property of a dock that found its place once; afterwards it lies where the user puts it."""
+
+
+def open_panel(viewer: Viewer, name: str) -> Any:
+    """Widget of the panel `name` (Dataset, Train, Predict, Evaluate), on top of its column.
+
+    A panel that is open already comes to the front; napari itself returns a hidden one without showing it.
+
+    Raises
+    ------
+    DataError
+        napari does not know the panel.
+    """
+    try:
+        dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=True)
+    except (KeyError, ValueError, TypeError, ModuleNotFoundError) as error:
+        raise DataError(f"{name} could not be opened: {error}", f"Open it from Plugins > {PLUGIN}") from error
+    settle_dock(widget)
+    dock.show()
+    dock.raise_()
+    return widget
+
+
+def settle_dock(widget: QWidget) -> None:
+    """Put the dock of a panel behind the tabs of our other panels, and let the panel end with its dock.
+
+    To be called whenever the panel is shown; only the first call for a dock does something, so that
+    docks which the user moved apart stay apart.
+    """
+    dock = dock_of(widget)
+    window = dock.parentWidget() if dock is not None else None
+    if dock is None or not isinstance(window, QMainWindow) or dock.property(SETTLED):
+        return
+    dock.setProperty(SETTLED, True)
+    # napari takes the panel out of a dock that is closed and forgets it; its timers and threads would stay.
+    dock.destroyed.connect(lambda: _delete(widget))
+    others = [d for d in window.findChildren(QDockWidget) if d is not dock and _is_open(d)]
+    here = [d for d in others if window.dockWidgetArea(d) == window.dockWidgetArea(dock)]
+    if here and dock not in window.tabifiedDockWidgets(here[-1]):
+        window.tabifyDockWidget(here[-1], dock)
+        QTimer.singleShot(0, lambda: _raise(dock))
+
+
+def dock_of(widget: QWidget) -> QDockWidget | None:
+    """Dock that holds `widget`; None while it is a window of its own."""
+    parent: Any = widget
+    while parent is not None and not isinstance(parent, QDockWidget):
+        parent = parent.parentWidget()
+    return parent
+
+
+def _is_open(dock: QDockWidget) -> bool:
+    """Whether it is a dock of ours that lies in the window; tabs behind others count."""
+    return bool(dock.property(SETTLED)) and not dock.isFloating() and not dock.isHidden()
+
+
+def _raise(dock: QDockWidget) -> None:
+    if isalive(dock):
+        dock.raise_()
+
+
+def _delete(widget: QWidget) -> None:
+    """Delete a panel whose dock is gone; one that was put into another dock lives on."""
+    if isalive(widget) and widget.parentWidget() is None:
+        widget.deleteLater()
