@@ -362,6 +362,59 @@ def test_fault_25_cancel_is_answered_within_a_second(worker):
         assert job.pid == pid
 
 
+def test_fault_25_cancel_does_not_wait_for_pixels_that_are_handed_over(worker, monkeypatch):
+    monkeypatch.setattr(messages, "COPIED_BYTES", 2**20)
+    large = np.broadcast_to(np.uint8(7), (64, 1024, 1024))
+    begun, go = threading.Event(), threading.Event()
+    moveaxis = np.moveaxis
+
+    def slow(*given):
+        begun.set()
+        assert go.wait(60)
+        return moveaxis(*given)
+
+    monkeypatch.setattr(messages.np, "moveaxis", slow)
+    with AttachedJob(lambda event: None, command=worker) as job:
+        found = []
+        handing = threading.Thread(target=lambda: found.append(job.submit("ping", {"image": large})))
+        handing.start()
+        assert begun.wait(60)
+        begin = time.monotonic()
+        job.cancel()
+        assert time.monotonic() - begin < 0.1
+        go.set()
+        handing.join(60)
+        with pytest.raises(Stopped):
+            found[0].result(5)
+        assert not list(job._worker.scratch.glob("*.npy"))
+        assert job.submit("ping", {"a": 1}).result(60) == {"a": 1}
+
+
+def test_fault_25_cancel_does_not_wait_for_a_process_that_starts(worker, monkeypatch):
+    begun, go = threading.Event(), threading.Event()
+    start = attached._platform.start_attached
+
+    def slow(*given):
+        begun.set()
+        assert go.wait(60)
+        return start(*given)
+
+    monkeypatch.setattr(attached._platform, "start_attached", slow)
+    with AttachedJob(lambda event: None, command=worker) as job:
+        found = []
+        handing = threading.Thread(target=lambda: found.append(job.submit("ping", {})))
+        handing.start()
+        assert begun.wait(60)
+        begin = time.monotonic()
+        job.cancel()
+        assert job.pid is None
+        assert time.monotonic() - begin < 0.1
+        go.set()
+        handing.join(60)
+        with pytest.raises(Stopped):
+            found[0].result(5)
+
+
 def test_fault_25_a_job_that_does_not_listen_is_killed(worker, monkeypatch):
     monkeypatch.setattr(attached, "CANCEL_SECONDS", 1.0)
     events = []

@@ -17,6 +17,7 @@ from im2im_core.errors import ConfigError, DataError, Im2ImError, ResourceError,
 from im2im_core.events import CommandDone, Event, Failed
 from im2im_core.jobs import _platform
 from im2im_core.jobs.eventlog import decode_event
+from im2im_core.jobs.explain import error_of
 from im2im_core.jobs.messages import (
     Acknowledged,
     Broken,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 CANCEL_SECONDS = 5.0
 """A job that was cancelled and goes on for so long is killed."""
 WORKER = (sys.executable, "-P", "-m", "im2im_core.jobs.worker")
-_ERRORS = {cls.exit_code: cls for cls in (ConfigError, DataError, ResourceError, TrustError, Stopped)}
 
 
 class AttachedJob:
@@ -65,13 +65,17 @@ class AttachedJob:
     ) -> None:
         self._on_event, self._command, self._low_priority = on_event, tuple(command), low_priority
         self._lock = threading.RLock()
+        """Held for moments only: a main thread may wait for it."""
+        self._turn = threading.Lock()
+        """Held by who starts the process or hands pixels over, which takes as long as it takes."""
         self._worker: _Worker | None = None
         self._count = 0
+        self._wishes = 0
         self._closed = False
 
     def warm(self) -> None:
         """Start the process and let it import the networks, so that the first prediction comes at once."""
-        with self._lock:
+        with self._turn:
             self._ensure().send(Warm())
 
     def submit(self, verb: str, arguments: dict[str, Any]) -> Future[dict[str, Any]]:
@@ -81,15 +85,26 @@ class AttachedJob:
         or `Stopped` when it was cancelled. Arrays in it are mapped from scratch files and must be
         copied when they are to outlive `close`.
         """
-        with self._lock:
+        wishes = self._wishes
+        with self._turn:
             worker = self._ensure()
-            self._count += 1
-            packed = pack(arguments, worker.scratch)
-            return worker.submit(Submit(self._count, verb, packed))
+            try:
+                packed = pack(arguments, worker.scratch, lambda: self._closed or self._wishes != wishes)
+            except Stopped as error:
+                return _ended(error)
+            with self._lock:
+                if self._wishes != wishes or self._closed:
+                    return _ended(Stopped("The job was cancelled before it began"))
+                self._count += 1
+                return worker.submit(Submit(self._count, verb, packed))
 
     def cancel(self) -> None:
-        """Stop all jobs; a process that does not end them within five seconds is killed."""
+        """Stop all jobs at once, those too that are still handed over; returns without waiting.
+
+        A process that does not end them within five seconds is killed.
+        """
         with self._lock:
+            self._wishes += 1
             if self._worker:
                 self._worker.cancel()
 
@@ -107,13 +122,22 @@ class AttachedJob:
             return self._worker.process.pid if self._worker and self._worker.alive else None
 
     def _ensure(self) -> _Worker:
+        """The process, started where there is none; whoever asks has the turn."""
+        worker = self._worker
+        if worker is not None and worker.alive and not self._closed:
+            return worker
+        if worker is not None:
+            worker.close()
+        worker = None if self._closed else _Worker(self._command, self._on_event, self._low_priority)
+        with self._lock:
+            if not self._closed:
+                self._worker = worker
         if self._closed:
+            if worker is not None:
+                worker.close()
             raise Stopped("The job is closed", "Make a new one")
-        if self._worker is None or not self._worker.alive:
-            if self._worker:
-                self._worker.close()
-            self._worker = _Worker(self._command, self._on_event, self._low_priority)
-        return self._worker
+        assert worker is not None
+        return worker
 
     def __enter__(self) -> Self:
         return self
@@ -272,3 +296,10 @@ class _Worker:
 
 def _error_of(failed: Failed) -> Im2ImError:
     return _ERRORS.get(failed.exit_code, Im2ImError)(failed.message, failed.cure)
+
+
+def _ended(error: Stopped) -> Future[dict[str, Any]]:
+    """Future of a job that never began."""
+    future: Future[dict[str, Any]] = Future()
+    future.set_exception(error)
+    return future

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from im2im_core.errors import ResourceError
+from im2im_core.errors import ResourceError, Stopped
 from im2im_core.jobs._platform import reserve
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import DTypeLike, NDArray
 
 _ARRAY = "$array"
+COPIED_BYTES = 2**26
+"""Bytes of an array that are copied between two looks at whether somebody wants to stop."""
 
 
 @dataclass(frozen=True)
@@ -131,18 +134,44 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArra
     return np.lib.format.open_memmap(path, mode="r+")
 
 
-def pack(value: Any, folder: Path) -> Any:
-    """Plain content of `value`; each array in it becomes a scratch file in `folder`."""
+def pack(value: Any, folder: Path, should_stop: Callable[[], bool] | None = None) -> Any:
+    """Plain content of `value`; each array in it becomes a scratch file in `folder`.
+
+    Raises
+    ------
+    ResourceError
+        The disk does not have the space.
+    Stopped
+        `should_stop` said so while pixels were copied.
+    """
     if isinstance(value, dict):
-        return {str(k): pack(v, folder) for k, v in value.items()}
+        return {str(k): pack(v, folder, should_stop) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [pack(v, folder) for v in value]
+        return [pack(v, folder, should_stop) for v in value]
     if isinstance(value, np.ndarray):
         path = folder / f"{len(list(folder.glob('*.npy'))):06d}-{id(value):x}.npy"
         target = create_array(path, value.shape, value.dtype)
-        target[...] = value
+        try:
+            _copy(value, target, should_stop or (lambda: False))
+        except Stopped:
+            path.unlink(missing_ok=True)
+            raise
         return {_ARRAY: path.name}
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _copy(value: NDArray[Any], target: NDArray[Any], should_stop: Callable[[], bool]) -> None:
+    """Copy in parts, so that nobody waits long for the end of it."""
+    axis = next((a for a, size in enumerate(value.shape) if size > 1), None)
+    if axis is None:
+        target[...] = value
+        return
+    source, sink = np.moveaxis(value, axis, 0), np.moveaxis(target, axis, 0)
+    rows = max(1, COPIED_BYTES * len(source) // max(1, value.nbytes))
+    for start in range(0, len(source), rows):
+        if should_stop():
+            raise Stopped("The job was cancelled before it began")
+        sink[start : start + rows] = source[start : start + rows]
 
 
 def unpack(value: Any, folder: Path) -> Any:
