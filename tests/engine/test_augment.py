@@ -148,7 +148,7 @@ def test_rotation_and_magnification_equal_scipy() -> None:
         image = batch["source"][i, 0].numpy()
         offset = (np.array(image.shape) - 1) / 2 - matrix @ ((np.array([25, 24]) - 1) / 2)
         expected = ndimage.affine_transform(image, matrix, offset, (25, 24), order=1)
-        np.testing.assert_allclose(made["source"][i, 0].numpy(), expected, atol=1e-4)
+        np.testing.assert_allclose(made["source"][i][0].numpy(), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("patch", [(24, 24), (16, 40), (3, 24, 32)])

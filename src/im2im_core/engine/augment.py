@@ -101,9 +101,9 @@ class Augmenter:
     ) -> dict[str, Tensor]:
         """Changed copy of a batch of `window` size, of `patch` size; entries that are no image pass through."""
         draw = self.draw(len(batch["source"]), generator)
-        images = {name: _signed(batch[name]) for name in ("source", "weight", *self.names)}
-        images = self._place(images, draw, patch)
-        images = {name: _turn(image, draw, square=patch[-2] == patch[-1]) for name, image in images.items()}
+        windows = {name: _signed(batch[name]) for name in ("source", "weight", *self.names)}
+        placed = self._place(windows, draw, patch)
+        images = {name: _turn(samples, draw, square=patch[-2] == patch[-1]) for name, samples in placed.items()}
         images["source"] = change_intensity(images["source"], draw, generator)
         images = {name: image.to(batch[name].dtype) for name, image in images.items()}
         return {**batch, **images}
@@ -114,27 +114,28 @@ class Augmenter:
     def _moves(self) -> bool:
         return self.settings.rotate > 0 or self.settings.scale != (1.0, 1.0)
 
-    def _place(self, images: dict[str, Tensor], draw: Draw, patch: tuple[int, ...]) -> dict[str, Tensor]:
-        """Centre crops, and in their stead rotated and magnified patches for the drawn samples."""
+    def _place(self, images: dict[str, Tensor], draw: Draw, patch: tuple[int, ...]) -> dict[str, list[Tensor]]:
+        """Samples of each image: centre crops, and rotated and magnified patches where they were drawn."""
         rows = draw.affine.nonzero()[:, 0]
-        cropped = {name: _centre(image, patch) for name, image in images.items()}
+        samples = {name: list(_centre(image, patch)) for name, image in images.items()}
         if len(rows) == 0:
-            return cropped
+            return samples
         chosen = rows.to(images["source"].device)
         moved = self._move({name: image[chosen] for name, image in images.items()}, draw, rows, patch)
-        return {name: image.clone().index_copy_(0, chosen, moved[name]) for name, image in cropped.items()}
+        for name, found in moved.items():
+            for row, sample in zip(rows.tolist(), found, strict=True):
+                samples[name][row] = sample
+        return samples
 
     def _move(self, images: dict[str, Tensor], draw: Draw, rows: Tensor, patch: tuple[int, ...]) -> dict[str, Tensor]:
         source, weight = images["source"], images["weight"]
         y, x = _positions(draw.angle[rows], draw.magnification[rows], source.shape[-2:], patch[-2:])
         y, x = y.to(source.device), x.to(source.device)
         linear = {name: images[name] for name in self.linear}
-        partial = bool(linear) and bool((weight <= 0).any())
-        stack = list(linear.values())
-        if partial:  # an unknown pixel may hold anything; it must not be mixed into its neighbours
-            stack = [torch.where(weight > 0, image, torch.zeros_like(image)) for image in stack]
-            stack.append((weight > 0).float())
-        parts = _sample_linear([source, *stack], y, x)
+        unknown = weight <= 0
+        partial = bool(linear) and bool(unknown.any())
+        known = [~unknown] if partial else []
+        parts = _sample_linear([source, *linear.values(), *known], unknown if partial else None, y, x)
         moved = {"source": parts[0], "weight": _sample_nearest(weight, y, x)}
         if partial:
             moved["weight"] = torch.where(parts[-1] > KNOWN, moved["weight"], torch.zeros_like(moved["weight"]))
@@ -170,13 +171,19 @@ def _positions(
     return (cos * rows - sin * columns + (window[0] - 1) / 2, sin * rows + cos * columns + (window[1] - 1) / 2)
 
 
-def _sample_linear(images: list[Tensor], y: Tensor, x: Tensor) -> list[Tensor]:
-    """Each image ``(B, C, [Z], Y, X)`` at the positions, by one bilinear look-up for all."""
+def _sample_linear(images: list[Tensor], unknown: Tensor | None, y: Tensor, x: Tensor) -> list[Tensor]:
+    """Each image ``(B, C, [Z], Y, X)`` at the positions, by one bilinear look-up for all.
+
+    An `unknown` pixel of a target may hold anything; it must not be mixed into its neighbours.
+    """
     height, width = images[0].shape[-2:]
     counts = [image.flatten(1, -3).shape[1] for image in images]
     planes = images[0].new_empty((len(images[0]), sum(counts), height, width))
-    for place, image in zip(planes.split(counts, 1), images, strict=True):
-        place.copy_(image.flatten(1, -3))  # whole numbers become floats on the way
+    for number, (place, image) in enumerate(zip(planes.split(counts, 1), images, strict=True)):
+        values = place.unflatten(1, image.shape[1:-2])
+        values.copy_(image)  # whole numbers become floats on the way
+        if unknown is not None and number > 0:
+            values.masked_fill_(unknown, 0)
     grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
     found = functional.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
     parts = found.split(counts, 1)
@@ -199,16 +206,17 @@ def _like(values: Tensor, image: Tensor) -> Tensor:
     return values.to(image.dtype) if image.is_floating_point() else values.round().to(image.dtype)
 
 
-def _turn(image: Tensor, draw: Draw, square: bool) -> Tensor:
-    """Copy with each sample flipped and turned by quarters; only by halves where Y and X differ."""
-    turned = torch.empty(image.shape, dtype=image.dtype, device=image.device)
-    for i, sample in enumerate(image):
-        turns = int(draw.quarter_turns[i])
-        if not square:
-            turns -= turns % 2
-        axes = [-2] * bool(draw.flip_y[i]) + [-1] * bool(draw.flip_x[i])
-        axes += [-3] * (bool(draw.flip_z[i]) and image.ndim == 5)
-        turned[i] = torch.rot90(sample, turns, (-2, -1)).flip(axes)
+def _turn(samples: list[Tensor], draw: Draw, square: bool) -> Tensor:
+    """Batch of the samples, each flipped and turned by quarters; only by halves where Y and X differ."""
+    turned = samples[0].new_empty((len(samples), *samples[0].shape))
+    quarters = draw.quarter_turns.tolist()
+    for i, (z, y, x) in enumerate(torch.stack([draw.flip_z, draw.flip_y, draw.flip_x], 1).tolist()):
+        sample, turns = samples[i], quarters[i] if square else quarters[i] - quarters[i] % 2
+        if turns % 2:
+            sample = sample.transpose(-2, -1)
+        # A turn is a transposition and flips, which join those that were drawn: one copy for all.
+        axes = [-2] * (y ^ (turns in (1, 2))) + [-1] * (x ^ (turns in (2, 3))) + [-3] * (z and sample.ndim == 4)
+        turned[i] = sample.flip(axes) if axes else sample
     return turned
 
 

@@ -6,6 +6,7 @@ import copy
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
     from im2im_core.engine.frameworks.contract import Framework
@@ -21,14 +22,23 @@ class MovingAverage:
     def __init__(self, framework: Framework, decay: float) -> None:
         self.framework = copy.deepcopy(framework).eval().requires_grad_(False)
         self.decay = decay
-        self._learning = framework
+        self._parameters = list(zip(self.framework.parameters(), framework.parameters(), strict=True))
+        self._buffers = list(zip(buffer_places(self.framework), buffer_places(framework), strict=True))
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after step number `step`."""
         decay = min(self.decay, (1 + step) / (10 + step)) if self.decay else 0.0
-        learning = [p.detach() for p in self._learning.parameters()]
-        torch._foreach_lerp_(list(self.framework.parameters()), learning, 1 - decay)
-        # Asked for anew each time: moving a module to a device replaces its buffers.
-        for own, learned in zip(self.framework.buffers(), self._learning.buffers(), strict=True):
-            own.copy_(learned)
+        own, learning = [p for p, _ in self._parameters], [p.detach() for _, p in self._parameters]
+        torch._foreach_lerp_(own, learning, 1 - decay)
+        for (average, name), (learned, _) in self._buffers:
+            getattr(average, name).copy_(getattr(learned, name))
+
+
+def buffer_places(network: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Modules with the names of their buffers.
+
+    Moving a module to a device replaces its buffers, so they are looked up where they live; to
+    search a whole network for them at each step costs more than to copy them.
+    """
+    return [(m, name) for m in network.modules() for name, _ in m.named_buffers(recurse=False)]

@@ -20,13 +20,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from im2im_core.engine.checkpoint import Checkpoint
-from im2im_core.engine.ema import MovingAverage
+from im2im_core.engine.ema import MovingAverage, buffer_places
 from im2im_core.engine.frameworks.contract import Framework, TrainContext
+from im2im_core.engine.optimizers import make_optimizer
 from im2im_core.engine.schedule import Budget, learning_rate_factor
-from im2im_core.engine.targets import import_target
 from im2im_core.errors import ConfigError, ResourceError
 from im2im_core.events import Event, Message
-from im2im_core.recipe.training import ClassOptimizer, Plateau
+from im2im_core.recipe.training import Plateau
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,6 +85,7 @@ class StepModule(pl.LightningModule):
         self.last: dict[str, Tensor] = {}
         self.learning_rate = 0.0
         self._weights = framework.loss_weights()
+        self._buffer_places = buffer_places(framework)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         return [make_optimizer(p.optimizer or self.recipe.training.optimizer, list(p.parameters)) for p in self.players]
@@ -120,7 +121,7 @@ class StepModule(pl.LightningModule):
         self, player: Any, optimizer: torch.optim.Optimizer, batch: list[dict[str, Tensor]], seed: int
     ) -> dict[str, Tensor]:
         others = [p for o in self.players if o.name != player.name for p in o.parameters]
-        kept = [b.clone() for b in self.framework.buffers()]
+        kept = [getattr(module, name).clone() for module, name in self._buffer_places]
         for p in others:
             p.requires_grad_(False)
         while (terms := self._try_gradients(player, optimizer, batch, seed)) is None:
@@ -145,7 +146,7 @@ class StepModule(pl.LightningModule):
             return None
 
     def _gradients(self, player: Any, batch: list[dict[str, Tensor]], seed: int) -> dict[str, Tensor]:
-        torch.manual_seed(seed)
+        seed_device(self.device, seed)
         terms: dict[str, Tensor] = {}
         for k, micro in enumerate(batch):
             context = TrainContext(self.counters.step, torch.Generator(device="cpu").manual_seed(seed + 7919 * (k + 1)))
@@ -186,8 +187,8 @@ class StepModule(pl.LightningModule):
         )
 
     def _reset_buffers(self, kept: list[Tensor]) -> None:
-        for buffer, before in zip(self.framework.buffers(), kept, strict=True):
-            buffer.copy_(before)
+        for (module, name), before in zip(self._buffer_places, kept, strict=True):
+            getattr(module, name).copy_(before)
 
     def _update(self, optimizer: torch.optim.Optimizer, player: Any, terms: dict[str, Tensor]) -> bool:
         """Clip and step, unless the losses or gradients are not finite: then the weights stay as they are."""
@@ -281,27 +282,19 @@ def step_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 2)
 
 
+def seed_device(device: torch.device, seed: int) -> None:
+    """Seed the generators that a step draws from; `torch.manual_seed` seeds all devices and takes milliseconds."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Number format of the forward pass."""
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
-
-
-def make_optimizer(settings: Any, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Optimizer of `settings`; class paths go through the trust rules."""
-    if isinstance(settings, ClassOptimizer):
-        from im2im_core.trust import check_arguments, resolve_class
-
-        cls = resolve_class(settings.class_path, base=torch.optim.Optimizer)
-        arguments = {"lr": settings.lr, **settings.init_args}
-        check_arguments(cls, {"params": parameters, **arguments})
-        made: torch.optim.Optimizer = cls(parameters, **arguments)
-        return made
-    arguments = {k: v for k, v in settings.model_dump().items() if k != "kind"}
-    if settings.kind == "sgd":
-        arguments["nesterov"] = settings.momentum > 0
-    optimizer: torch.optim.Optimizer = import_target(settings.target)(parameters, **arguments)
-    return optimizer
 
 
 # ---- data ----
