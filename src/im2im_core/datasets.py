@@ -8,7 +8,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,8 +17,8 @@ import numpy as np
 
 from im2im_core.errors import DataError, Stopped
 from im2im_core.events import Event, Progress
-from im2im_core.image import ArrayImage, CroppedImage, Image
-from im2im_core.samples import TARGET, Sample
+from im2im_core.image import ArrayImage, Image
+from im2im_core.samples import TARGET, Sample, crop_sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,11 +55,19 @@ class DatasetEntry:
     """Its folder; the folder and the table in it can both be given as ``data.path``."""
     task_hint: str
     count: int
-    """Samples that are used."""
+    """Images that are used; one of which a strip validates counts once."""
     created: float
     """Unix time."""
     labelling: Labelling
     """How it was painted; what is saved is always dense with weights."""
+    regions: int = 0
+    """Regions in which everything is labelled; 0 where labels are dense everywhere."""
+    objects: int | None = None
+    """Labelled objects; None where the targets are no labels, or nobody counted."""
+    dimensions: int = 2
+    """3 where an image has several planes."""
+    strips: int = 0
+    """Images that validate with a strip of themselves, which is same-image validation."""
 
     @property
     def table(self) -> Path:
@@ -91,6 +99,8 @@ def save_dataset(
     *,
     task: str = "",
     regions: Mapping[str, Polygons] | None = None,
+    prefilled: Collection[str] = (),
+    objects: Mapping[str, int] | None = None,
     excluded: Sequence[str] = (),
     on_event: OnEvent | None = None,
     should_stop: ShouldStop | None = None,
@@ -107,19 +117,25 @@ def save_dataset(
         Samples that are not named are drawn when the training starts.
     regions : mapping of str to polygons
         Name of a sample -> where its labels are complete.
+    prefilled : collection of str
+        Names of samples whose labels were prefilled by a model: outside of their regions nothing is known.
+    objects : mapping of str to int
+        Name of a sample -> objects in it, where somebody counted; the others are counted here.
     excluded : sequence of str
         Names of samples that were looked at and left out; only noted.
 
     Raises
     ------
     DataError
-        There is no sample, one has no target or several, or labels are none.
+        There is no sample, one has no target or several, labels are none, or prefilled ones have no region.
     Stopped
         `should_stop` said so; nothing is kept.
     """
     from im2im_core.io.outputs import beside, publish, remove, sync_tree
 
-    rows = _rows(samples, parts, labelling, regions or {})
+    learned = _learned(samples, labelling, regions or {}, prefilled)
+    rows = _rows(learned, parts)
+    counted = _count(learned, task, objects or {})
     folder = project.folder("data")
     part = beside(folder / "new", "part")
     remove(part)
@@ -130,7 +146,9 @@ def save_dataset(
         final = folder / _key(about)
         if not (final / ABOUT).is_file():
             _write_text(part / TABLE, _table(rows))
-            _write_text(part / ABOUT, json.dumps({**about, "created": time.time()}, indent=1, ensure_ascii=False))
+            _write_text(
+                part / ABOUT, json.dumps({**about, **counted, "created": time.time()}, indent=1, ensure_ascii=False)
+            )
             sync_tree(part)
             publish(part, final)
     finally:
@@ -161,15 +179,22 @@ def read_entry(folder: Path) -> DatasetEntry:
     """
     about = read_about(folder)
     try:
+        names = [str(sample["name"]) for sample in about["samples"]]
+        depths = [int(sample["images"]["IM"]["shape"][2]) for sample in about["samples"]]
+        counted = about.get("objects")
         return DatasetEntry(
             name=str(about["name"]),
             path=folder,
             task_hint=str(about["task"]),
-            count=len(about["samples"]),
+            count=len({name.removesuffix(SAME_IMAGE) for name in names}),
             created=float(about["created"]),
             labelling="sparse" if about["labelling"] == "sparse" else "dense",
+            regions=sum(len(found) for found in about["regions"].values()),
+            objects=None if counted is None else int(counted),
+            dimensions=3 if max(depths, default=1) > 1 else 2,
+            strips=sum(name.endswith(SAME_IMAGE) for name in names),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise DataError(f"{folder / ABOUT} lacks {error}", "Save the data set again") from error
 
 
@@ -248,25 +273,40 @@ def prefer_file(image: Image, path: Path) -> Image:
     return stored if same else image
 
 
-def learning_sample(sample: Sample, labelling: Labelling, polygons: Polygons = ()) -> Sample:
+def learning_sample(
+    sample: Sample, labelling: Labelling, polygons: Polygons = (), *, prefilled: bool = False
+) -> Sample:
     """Sample whose labels are dense and whose weight is 0 where nothing is known.
 
     Where dense labels have complete regions, 0 outside them is unknown and not background.
 
+    Parameters
+    ----------
+    prefilled : bool
+        The labels began as a prediction: only what lies inside the regions was corrected and is known.
+
     Raises
     ------
     DataError
-        Labels are negative or fractional, or a region is none.
+        Labels are negative or fractional, a region is none, or prefilled labels have no region.
     """
-    from im2im_core.partial import to_learning
+    from im2im_core.partial import only_inside, to_learning
 
+    if prefilled and not len(polygons):
+        raise DataError(
+            f"{sample.name}: nothing says which part of the prediction was corrected",
+            "Draw a rectangle around the part that is right; only what lies inside is learned from",
+        )
     if labelling == "dense" and not len(polygons):
         return sample
     image = sample.targets[TARGET]
     mask = complete_regions(image.info.shape, image.info.axes, polygons)
     given = None if sample.weight is None else sample.weight.read()
-    labels, weight = to_learning(image.read(), labelling, mask, given)
-    if labelling == "dense":
+    painted = only_inside(image.read(), mask) if prefilled else image.read()
+    labels, weight = to_learning(painted, labelling, mask, given)
+    if prefilled:
+        weight = weight * mask
+    elif labelling == "dense":
         weight = weight * ((labels > 0) | mask)
     info = image.info
     # Where the labels are given once for all channels, so is the weight.
@@ -321,28 +361,51 @@ def divide_strip(sample: Sample) -> tuple[Sample, Sample] | None:
     other = slice(top, bottom) if axis == 4 else slice(left, right)
     training = {axis: slice(0, stop - strip - gap)}
     validation = {axis: slice(stop - strip, stop), 7 - axis: other}
-    return _cropped(sample, training, ""), _cropped(sample, validation, SAME_IMAGE)
+    strip_sample = crop_sample(sample, validation, SAME_IMAGE)
+    return crop_sample(sample, training), replace(strip_sample, group=sample.group + SAME_IMAGE)
 
 
 # ---- rows ----------------------------------------------------------------------
 
 
-def _rows(
-    samples: Sequence[Sample], parts: Mapping[str, str], labelling: Labelling, regions: Mapping[str, Polygons]
-) -> list[_Row]:
+def _learned(
+    samples: Sequence[Sample], labelling: Labelling, regions: Mapping[str, Polygons], prefilled: Collection[str]
+) -> list[Sample]:
     if not samples:
         raise DataError("There is no image to save", "Use at least one image with its target")
     for sample in samples:
         _check_targets(sample)
+    return [learning_sample(s, labelling, regions.get(s.name, ()), prefilled=s.name in prefilled) for s in samples]
+
+
+def _rows(learned: Sequence[Sample], parts: Mapping[str, str]) -> list[_Row]:
     rows: list[_Row] = []
-    for sample in samples:
-        learned, part = learning_sample(sample, labelling, regions.get(sample.name, ())), parts.get(sample.name, "")
-        halves = divide_strip(learned) if part == STRIP else None
+    for sample in learned:
+        part = parts.get(sample.name, "")
+        halves = divide_strip(sample) if part == STRIP else None
         if halves:
             rows += [_Row(halves[0], "train"), _Row(halves[1], "validation")]
         else:
-            rows.append(_Row(learned, "train" if part == STRIP else part))
+            rows.append(_Row(sample, "train" if part == STRIP else part))
     return rows
+
+
+def _count(learned: Sequence[Sample], task: str, objects: Mapping[str, int]) -> dict[str, int]:
+    """Objects of all samples as noted; nothing where they are not numbered."""
+    if task != "instance_segmentation":
+        return {}
+    return {"objects": sum(objects[s.name] if s.name in objects else count_objects(s) for s in learned)}
+
+
+def count_objects(sample: Sample) -> int:
+    """Objects of which at least a part is known; one that is there at several time points counts at each."""
+    image, found = sample.targets[TARGET], set()
+    for t, c, z, y, x in _slabs(image.info.shape, 1):
+        labels = image.read((t, c, z, y, x))
+        if sample.weight is not None:
+            labels = labels[sample.weight.read((t, slice(0, 1), z, y, x)) > 0]
+        found |= {(t.start, int(number)) for number in np.unique(labels) if number > 0}
+    return len(found)
 
 
 def _check_targets(sample: Sample) -> None:
@@ -391,25 +454,6 @@ def _known_box(sample: Sample) -> tuple[int, int, int, int]:
         return 0, 0, height, width
     y, x = np.flatnonzero(rows), np.flatnonzero(columns)
     return int(y[0]), int(x[0]), int(y[-1]) + 1, int(x[-1]) + 1
-
-
-def _cropped(sample: Sample, spans: Mapping[int, slice], ending: str) -> Sample:
-    def region(image: Image) -> Region:
-        t, c, z, y, x = (spans.get(i, slice(0, n)) for i, n in enumerate(image.info.shape))
-        return t, c, z, y, x
-
-    def crop(image: Image) -> Image:
-        return CroppedImage(image, region(image))
-
-    return replace(
-        sample,
-        name=sample.name + ending,
-        group=sample.group + ending,
-        source=crop(sample.source),
-        targets={key: crop(image) for key, image in sample.targets.items()},
-        weight=None if sample.weight is None else crop(sample.weight),
-        region=region(sample.source),
-    )
 
 
 # ---- storing -------------------------------------------------------------------

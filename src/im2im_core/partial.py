@@ -60,7 +60,9 @@ def to_learning(
 
 
 def from_prediction(labels: NDArray[Any]) -> NDArray[np.uint32]:
-    """Sparse labels for correction by hand: background becomes 1, every id rises by one.
+    """Labels numbered as sparse ones: background becomes 1, every id rises by one, so that nothing is unknown.
+
+    Where they are a guess that a person corrects in parts, `only_inside` takes the rest of it back.
 
     Raises
     ------
@@ -73,6 +75,21 @@ def from_prediction(labels: NDArray[Any]) -> NDArray[np.uint32]:
     if known.size and known.max() == LARGEST:
         raise DataError(f"Label {LARGEST} cannot rise by one", "Relabel the objects from 1")
     return known + np.uint32(1)
+
+
+def only_inside(labels: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
+    """Prefilled sparse labels without what nobody corrected: 0 (unknown) but for objects that reach into `mask`.
+
+    Objects at its rim stay whole, because their shape is known; the weight outside of `mask` has to be 0.
+
+    Parameters
+    ----------
+    mask : array of bool
+        Where everything was corrected; broadcast to the labels.
+    """
+    inside = np.broadcast_to(mask, labels.shape)
+    kept = np.unique(labels[inside])
+    return np.where(inside | np.isin(labels, kept[kept > 1]), labels, labels.dtype.type(0))
 
 
 def complete_mask(shape_yx: tuple[int, int], polygons: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:

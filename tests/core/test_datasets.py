@@ -151,6 +151,25 @@ def test_sparse_labels_become_dense_with_weight_zero_where_unknown(project: Proj
     assert read_about(entry.path)["regions"] == {"a": [rectangle.astype(float).tolist()]}
 
 
+def test_outside_the_regions_of_prefilled_labels_nothing_is_known(project: Project) -> None:
+    from im2im_core.partial import from_prediction
+
+    sample = pair("a", from_prediction(squares(64, 128)))
+    rectangle = np.array([[0, 0], [0, 31], [31, 31], [31, 0]])
+    with pytest.raises(DataError, match=r"which part of the prediction was corrected.*Draw a rectangle"):
+        save_dataset(project, "n", [sample], {}, "sparse", prefilled=["a"])
+    entry = save_dataset(
+        project, "n", [sample], {}, "sparse", task="instance_segmentation", regions={"a": [rectangle]}, prefilled=["a"]
+    )
+    (saved,), _ = load_dataset(entry.path)
+    assert saved.weight is not None
+    known = saved.weight.read()[0, 0, 0]
+    assert known[:32, :32].all()
+    assert known.sum() == 32 * 32
+    np.testing.assert_array_equal(saved.targets[TARGET].read()[0, 0, 0, :32, :32], squares(64, 128)[:32, :32])
+    assert (entry.regions, entry.objects, entry.count) == (1, 16, 1)
+
+
 def test_complete_regions_of_dense_labels_make_the_rest_unknown() -> None:
     labels = np.zeros((16, 16), np.uint8)
     labels[2, 2] = labels[12, 12] = 1
@@ -192,6 +211,18 @@ def test_a_strip_validates_without_sharing_pixels(project: Project) -> None:
     split = split_samples(loaded, DataSettings().split, (128, 128), parts)
     assert [s.name for s in split.validation] == ["a-same-image-validation"]
     np.testing.assert_array_equal(split.validation[0].source.read(), sample.source.read()[..., 128:])
+    assert (entry.count, entry.strips, entry.dimensions) == (1, 1, 2)
+
+
+def test_an_entry_says_what_is_in_it(project: Project) -> None:
+    stack = pair("a", np.stack([squares(), squares()]), "ZYX")
+    films = pair("b", np.stack([squares(), squares()]), "TYX")
+    for task, objects in (("instance_segmentation", 64 + 128), ("label_free", None)):
+        entry = save_dataset(project, task, [stack, films], {"a": "train", "b": "validation"}, task=task)
+        assert (entry.count, entry.strips, entry.regions, entry.dimensions) == (2, 0, 0, 3)
+        assert entry.objects == objects
+    told = save_dataset(project, "told", [films], {}, task="instance_segmentation", objects={"b": 7})
+    assert (told.objects, told.dimensions) == (7, 2)
 
 
 def test_the_strip_lies_where_something_is_known() -> None:

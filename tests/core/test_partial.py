@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from im2im_core.errors import DataError
-from im2im_core.partial import complete_mask, from_prediction, to_learning
+from im2im_core.partial import complete_mask, from_prediction, only_inside, to_learning
 
 PAINTED = np.array([[0, 1, 2], [5, 0, 1]], np.uint16)
 
@@ -49,6 +49,15 @@ def test_prediction_and_back_is_the_same_and_all_known() -> None:
     targets, weight = to_learning(from_prediction(predicted), "sparse")
     np.testing.assert_array_equal(targets, predicted)
     assert weight.min() == 1
+
+
+def test_of_a_prefilled_layer_only_what_was_corrected_stays() -> None:
+    prefilled = np.array([[1, 2, 2, 1, 3], [1, 1, 4, 1, 3]], np.uint32)
+    mask = np.array([[True, True, False, False, False]] * 2)
+    kept = only_inside(prefilled, mask)
+    np.testing.assert_array_equal(kept, [[1, 2, 2, 0, 0], [1, 1, 0, 0, 0]])
+    assert kept.dtype == prefilled.dtype
+    assert not only_inside(prefilled, np.zeros_like(mask)).any()
 
 
 def test_fault_17_ids_never_wrap() -> None:
