@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QFrame, QGridLayout, QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtCore import QSize, Qt, QTimer, Signal
+from qtpy.QtWidgets import (
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_im2im._icons import icon
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from qtpy.QtGui import QResizeEvent
+
+    Button = tuple[str, Callable[[], object]]
 
 Level = Literal["info", "warning", "error"]
 _LEVELS: dict[str, Level] = {"info": "info", "warning": "warning", "error": "error"}
 ICON_SIZE = 20
+HIGHEST = 160
+"""Height of the list in pixels; what does not fit is reached by scrolling, so that no panel leaves the screen."""
 
 
 class Message(QFrame):
@@ -29,13 +46,13 @@ class Message(QFrame):
         cure: str,
         button_text: str | None,
         action: Callable[[], object] | None,
+        others: Sequence[Button] = (),
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self.setObjectName(f"im2im-{level}")
         self.setFrameShape(QFrame.Shape.StyledPanel)
         self.text, self.level, self.cure = text, level, cure
-        self._action = action
         layout = QGridLayout(self)
         layout.setContentsMargins(6, 4, 4, 4)
         layout.setHorizontalSpacing(8)
@@ -45,36 +62,77 @@ class Message(QFrame):
         if cure:
             layout.addWidget(_paragraph(cure, bold=True), 1, 1)
         if button_text and action:
-            self.button = QPushButton(button_text)
-            self.button.clicked.connect(self._on_mend)
-            layout.addWidget(self.button, 2, 1, Qt.AlignmentFlag.AlignLeft)
+            self.button = self._button(button_text, action)
+            row = QHBoxLayout()
+            for button in (self.button, *(self._button(*other) for other in others)):
+                row.addWidget(button)
+            row.addStretch()
+            layout.addLayout(row, 2, 1)
         self.close_button = QToolButton()
         self.close_button.setIcon(icon("dismiss"))
         self.close_button.setAutoRaise(True)
         self.close_button.setToolTip("Dismiss this message")
+        self.close_button.setAccessibleName(f"Dismiss: {text}")
         self.close_button.clicked.connect(self.dismissed)
         layout.addWidget(self.close_button, 0, 2, Qt.AlignmentFlag.AlignTop)
 
-    def _on_mend(self) -> None:
+    def _button(self, text: str, action: Callable[[], object]) -> QPushButton:
+        button = QPushButton(text)
+        button.setToolTip(f"{self.text}. {self.cure}" if self.cure else self.text)
+        button.clicked.connect(lambda: self._on_mend(action))
+        return button
+
+    def _on_mend(self, action: Callable[[], object]) -> None:
         """Mend first: when that fails, the message must still be there."""
-        if self._action is not None:
-            self._action()
+        action()
         self.dismissed.emit()
 
 
-class MessageBar(QWidget):
-    """List of messages, newest last; takes no room while there are none."""
+class MessageBar(QScrollArea):
+    """List of messages, newest last; takes no room while there are none, and never much."""
 
     changed = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._messages: list[Message] = []
-        self._layout = QVBoxLayout(self)
+        self._list = QWidget()
+        self._layout = QVBoxLayout(self._list)
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.setSpacing(4)
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self.setWidget(self._list)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.timeout.connect(self._show_newest)
         self.hide()
+
+    def sizeHint(self) -> QSize:
+        """As high as the messages at this width, but never higher than `HIGHEST`."""
+        hint = super().sizeHint()
+        return QSize(hint.width(), min(self._wanted_height(), HIGHEST))
+
+    def minimumSizeHint(self) -> QSize:
+        """The same height: messages must be read, and they take little."""
+        return QSize(0, self.sizeHint().height())
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """At another width the words take another number of lines."""
+        super().resizeEvent(event)
+        self.updateGeometry()
+
+    def _wanted_height(self) -> int:
+        width = self.width()
+        if self._layout.hasHeightForWidth():
+            return self._layout.totalHeightForWidth(width)
+        return self._layout.totalSizeHint().height()
+
+    def _show_newest(self) -> None:
+        if self._messages:
+            self.ensureWidgetVisible(self._messages[-1], 0, 0)
 
     def add(
         self,
@@ -83,6 +141,7 @@ class MessageBar(QWidget):
         cure: str = "",
         button_text: str | None = None,
         action: Callable[[], object] | None = None,
+        others: Sequence[Button] = (),
     ) -> Message:
         """Message that was added; the same text and cure stand only once.
 
@@ -94,14 +153,18 @@ class MessageBar(QWidget):
             What to do about it.
         button_text, action
             A button that mends it; the message goes when `action` returned.
+        others : sequence of (text, action)
+            More buttons beside it.
         """
         for shown in [m for m in self._messages if (m.text, m.cure) == (text, cure)]:
             self._remove(shown)
-        message = Message(text, _LEVELS.get(level, "info"), cure, button_text, action, self)
+        message = Message(text, _LEVELS.get(level, "info"), cure, button_text, action, others, self._list)
         message.dismissed.connect(lambda: self._remove(message))
         self._messages.append(message)
         self._layout.addWidget(message)
         self.show()
+        self.updateGeometry()
+        self._soon.start()
         self.changed.emit()
         return message
 
@@ -127,6 +190,7 @@ class MessageBar(QWidget):
         message.hide()
         message.deleteLater()
         self.setVisible(bool(self._messages))
+        self.updateGeometry()
         self.changed.emit()
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtWidgets import QApplication, QLabel
+from qtpy.QtWidgets import QApplication, QLabel, QPushButton
 
 from im2im_core.errors import ConfigError, DataError
 from napari_im2im._copy_menu import KINDS, CopyMenu
-from napari_im2im._messages import MessageBar
+from napari_im2im._messages import HIGHEST, MessageBar
 
 
 def texts(bar: MessageBar) -> list[str]:
@@ -48,6 +48,44 @@ def test_same_message_stands_once_and_tags_are_text(qtbot: Any) -> None:
     assert len(bar.messages()) == 1
     assert texts(bar) == ["<b>#1</b>.tif is constant"]
     bar.clear()
+    assert bar.messages() == ()
+
+
+def test_messages_never_push_a_panel_off_the_screen(qtbot: Any) -> None:
+    from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+    panel = QWidget()
+    qtbot.addWidget(panel)
+    layout, bar, below = QVBoxLayout(panel), MessageBar(), QLabel("below")
+    layout.addWidget(bar)
+    layout.addWidget(below, 1)
+    panel.resize(300, 500)
+    panel.show()
+    one = bar.add("a word", "info", "")
+    qtbot.wait(50)
+    assert one.height() <= bar.height() < 100
+    for number in range(8):
+        last = bar.add(f"{number} " + "many words " * 12, "warning", "a cure " * 8, "Mend", lambda: None)
+    qtbot.wait(100)
+    assert bar.height() == HIGHEST
+    assert panel.minimumSizeHint().height() <= HIGHEST + 100
+    assert panel.height() == 500
+    assert not last.visibleRegion().isEmpty()
+    assert last.width() <= bar.width()
+    bar.clear()
+    qtbot.wait(50)
+    assert below.height() > 400
+
+
+def test_a_message_may_have_several_buttons(qtbot: Any) -> None:
+    bar, done = MessageBar(), []
+    qtbot.addWidget(bar)
+    others = [("Discard", lambda: done.append("discarded"))]
+    message = bar.add("painted", "info", "", "Restore", lambda: done.append("restored"), others)
+    restore, discard = message.findChildren(QPushButton)
+    assert (restore.text(), discard.text()) == ("Restore", "Discard")
+    discard.click()
+    assert done == ["discarded"]
     assert bar.messages() == ()
 
 
