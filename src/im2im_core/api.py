@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from im2im_core.errors import ConfigError, nearest
+from im2im_core.errors import ConfigError, Im2ImError, nearest
 from im2im_core.recipe import Recipe
 from im2im_core.yamlfile import parse_yaml
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from im2im_core.axes import Region
     from im2im_core.engine.predict import Predictor
+    from im2im_core.engine.predict_foreign import ForeignPredictor
     from im2im_core.evaluation import Report
     from im2im_core.events import Event
     from im2im_core.metrics import Kind
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     OnEvent = Callable[[Event], None]
     ShouldStop = Callable[[], bool]
     PathLike = str | os.PathLike[str]
+    Data = tuple[Sequence[Sample], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def load_recipe(source: PathLike | Recipe) -> Recipe:
     if isinstance(source, Recipe):
         return source
     path = Path(source)
-    if path.suffix in (".yaml", ".yml"):
+    if path.suffix.lower() in (".yaml", ".yml") or path.is_file():
         return Recipe.from_file(path)
     return load_preset(str(source))
 
@@ -88,11 +90,11 @@ def load_recipe(source: PathLike | Recipe) -> Recipe:
 
 def plan(recipe: PathLike | Recipe, *, data: Any = None, project: Any = None, probe: bool = False) -> Plan:
     """Plan of a run: every automatic value with its reason; with `probe` also minutes and memory."""
-    from im2im_core.engine.planning import make_plan
+    from im2im_core.engine.session import plan_and_split
 
     owner = _project(project)
-    recipe, split = _with_data(load_recipe(recipe), data, owner)
-    return make_plan(recipe, split or load_split(recipe, owner), probe=probe)
+    recipe = _with_data(load_recipe(recipe), data, owner)
+    return plan_and_split(recipe, *load_data(recipe, owner), probe=probe)[0]
 
 
 def train(
@@ -115,7 +117,7 @@ def train(
     name : str, optional
         Name of the run folder and of the model; the recipe's name with the time where not given.
     plan : Plan, optional
-        A plan made earlier, which fixes every automatic value.
+        A plan made earlier, which fixes every automatic value; `recipe` is not looked at then.
     started : float, optional
         Unix time from which a budget in minutes counts; now where not given.
 
@@ -125,15 +127,17 @@ def train(
         What is wrong, and the cure. Errors of settings and data come before training starts.
     """
     from im2im_core.runs import Run
+    from im2im_core.split import split_data
 
     owner = _project(project)
-    recipe, split = _with_data(plan.recipe if plan else load_recipe(recipe), data, owner)
+    recipe = _with_data(plan.recipe if plan else load_recipe(recipe), data, owner)
     recipe = recipe.override({"name": name}) if name else recipe
-    split = split or load_split(recipe, owner)
+    samples, parts = load_data(recipe, owner)
+    split_data(recipe.data, samples, parts)  # what is wrong with it must be said before there is a run
     run = Run.create(owner, recipe, name)
     if plan is not None:
-        run.write_plan(_plain_plan(plan))
-    return _execute(run, split, on_event, should_stop, started)
+        run.write_plan(plan.adapt(recipe).to_dict())
+    return _execute(run, (samples, parts), on_event, should_stop, started)
 
 
 def resume(
@@ -143,20 +147,30 @@ def resume(
     should_stop: ShouldStop | None = None,
     project: Any = None,
 ) -> Run:
-    """The run after it went on from its last checkpoint to the end of its budget; trains in this process."""
+    """The run after it went on from its last checkpoint to the end of its budget; trains in this process.
+
+    Raises
+    ------
+    ConfigError
+        The run is finished.
+    Im2ImError
+        As for `train`.
+    """
     from im2im_core.project import find_run
     from im2im_core.runs import Run
 
     found = run if isinstance(run, Run) else find_run(run, _project(project) if project else None)
+    found.require_unfinished()
     return _execute(found, None, on_event, should_stop, None)
 
 
 def _execute(
-    run: Run, split: Split | None, on_event: OnEvent | None, should_stop: ShouldStop | None, started: float | None
+    run: Run, data: Data | None, on_event: OnEvent | None, should_stop: ShouldStop | None, started: float | None
 ) -> Run:
-    """Run one attempt in this process; an error is recorded in the run, then raised."""
+    """Run one attempt in this process; an error is recorded in the run, then raised with the same exit code."""
     from im2im_core.engine.session import run_training
     from im2im_core.jobs.child import run_attempt
+    from im2im_core.jobs.explain import error_of, explain
 
     raised: list[BaseException] = []
     begun = time.time()
@@ -173,27 +187,35 @@ def _execute(
         try:
             # Waiting for the device is not taken from the budget.
             start = None if started is None else started + time.time() - begun
-            run_training(run, tell, asked, split=split, started=start)
+            run_training(run, tell, asked, data=data, started=start)
         except BaseException as error:
             raised.append(error)
             raise
 
     run_attempt(run, train=work)
-    if raised:
-        raise raised[0]
+    for error in raised:
+        if isinstance(error, Im2ImError) or not isinstance(error, Exception):
+            raise error
+        failed = explain(error)
+        cure = failed.cure if failed.exit_code > 1 else f"Please report it with {run.log}"
+        raise error_of(replace(failed, cure=cure)) from error
     return run
+
+
+def load_data(recipe: Recipe, project: Project) -> Data:
+    """Samples of the recipe's data, and the parts that their place or table gives, by name."""
+    from im2im_core.layouts.base import load_samples
+
+    if recipe.data.path is None:
+        raise ConfigError("data.path is not set", "Give the folder or table with the images: --data.path DIR")
+    return load_samples(recipe.data, project.root)
 
 
 def load_split(recipe: Recipe, project: Project) -> Split:
     """Samples of the recipe's data, divided into training, validation and test."""
-    from im2im_core.layouts.base import load_samples
-    from im2im_core.split import split_samples
+    from im2im_core.split import split_data
 
-    if recipe.data.path is None:
-        raise ConfigError("data.path is not set", "Give the folder or table with the images: --data.path DIR")
-    samples, parts = load_samples(recipe.data, project.root)
-    patch = recipe.data.patch if recipe.data.patch != "auto" else (128,) * recipe.data.dimensions
-    return split_samples(samples, recipe.data.split, patch, parts)
+    return split_data(recipe.data, *load_data(recipe, project))
 
 
 def _project(project: Any) -> Project:
@@ -204,23 +226,16 @@ def _project(project: Any) -> Project:
     return Project.open() if project is None else Project.create(project)
 
 
-def _with_data(recipe: Recipe, data: Any, project: Project) -> tuple[Recipe, Split | None]:
+def _with_data(recipe: Recipe, data: Any, project: Project) -> Recipe:
     """Recipe that names `data`; samples and arrays are first kept in the project."""
     if data is None:
-        return recipe, None
+        return recipe
     if isinstance(data, str | Path):
-        return recipe.override({"data.path": str(Path(data).resolve())}), None
+        return recipe.override({"data.path": str(Path(data).resolve())})
     from im2im_core.snapshot import keep_samples
 
     folder = keep_samples(data, project, recipe)
-    return recipe.override({"data.path": project.relative(folder), "data.layout.kind": "subfolders"}), None
-
-
-def _plain_plan(plan: Plan) -> dict[str, Any]:
-    from im2im_core.plans import plain
-
-    content: dict[str, Any] = plain(plan.to_dict())
-    return content
+    return recipe.override({"data.path": project.relative(folder), "data.layout.kind": "subfolders"})
 
 
 # ---- prediction and evaluation ----
@@ -232,21 +247,26 @@ def predict(
     *,
     axes: str | None = None,
     region: Region | None = None,
+    outputs: Sequence[str] | None = None,
     to: PathLike | None = None,
     options: Any = None,
     device: str = "auto",
     on_event: OnEvent | None = None,
     should_stop: ShouldStop | None = None,
 ) -> Any:
-    """Main result of a model on an image, an array with the image's own axes; or a Prediction where `to` is given.
+    """Main result of a model on an image, an array with the image's own axes.
+
+    Where `outputs` or `to` is given, a Prediction: arrays or paths by name.
 
     Parameters
     ----------
     model : path
-        Run folder, bundle folder or bundle zip.
+        Run folder, bundle folder or bundle zip; bioimage.io packages of other tools are run as they describe.
     image : Image, path or array
     axes : str, optional
         Axes of an array, for example ``ZYX``.
+    outputs : sequence of str, optional
+        Names of the results that are wanted; the main one where not given.
     to : path, optional
         Stream the result into a TIFF or OME-Zarr instead of memory.
     """
@@ -254,16 +274,18 @@ def predict(
 
     predictor = _predictor(str(Path(model).resolve()), device, _stamp(Path(model)))
     source = as_image(image, axes, dimensions=predictor.inference.shapes.dimensions)
-    found = predictor.predict(source, region=region, to=to, options=options, on_event=on_event, should_stop=should_stop)
-    return found if to is not None else found[predictor.inference.outputs[0].name]
+    found = predictor.predict(
+        source, region=region, outputs=outputs, to=to, options=options, on_event=on_event, should_stop=should_stop
+    )
+    return found.main if to is None and outputs is None else found
 
 
 @lru_cache(maxsize=1)
-def _predictor(model: str, device: str, stamp: int) -> Predictor:
+def _predictor(model: str, device: str, stamp: int) -> Predictor | ForeignPredictor:
     """Model ready to predict; the last one stays loaded, so that many images need not wait for it again."""
-    from im2im_core.engine.predict import Predictor
+    from im2im_core.engine.predict import open_predictor
 
-    return Predictor(model, device=device)
+    return open_predictor(model, device=device)
 
 
 def _stamp(model: Path) -> int:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from im2im_core.errors import ConfigError, Im2ImError
+from im2im_core.errors import Im2ImError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from im2im_core.bundle.foreign import ForeignDescription
     from im2im_core.inference import Inference
 
 Origin = Literal["shipped", "added", "run", "project"]
@@ -30,7 +31,8 @@ class LocalModel:
     origin: Origin
     place: str
     """Where it comes from, in words, for example "project nuclei"."""
-    inference: Inference
+    inference: Inference | ForeignDescription
+    """How it is run; of a package of another tool, what its description tells."""
     sentence: str = ""
     """What it does."""
     not_for: str = ""
@@ -46,7 +48,7 @@ class LocalModel:
 def list_models() -> tuple[LocalModel, ...]:
     """Every model that can be used here: shipped ones first, then added ones, then trained ones, latest first.
 
-    Packages that cannot be read, or that other tools made, are left out.
+    Packages that cannot be read, or of other tools those that do not make an image of one, are left out.
     """
     found: dict[Path, LocalModel] = {}
     for path, origin, place in _candidates():
@@ -66,23 +68,19 @@ def read_model(path: str | os.PathLike[str], origin: Origin = "added", place: st
     Raises
     ------
     Im2ImError
-        There is no package, or it was made by another tool.
+        There is no package, or it was made by another tool and does not make an image of one.
     """
     from im2im_core.bundle import open_bundle
+    from im2im_core.bundle.foreign import describe_foreign
 
     bundle = open_bundle(path)
-    if not bundle.is_ours:
-        raise ConfigError(
-            f"{bundle.name} was made by another tool and has no description of how to prepare images for it",
-            "Choose a model that napari-im2im trained or exported",
-        )
     card = bundle.card
     return LocalModel(
         path=Path(path),
         name=str(card["name"]),
         origin=origin,
         place=place or f"from {Path(path).name}",
-        inference=bundle.inference,
+        inference=bundle.inference if bundle.is_ours else describe_foreign(bundle),
         sentence=_first_sentence(str(card["description"])),
         not_for=_limits(bundle),
         trained_on=str(card["trained_on"]),

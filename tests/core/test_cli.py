@@ -44,6 +44,7 @@ class ToyApi:
 
     recipes: list[Recipe] = field(default_factory=list)
     images: list[Path] = field(default_factory=list)
+    models: list[tuple[Path, Any]] = field(default_factory=list)
     failure: Exception | None = None
     run: ToyRun = field(default_factory=ToyRun)
     signal: int | None = None
@@ -58,10 +59,13 @@ class ToyApi:
             assert options["should_stop"]()
         return self.run
 
-    def predict(self, model: str, image: Path, *, to: Path, **options: Any) -> None:
-        self.images.append(image)
-        if "bad" in image.name:
-            raise DataError(f"{image} is truncated: 3 of 9 pages", "Copy it again")
+    def predict(self, model: Path, image: Any, *, to: Path, **options: Any) -> None:
+        self.models.append((model, options["outputs"]))
+        self.images.append(Path(image.info.name))
+        if self.failure:
+            raise self.failure
+        if "bad" in image.info.name:
+            raise DataError(f"{image.info.name} is truncated: 3 of 9 pages", "Copy it again")
         if self.signal:
             os.kill(os.getpid(), self.signal)
             assert options["should_stop"]()
@@ -74,6 +78,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ToyApi:
     monkeypatch.setattr(api, "train", found.train)
     monkeypatch.setattr(api, "predict", found.predict)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
     return found
 
 
@@ -332,6 +337,48 @@ def test_fault_44_one_bad_image_does_not_stop_the_others(
     text = capsys.readouterr().out
     assert "2 predicted" in text
     assert "bad.tif is truncated" in text
+
+
+@pytest.mark.parametrize("cause", ["permission", "folder"])
+def test_fault_44_an_image_that_may_not_be_read_does_not_stop_the_others(
+    toy: ToyApi, images: Path, tmp_path: Path, cause: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "bad.tif").unlink()
+    (images / "a.tif").rename(images / "z.tif")
+    if cause == "folder":
+        (images / "b.tif").mkdir()
+    else:
+        (images / "b.tif").write_bytes((images / "z.tif").read_bytes())
+        (images / "b.tif").chmod(0)
+        if os.access(images / "b.tif", os.R_OK):
+            pytest.skip("this user may read everything")
+    out = tmp_path / "out"
+    assert main(["predict", "model", str(images / "b.tif"), str(images / "z.tif"), "-o", str(out)]) == 3
+    assert [p.name for p in out.iterdir()] == ["z.tif"]
+    assert "b.tif" in capsys.readouterr().out
+
+
+def test_a_disk_that_cannot_be_written_to_stops_all(toy: ToyApi, images: Path, tmp_path: Path) -> None:
+    toy.failure = ResourceError("disk full", "Free some space")
+    assert main(["predict", "model", str(images), "-o", str(tmp_path / "out")]) == 4
+    assert len(toy.images) == 1
+
+
+def test_predict_takes_the_name_of_a_run_and_names_of_outputs(
+    toy: ToyApi, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from im2im_core.project import Project
+    from im2im_core.runs import Run
+
+    run = Run.create(Project.create(tmp_path / "project"), Recipe(), "first")
+    words = [str(images / "a.tif"), "-o", str(tmp_path / "a.tif")]
+    assert main(["predict", "first", *words]) == 3
+    assert "no model yet" in capsys.readouterr().err
+    (run.model / "rdf.yaml").write_text("type: model")
+    assert main(["predict", "first", *words, "--outputs", "labels, foreground"]) == 0
+    assert [(m.resolve(), names) for m, names in toy.models] == [(run.model.resolve(), ("labels", "foreground"))]
+    assert main(["predict", "frist", *words, "--overwrite"]) == 2
+    assert "no model package and no run 'frist'" in capsys.readouterr().err
 
 
 def test_fault_08_outputs_that_exist_are_refused(

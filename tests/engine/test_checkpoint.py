@@ -131,10 +131,34 @@ def test_a_past_that_was_given_up_is_forgotten(folder: CheckpointFolder) -> None
     assert [e["step"] for e in folder.entries()] == [15, 18]
 
 
-def test_a_damaged_list_is_no_checkpoint(folder: CheckpointFolder) -> None:
+@pytest.mark.parametrize("content", ['[{"na', '{"steps": 3}', "\xff"])
+def test_a_damaged_list_costs_no_checkpoint(folder: CheckpointFolder, content: str) -> None:
     folder.save(state_of(1))
-    (folder.folder / "checkpoints.json").write_text('[{"na')
-    assert folder.newest() is None
+    kept = (folder.folder / "checkpoints.json").read_bytes()
+    (folder.folder / "checkpoints.json").write_bytes(content.encode("latin-1"))
+    before = names(folder.folder)
+    with pytest.raises(ResourceError, match="cannot be read"):
+        folder.newest()
+    with pytest.raises(ResourceError, match="left alone"):
+        folder.save(state_of(2))
+    assert names(folder.folder) == before
+    (folder.folder / "checkpoints.json").write_bytes(kept)
+    assert folder.newest() is not None
+
+
+def test_a_list_that_is_torn_while_saving_costs_no_checkpoint(
+    folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.save(state_of(1))
+
+    def tear(path: Path, content: object) -> None:
+        path.write_text('[{"na')
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(module, "write_json", tear)
+    with pytest.raises(ResourceError, match="Input/output error"):
+        folder.save(state_of(2))
+    assert {"step_00000001.safetensors", "step_00000001.state.pt"} <= set(names(folder.folder))
 
 
 def test_fault_30_nothing_is_unpickled(

@@ -10,8 +10,10 @@ import pytest
 import torch
 import yaml
 
-from im2im_core.bundle import Author, BundleMetadata, open_bundle
-from im2im_core.engine.export import export_bundle, export_zip
+from im2im_core import archive
+from im2im_core.bundle import Author, BundleMetadata, export_zip, open_bundle
+from im2im_core.bundle import package as package_module
+from im2im_core.engine.export import export_bundle
 from im2im_core.engine.foreign import ForeignModel
 from im2im_core.engine.frameworks.contract import Framework, OutputSpec
 from im2im_core.errors import ConfigError, DataError, Im2ImError, ResourceError
@@ -373,6 +375,25 @@ def test_zip_opens_as_the_same_bundle(package: Path, tmp_path: Path) -> None:
     assert ForeignModel(bundle).check() < 1e-4
     again = open_bundle(tmp_path / "toy.zip", cache=tmp_path / "cache")
     assert again.folder == bundle.folder
+
+
+def test_zip_is_opened_again_before_it_has_its_name(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shorten(folder: Path, zip_path: Path) -> None:
+        archive.pack(folder, zip_path)
+        zip_path.write_bytes(zip_path.read_bytes()[:-2000])
+
+    monkeypatch.setattr(package_module, "pack", shorten)
+    with pytest.raises(Im2ImError):
+        export_zip(package, tmp_path / "toy.zip")
+    assert not list(tmp_path.glob("*toy.zip*"))
+    monkeypatch.undo()
+    weights = package / "weights.pt"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    with pytest.raises(Im2ImError, match="sha256"):
+        export_zip(package, tmp_path / "toy.zip")
+    assert not list(tmp_path.glob("*toy.zip*"))
 
 
 def test_description_has_no_aliases_and_plain_numbers(package: Path) -> None:

@@ -15,8 +15,17 @@ import torch
 import yaml
 
 from im2im_core.bundle import open_bundle
+from im2im_core.bundle.foreign import AxisSpec, TensorSpec
+from im2im_core.cli import main
 from im2im_core.engine.foreign import ForeignModel
-from im2im_core.errors import ConfigError, DataError, Im2ImError, TrustError
+from im2im_core.engine.predict import open_predictor
+from im2im_core.engine.predict_foreign import from_tensor, to_tensor
+from im2im_core.errors import ConfigError, DataError, Im2ImError, Stopped, TrustError
+from im2im_core.events import TileDone
+from im2im_core.image import ArrayImage
+from im2im_core.io import open_image, write_image
+from im2im_core.jobs import verbs
+from im2im_core.models import add_model, list_models
 
 ROOT = Path(os.environ.get("IM2IM_TEST_DATA", "")) / "bioimageio_models"
 real = pytest.mark.skipif(not os.environ.get("IM2IM_TEST_DATA"), reason="IM2IM_TEST_DATA is not set")
@@ -331,3 +340,128 @@ def test_weights_without_hash_and_unknown_weights(blur: Path) -> None:
     _description(blur, 16, {"keras_hdf5": {"source": "w.pt"}})
     with pytest.raises(ConfigError, match="keras_hdf5"):
         ForeignModel(open_bundle(blur))
+
+
+# ---- predicting like a model of ours ----
+
+
+class BlurAndDouble(torch.nn.Module):
+    """Two outputs: the mean of 3 × 3 pixels and twice the image."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
+        return torch.nn.functional.avg_pool2d(padded, 3, 1), 2 * x
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    """A package of another tool for images of 16 or more pixels, with two outputs."""
+    folder = tmp_path / "other tool"
+    folder.mkdir()
+    torch.jit.script(BlurAndDouble()).save(str(folder / "w.pt"))
+    size = {"min": 16, "step": 1}
+    _description(folder, size, {"torchscript": {**_entry(folder / "w.pt"), "pytorch_version": "2.0"}})
+    content = yaml.safe_load((folder / "rdf.yaml").read_text())
+    double = {**content["outputs"][0], "id": "double"}
+    del double["test_tensor"]
+    content["outputs"].append(double)
+    (folder / "rdf.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def blurred(image: np.ndarray) -> np.ndarray:
+    found: np.ndarray = Blur()(torch.from_numpy(image)[None, None])[0, 0].numpy()
+    return found
+
+
+def test_package_of_another_tool_predicts_from_the_command_line(pair: Path, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((40, 600), np.float32)
+    write_image(tmp_path / "a.tif", image, "YX")
+    words = ["predict", str(pair), str(tmp_path / "a.tif"), "--device", "cpu", "-o"]
+    assert main([*words, str(tmp_path / "out.tif")]) == 0
+    assert np.allclose(open_image(tmp_path / "out.tif").read()[0, 0, 0], blurred(image), atol=1e-6)
+    assert main([*words, str(tmp_path / "both.tif"), "--outputs", "double,mean"]) == 0
+    assert np.allclose(open_image(tmp_path / "both.tif").read()[0, 0, 0], blurred(image), atol=1e-6)
+    assert np.array_equal(open_image(tmp_path / "both_double.tif").read()[0, 0, 0], 2 * image)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_does_not_apply_to_other_tools_is_refused(
+    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "a.tif", np.zeros((20, 20), np.float32), "YX")
+    words = ["predict", str(pair), str(tmp_path / "a.tif"), "-o", str(tmp_path / "out.tif")]
+    assert main([*words, "--tile", "[32, 32]"]) == 2
+    assert "tile: blur model was made by another tool" in capsys.readouterr().err
+    assert main([*words, "--outputs", "duoble"]) == 2
+    assert "double" in capsys.readouterr().err
+    write_image(tmp_path / "a.tif", np.zeros((2, 20, 20), np.float32), "CYX", overwrite=True)
+    assert main(words) == 3
+    assert "2 channel(s)" in capsys.readouterr().out
+
+
+def test_planes_times_and_regions_of_another_tool(pair: Path) -> None:
+    stack = np.random.default_rng(0).random((2, 3, 20, 30), np.float32)
+    run = open_predictor(pair, device="cpu")
+    expected = np.stack([[blurred(plane) for plane in planes] for planes in stack])
+    found = run.predict(stack, axes="TZYX", outputs=["mean", "double"])
+    assert list(found) == ["mean", "double"]
+    assert found["mean"].shape == stack.shape
+    assert np.allclose(found["mean"], expected, atol=1e-6)
+    assert np.array_equal(found["double"], 2 * stack)
+    region = (slice(1, 2), slice(0, 1), slice(1, 3), slice(5, 12), slice(0, 30))
+    part = run.predict(ArrayImage(stack, "TZYX", voxel_size=(2.0, 0.5, 0.5)), region)
+    assert np.allclose(part.main, expected[1:, 1:3, 5:12], atol=1e-6)
+    assert part.layers[0].scale == (1.0, 2.0, 0.5, 0.5)
+    assert part.layers[0].translate == (1.0, 2.0, 2.5, 0.0)
+
+
+def test_stopped_prediction_of_another_tool_leaves_nothing(pair: Path, tmp_path: Path) -> None:
+    calls = iter([False])
+    with pytest.raises(Stopped):
+        open_predictor(pair, device="cpu").predict(
+            np.zeros((3, 20, 20), np.float32),
+            axes="TYX",
+            to=tmp_path / "out.ome.zarr",
+            should_stop=lambda: next(calls, True),
+        )
+    assert [p.name for p in tmp_path.iterdir()] == [pair.name]
+
+
+def test_attached_process_runs_other_tools_too(pair: Path, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((20, 20), np.float32)
+    live, events = tmp_path / "live", []
+    live.mkdir()
+    arguments = {"model": str(pair), "image": image, "axes": "YX", "device": "cpu", "live": str(live)}
+    answer = verbs.predict(arguments, events.append, lambda: False)
+    assert np.allclose(np.load(answer["results"]["mean"])[0, 0, 0], blurred(image), atol=1e-6)
+    assert [e.output for e in events if isinstance(e, TileDone)] == ["mean"]
+
+
+def test_package_of_another_tool_is_listed(pair: Path) -> None:
+    model = add_model(pair)
+    assert [m.name for m in list_models() if m.origin == "added"] == ["blur model"]
+    assert model.inference.framework.kind == "bioimage.io"
+    assert (model.inference.shapes.dimensions, model.inference.shapes.input_channels) == (2, 1)
+    assert [(o.name, o.axes) for o in model.inference.outputs] == [("mean", "CYX"), ("double", "CYX")]
+
+
+def test_models_of_several_images_are_named_as_such(pair: Path) -> None:
+    content = yaml.safe_load((pair / "rdf.yaml").read_text())
+    content["inputs"].append({**content["inputs"][0], "id": "second"})
+    (pair / "rdf.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=r"takes 2 inputs \(raw, second\)"):
+        open_predictor(pair)
+
+
+def test_axes_are_those_of_the_package() -> None:
+    axes = tuple(AxisSpec(name, kind) for name, kind in (("x", "space"), ("y", "space"), ("c", "channel")))
+    spec = TensorSpec("raw", axes, (), None)
+    pixels = np.arange(2 * 3 * 4).reshape(1, 2, 1, 3, 4)
+    tensor = to_tensor(pixels, spec)
+    assert tensor.shape == (4, 3, 2)
+    assert tensor[3, 1, 0] == pixels[0, 0, 0, 1, 3]
+    assert np.array_equal(from_tensor(tensor, spec), pixels[0])
+    assert from_tensor(tensor.astype(bool), spec).dtype == np.uint8
+    with pytest.raises(DataError, match="more than files hold"):
+        from_tensor(tensor + 2**40, spec)

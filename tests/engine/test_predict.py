@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +26,7 @@ from im2im_core.errors import ConfigError, DataError, ResourceError, Stopped
 from im2im_core.events import Message, OutputWritten, Progress, TileDone
 from im2im_core.image import ArrayImage
 from im2im_core.inference import Inference, InputDescription, Shapes, TargetScaling
+from im2im_core.io import space
 from im2im_core.normalize import NoNormalization, Percentile
 from im2im_core.predict_options import PredictOptions
 from im2im_core.recipe.data import NoRescale, ObjectRescale, VoxelRescale
@@ -617,6 +622,77 @@ def test_fault_45_torn_journal_and_other_image(tmp_path: Path) -> None:
     found = run.predict(ArrayImage(image, "YX", identity="a"), to=target, options=options.replace(resume=True))
     expected = run.predict(image, options=options)["prediction"]
     assert np.array_equal(np.load(found["prediction"])[0, 0, 0], expected)
+
+
+@pytest.mark.usefixtures("files")
+def test_journal_of_other_weights_is_refused(tmp_path: Path) -> None:
+    """A model that was trained anew has the same name, and must not fill the rest of an output."""
+    image, target = ArrayImage(noise(100, 110), "YX", identity="a"), tmp_path / "out.npy"
+    options = PredictOptions(tile=(60, 60), batch=1)
+    first, second = UNetToy(), UNetToy()
+    nn.init.constant_(next(second.parameters()), 0.5)
+    calls = iter([False] * 3)
+    with pytest.raises(Stopped):
+        predictor(first, halo=3, divisor=16).predict(
+            image, to=target, options=options, should_stop=lambda: next(calls, True)
+        )
+    with pytest.raises(DataError, match="another image, model"):
+        predictor(second, halo=3, divisor=16).predict(image, to=target, options=options.replace(resume=True))
+    predictor(first, halo=3, divisor=16).predict(image, to=target, options=options.replace(resume=True))
+    assert target.exists()
+
+
+def test_identity_is_that_of_the_weights() -> None:
+    first, second = UNetToy(), UNetToy()
+    assert predictor(first).identity == predictor(second).identity
+    nn.init.constant_(next(second.parameters()), 0.5)
+    assert predictor(first).identity != predictor(second).identity
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(("free", "fits"), [(2.5, True), (1.5, False)])
+def test_fault_06_the_journal_needs_room_too(
+    free: float, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An output of 40 MB and a journal of 40 MB."""
+    size, reserve = 100 * 100 * 1000 * 4, 16 * 2**20
+
+    def usage(folder: Any) -> Any:
+        return SimpleNamespace(free=int(free * size) + reserve)
+
+    monkeypatch.setattr(space.shutil, "disk_usage", usage)
+    image = ArrayImage(np.broadcast_to(np.float32(1), (1000, 100, 100)), "TYX", identity="a")
+    with pytest.raises(Stopped if fits else ResourceError, match="stopped" if fits else "with its journal needs"):
+        predictor(ConvToy(), halo=3).predict(image, to=tmp_path / "out.npy", should_stop=lambda: True)
+
+
+@pytest.mark.usefixtures("files")
+def test_what_killed_predictions_left_is_removed(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    mine = predict_deliver.SCRATCH
+    gone = [f".out.npy.{dead.pid}.part", f"{mine}{dead.pid}-abc.scratch"]
+    kept = [
+        f".out.npy.{os.getppid()}.part",
+        f".other.npy.{dead.pid}.part",
+        f"{mine}{os.getpid()}-abc.scratch",
+        f".im2im-00000000-{dead.pid}-abc.scratch",  # of another computer
+        "out.npy.part",
+    ]
+    (tmp_path / gone[0]).mkdir()
+    (tmp_path / gone[0] / "0").write_bytes(b"chunk")
+    for name in (*gone[1:], *kept):
+        (tmp_path / name).write_bytes(b"pixels")
+    predictor(ConvToy(), halo=3).predict(noise(40, 40), to=tmp_path / "out.npy")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*kept, "out.npy"])
+
+
+def test_scratch_files_say_whose_they_are(tmp_path: Path) -> None:
+    scratch = predict_deliver._Scratch(tmp_path)
+    scratch.make((4, 4), np.float16, on_disk=True)
+    (path,) = tmp_path.iterdir()
+    assert path.name.startswith(f"{predict_deliver.SCRATCH}{os.getpid()}-")
+    scratch.close()
 
 
 def test_error_while_writing_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from im2im_core.archive import unpack
+from im2im_core.archive import pack, unpack
 from im2im_core.errors import ConfigError, DataError, TrustError
-from im2im_core.files import sha256
+from im2im_core.files import atomic_path, sha256
 from im2im_core.inference import Inference
 from im2im_core.yamlfile import read_yaml
 
@@ -69,7 +70,10 @@ class Bundle:
             The package was made by another tool and has no such part.
         """
         if not self.is_ours:
-            raise ConfigError(f"{self.source} has no config.im2im.inference", "Run it as a foreign bioimage.io model")
+            raise ConfigError(
+                f"{self.source} was made by another tool: it has no config.im2im.inference",
+                "It can predict (im2im predict), but not be scored, calibrated or trained further here",
+            )
         return Inference.from_bundle_config(self._ours)
 
     @property
@@ -276,6 +280,26 @@ def open_bundle(path: str | os.PathLike[str], cache: Path | None = None) -> Bund
     raise DataError(
         f"{place} holds no model package", f"Give a folder or zip with {DESCRIPTIONS[0]}, or a finished run"
     )
+
+
+def export_zip(folder: str | os.PathLike[str], zip_path: str | os.PathLike[str]) -> None:
+    """Write a package as one zip, which gets its name after it was opened again and every hash in it compared.
+
+    Raises
+    ------
+    TrustError
+        A file is not the one described.
+    ResourceError
+        The zip cannot be written.
+    """
+    bundle = open_bundle(folder)
+    bundle.verify()
+    with atomic_path(Path(zip_path)) as part, TemporaryDirectory(prefix="im2im-") as cache:
+        pack(bundle.folder, part)
+        again = open_bundle(part, Path(cache))
+        again.verify()
+        if again.identity != bundle.identity:
+            raise TrustError(f"{bundle.source} changed while it was packed", "Export the model again")
 
 
 def _open_description(path: Path) -> Bundle:

@@ -14,6 +14,7 @@ from im2im_core.events import Progress
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from im2im_core.image import Image
     from im2im_core.jobs.signals import StopFlag
     from im2im_core.predict_options import PredictOptions
 
@@ -26,7 +27,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     from im2im_core.commands.settings import describe_type, walk_options
     from im2im_core.predict_options import PredictOptions
 
-    parser.add_argument("model", metavar="MODEL", help="bundle (folder or zip) or run")
+    parser.add_argument("model", metavar="MODEL", help="model package (folder or zip), or name or folder of a run")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="images, or folders of images")
     parser.add_argument(
         "-o", "--output", metavar="OUT", required=True, type=Path, help="file for one image, folder for several"
@@ -36,6 +37,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--resume", action="store_true", help="keep outputs that are complete, make the others")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--axes", help="axes of the files where they do not say, for example ZYX or CYX")
+    parser.add_argument(
+        "--outputs",
+        metavar="NAMES",
+        help="what to write, for example labels,foreground: the first as OUT, others as OUT_NAME; default: the main",
+    )
     add_trust(parser)
     defaults = PredictOptions()
     for field in walk_options(defaults):
@@ -53,6 +59,7 @@ def _predict(args: argparse.Namespace, output: Output) -> int:
     from im2im_core.trust import trust_for_this_process
 
     trust_for_this_process(args.trust)
+    args.model = find_model(args.model)
     options = _options(args)
     jobs = pair_outputs(args.images, args.output)
     skipped = [target for _, target in jobs if target.exists()]
@@ -67,6 +74,30 @@ def _predict(args: argparse.Namespace, output: Output) -> int:
         done, failed = _predict_all(args, todo, options, output, stop)
     _summarise(output, done, failed, stop, len(jobs) - len(todo))
     return stop.exit_code or (DataError.exit_code if failed else 0)
+
+
+def find_model(name: str) -> Path:
+    """Model package at a path, or that of a run with this name.
+
+    Raises
+    ------
+    DataError
+        The run has no model yet.
+    ConfigError
+        There is neither.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    from im2im_core.commands.runs import find_run
+
+    try:
+        run = find_run(name, None)
+    except ConfigError as error:
+        raise ConfigError(f"There is no model package and no run {name!r}", error.cure) from error
+    if not any(run.model.glob("*.yaml")):
+        raise DataError(f"{run.name} has no model yet ({run.state})", "Wait for it, or `im2im stop` it")
+    return run.model
 
 
 def _options(args: argparse.Namespace) -> PredictOptions:
@@ -98,8 +129,8 @@ def _predict_all(
             try:
                 api.predict(
                     args.model,
-                    source,
-                    axes=args.axes,
+                    _opened(source, args.axes),
+                    outputs=_names(args.outputs),
                     to=target,
                     options=options,
                     device=args.device,
@@ -116,6 +147,22 @@ def _predict_all(
             if stop():
                 break
     return done, failed
+
+
+def _opened(source: Path, axes: str | None) -> Image:
+    """Image of a file; that it may not be read is a fault of this file, unlike a disk that cannot be written to."""
+    from im2im_core.io import open_image
+
+    try:
+        return open_image(source, axes=axes)
+    except ResourceError as error:
+        raise DataError(error.message, error.cure) from error
+    except OSError as error:
+        raise DataError(f"{source} cannot be opened: {error.strerror or error}", "Check it and its disk") from error
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return tuple(name for part in (text or "").split(",") if (name := part.strip())) or None
 
 
 def _make(folder: Path) -> None:

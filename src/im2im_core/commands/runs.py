@@ -66,16 +66,20 @@ def _row(run: Run, project: Project) -> dict[str, Any]:
 
 
 def _follow(run: Run, output: Output) -> int:
-    """Show the events of a run until it ends."""
+    """Show the events of a run until it ends; the exit code is that of the run."""
+    from im2im_core.events import Failed
     from im2im_core.jobs.watch import Watcher
     from im2im_core.progress import reporter
 
+    code = Failed("").exit_code
     with reporter(output.json) as on_event:
         for seen in Watcher(run).follow():
             for stamped in seen.events:
                 on_event(stamped.event)
-    output.result({"run": run.name, "state": str(run.state)}, f"{run.name} is {run.state}")
-    return 0
+                code = stamped.event.exit_code if isinstance(stamped.event, Failed) else code
+    state = str(run.state)
+    output.result({"run": run.name, "state": state}, f"{run.name} is {state}")
+    return code if state in ("failed", "interrupted") else 0
 
 
 # ---- commands to a run ---------------------------------------------------------
@@ -104,14 +108,14 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(args: argparse.Namespace, output: Output) -> int:
-    from im2im_core.archive import pack
+    from im2im_core.bundle import export_zip
 
     run = find_run(args.run, args.project)
     if not any(run.model.glob("*.yaml")):
         raise DataError(f"{run.name} has no model yet ({run.state})", "Wait for it, or `im2im stop` it")
     if args.output.exists() and not args.overwrite:
         raise ConfigError(f"{args.output} exists", "Add --overwrite to replace it")
-    pack(run.model, args.output)
+    export_zip(run.model, args.output)
     size = args.output.stat().st_size
     output.result({"run": run.name, "output": str(args.output), "bytes": size}, f"{args.output} ({size / 1e6:.1f} MB)")
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
@@ -11,8 +13,10 @@ import numpy as np
 from im2im_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from im2im_core.engine.foreign import Arrays, AxisSpec, ForeignModel, TensorSpec
+    from im2im_core.bundle.foreign import AxisSpec, TensorSpec
+    from im2im_core.engine.foreign import Arrays, ForeignModel
 
+OnBlock = Callable[[int, int], None]
 LARGEST = {1: 4096, 2: 512, 3: 128}
 """Size of a block along each axis where the model takes any size, by number of spatial axes."""
 
@@ -41,8 +45,13 @@ class Cut:
         return self.halo, self.starts[-1] + self.block - self.halo - self.size
 
 
-def run_in_blocks(model: ForeignModel, ready: Arrays) -> Arrays:
+def run_in_blocks(model: ForeignModel, ready: Arrays, on_block: OnBlock | None = None) -> Arrays:
     """Outputs of `model` for preprocessed inputs of any size.
+
+    Parameters
+    ----------
+    on_block : callable, optional
+        Told before each block, and at the end, how many are done, of how many.
 
     Raises
     ------
@@ -50,19 +59,30 @@ def run_in_blocks(model: ForeignModel, ready: Arrays) -> Arrays:
         The outputs do not lie on the grid of the inputs, or a block would be all halo.
     """
     cuts = _cuts(model, ready)
+    total = math.prod(len(cut.starts) for cut in cuts.values())
+    tell = on_block or _ignore
     if all(cut.block == cut.size for cut in cuts.values()):
-        return model.forward(ready)
+        tell(0, 1)
+        whole = model.forward(ready)
+        tell(1, 1)
+        return whole
     padded = {
         s.name: np.pad(ready[s.name], [cuts[a].padding if a in cuts else (0, 0) for a in s.names], mode="symmetric")
         for s in model.inputs
     }
     results: Arrays = {}
-    for starts in product(*(cut.starts for cut in cuts.values())):
+    for number, starts in enumerate(product(*(cut.starts for cut in cuts.values()))):
+        tell(number, total)
         place = dict(zip(cuts, starts, strict=True))
         parts = model.forward({s.name: padded[s.name][_read(s, cuts, place)] for s in model.inputs})
         for spec in model.outputs:
             _put(results, spec, parts, cuts, place)
+    tell(total, total)
     return results
+
+
+def _ignore(done: int, total: int) -> None:
+    """Nobody listens."""
 
 
 def _cuts(model: ForeignModel, ready: Arrays) -> dict[str, Cut]:

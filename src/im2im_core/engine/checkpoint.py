@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -52,11 +53,23 @@ class CheckpointFolder:
         remove_stale_parts(folder)
 
     def entries(self) -> list[dict[str, Any]]:
-        """Listed checkpoints, oldest first."""
+        """Listed checkpoints, oldest first.
+
+        Raises
+        ------
+        ResourceError
+            The list is there and cannot be read; nothing is deleted then.
+        """
+        path = self.folder / LIST
         try:
-            return list(read_json(self.folder / LIST))
-        except (OSError, ValueError):
+            content = read_json(path)
+        except FileNotFoundError:
             return []
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from error
+        if not isinstance(content, list):
+            raise _unreadable(path, f"it holds {type(content).__name__} instead of a list")
+        return content
 
     def save(self, checkpoint: Checkpoint, best: bool = False) -> float:
         """Write a checkpoint; returns the seconds it took.
@@ -67,6 +80,7 @@ class CheckpointFolder:
             The disk is full or the folder cannot be written; earlier checkpoints are intact.
         """
         start = time.monotonic()
+        before = self.entries()
         name = f"best_{checkpoint.step:08d}" if best else f"step_{checkpoint.step:08d}"
         files = {}
         try:
@@ -76,13 +90,12 @@ class CheckpointFolder:
                     write(checkpoint, part)
                     files[path.name] = sha256(part)
             # A regular checkpoint ahead of this step belongs to a past that was given up.
-            kept = [
-                e for e in self.entries() if e["name"] != name and (e["best"] or best or e["step"] < checkpoint.step)
-            ]
+            kept = [e for e in before if e["name"] != name and (e["best"] or best or e["step"] < checkpoint.step)]
             self._list([*kept, {"name": name, "step": checkpoint.step, "best": best, "files": files}])
         except (RuntimeError, OSError, SafetensorError, ResourceError) as error:
             # torch reports a full disk as a RuntimeError that does not say "disk".
-            self._sweep(self.entries())
+            with suppress(ResourceError):  # what is not known to be superfluous stays
+                self._sweep(self.entries())
             reason = error.message if isinstance(error, ResourceError) else str(error)
             need, free = _size(checkpoint) / 1e6, shutil.disk_usage(self.folder).free / 1e6
             raise ResourceError(
@@ -130,6 +143,14 @@ class CheckpointFolder:
                 f"{path} holds more than tensors and numbers, and was not opened", "Delete it if it is not yours"
             ) from error
         return Checkpoint(int(entry["step"]), weights, state)
+
+
+def _unreadable(path: Path, reason: object) -> ResourceError:
+    return ResourceError(
+        f"The list of checkpoints {path} cannot be read: {reason}",
+        "The checkpoints beside it were left alone. Put the list back from a backup; "
+        "without it the training begins anew and replaces them",
+    )
 
 
 def _size(checkpoint: Checkpoint) -> int:

@@ -19,7 +19,6 @@ from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
 from im2im_core import __version__
-from im2im_core.archive import pack
 from im2im_core.bundle import description as standard
 from im2im_core.bundle.metadata import readme
 from im2im_core.bundle.package import DESCRIPTIONS, Bundle, open_bundle
@@ -125,12 +124,6 @@ def export_bundle(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return open_bundle(folder)
-
-
-def export_zip(folder: Path, zip_path: Path) -> None:
-    """Write a package folder as one zip, after every file in it was compared with its hash."""
-    open_bundle(folder).verify()
-    pack(Path(folder), Path(zip_path))
 
 
 # ---- writing ----

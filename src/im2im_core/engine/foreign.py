@@ -9,94 +9,31 @@ from __future__ import annotations
 import hashlib
 import importlib
 import io
-from dataclasses import dataclass
-from pathlib import PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from im2im_core.bundle.foreign import AxisSpec, TensorSpec, current_format, tensor_specs
 from im2im_core.bundle.onnx_data import external_files
-from im2im_core.bundle.package import Bundle, spec_errors
+from im2im_core.bundle.package import Bundle
 from im2im_core.bundle.processing import Tensor, process
 from im2im_core.engine.blocks import run_in_blocks
 from im2im_core.errors import ConfigError, DataError, Im2ImError, ResourceError, TrustError
 from im2im_core.trust import consented_modules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+    from im2im_core.engine.blocks import OnBlock
 
     Arrays = dict[str, NDArray[Any]]
     Forward = Callable[[list[NDArray[Any]]], list[NDArray[Any]]]
 
 RUNNABLE = ("torchscript", "onnx", "pytorch_state_dict")
-
-
-@dataclass(frozen=True)
-class AxisSpec:
-    """One axis of a tensor."""
-
-    name: str
-    kind: str
-    """batch, channel, space, time or index"""
-    size: int | None = None
-    """The only size allowed."""
-    minimum: int = 1
-    step: int = 1
-    reference: tuple[str, str] | None = None
-    """Tensor and axis that decide the size."""
-    offset: int = 0
-    scale: float = 1.0
-    halo: int = 0
-
-    @classmethod
-    def from_description(cls, content: Mapping[str, Any]) -> AxisSpec:
-        """Axis from its entry in a description of format 0.5."""
-        kind = content["type"]
-        default = {"space": "x", "time": "time", "index": "index"}.get(kind, kind)
-        size = len(content["channel_names"]) if kind == "channel" else content.get("size")
-        common: dict[str, Any] = {
-            "name": content.get("id", default),
-            "kind": kind,
-            "scale": content.get("scale", 1.0),
-            "halo": content.get("halo", 0),
-        }
-        if isinstance(size, dict) and "tensor_id" in size:
-            return cls(**common, reference=(size["tensor_id"], size["axis_id"]), offset=size.get("offset", 0))
-        if isinstance(size, dict):
-            return cls(**common, minimum=size.get("min", 1), step=size.get("step", 1))
-        return cls(**common, size=size)
-
-    def fit(self, size: int) -> int:
-        """Smallest allowed size that holds `size`; the only one where it is fixed."""
-        if self.size is not None:
-            return self.size
-        return self.minimum + max(0, -(-(size - self.minimum) // self.step)) * self.step
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output."""
-
-    name: str
-    axes: tuple[AxisSpec, ...]
-    steps: tuple[dict[str, Any], ...]
-    test: dict[str, Any] | None
-    """File of the test tensor."""
-
-    @classmethod
-    def from_description(cls, content: Mapping[str, Any], processing: str) -> TensorSpec:
-        """Tensor from its entry in a description of format 0.5."""
-        axes = tuple(AxisSpec.from_description(a) for a in content["axes"])
-        return cls(content["id"], axes, tuple(content.get(processing) or ()), content.get("test_tensor"))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the axes."""
-        return tuple(a.name for a in self.axes)
 
 
 class ForeignModel:
@@ -126,16 +63,9 @@ class ForeignModel:
     ) -> None:
         self._bundle = bundle = current_format(bundle)
         self._device = torch.device(device)
-        content = self._bundle.description
-        try:
-            self.inputs = tuple(TensorSpec.from_description(t, "preprocessing") for t in content["inputs"])
-            self.outputs = tuple(TensorSpec.from_description(t, "postprocessing") for t in content["outputs"])
-            entries = {k: v for k, v in content["weights"].items() if v}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(
-                f"{bundle.source} is not a model description: {error!r} is missing or wrong",
-                "Check it with: bioimageio validate-format",
-            ) from error
+        self.inputs, self.outputs = tensor_specs(bundle)
+        weights_of = bundle.description.get("weights")
+        entries = {k: v for k, v in weights_of.items() if v} if isinstance(weights_of, dict) else {}
         self.weights = _choose(entries, weights, bundle)
         self._forward = self._load(entries[self.weights], trusted)
 
@@ -153,9 +83,15 @@ class ForeignModel:
             self._check_sizes(spec, inputs)
         return self.postprocess(self.forward(self.preprocess(inputs)), inputs)
 
-    def predict(self, inputs: Arrays) -> Arrays:
-        """Outputs by id for inputs of any size: normalised whole, run in blocks with halo, put together."""
-        return self.postprocess(run_in_blocks(self, self.preprocess(inputs)), inputs)
+    def predict(self, inputs: Arrays, on_block: OnBlock | None = None) -> Arrays:
+        """Outputs by id for inputs of any size: normalised whole, run in blocks with halo, put together.
+
+        Parameters
+        ----------
+        on_block : callable, optional
+            Told before each block, and at the end, how many are done, of how many; what it raises ends the prediction.
+        """
+        return self.postprocess(run_in_blocks(self, self.preprocess(inputs), on_block), inputs)
 
     def preprocess(self, inputs: Arrays) -> Arrays:
         """Inputs as the network wants them; statistics are taken over the arrays given."""
@@ -310,7 +246,7 @@ def _load_onnx(bundle: Bundle, entry: dict[str, Any], device: torch.device) -> F
         from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
     except ImportError as error:
         raise ResourceError(
-            f"{bundle.name} has ONNX weights, onnxruntime is not installed", "Install napari-im2im[onnx]"
+            f"{bundle.name} has ONNX weights, onnxruntime is not installed", "Install napari-im2im[export]"
         ) from error
     providers = ["CUDAExecutionProvider"] * (device.type == "cuda") + ["CPUExecutionProvider"]
     options = onnxruntime.SessionOptions()
@@ -380,45 +316,3 @@ def _load_state(bundle: Bundle, entry: dict[str, Any], device: torch.device) -> 
             "Files that run code when opened are never loaded",
         ) from error
     return state
-
-
-# ---- older formats ----
-
-
-def current_format(bundle: Bundle) -> Bundle:
-    """`bundle` with its description in format 0.5; hashes are compared before anything is converted.
-
-    Raises
-    ------
-    TrustError
-        A local weight file is not the one described.
-    ConfigError
-        The description is older than 0.5 and cannot be converted; the message says why.
-    """
-    version = str(bundle.description.get("format_version", ""))
-    if version.startswith("0.5"):
-        return bundle
-    if not version.startswith(("0.3", "0.4")):
-        raise ConfigError(f"{bundle.source} has format version {version or 'none'}", "Formats 0.3 to 0.5 can be run")
-    weights = bundle.description.get("weights") or {}
-    hashes = {_plain_name(e.get("source", "")): e.get("sha256") for e in weights.values()}
-    for entry in weights.values():
-        if bundle.has(entry.get("source", "")):
-            bundle.read_checked(entry)
-    from bioimageio.spec import InvalidDescr, ValidationContext, build_description
-
-    context = ValidationContext(root=bundle.folder, file_name=bundle.source.name, perform_io_checks=False)
-    found = build_description(bundle.description, context=context, format_version="0.5")
-    if isinstance(found, InvalidDescr):
-        raise ConfigError(
-            f"{bundle.source} of format {version} cannot be converted: {spec_errors(found)}",
-            "Ask its authors for a package of format 0.5",
-        )
-    content = found.model_dump(mode="json", exclude_none=True)
-    for entry in content["weights"].values():  # the conversion drops hashes where it is not to touch files
-        entry["sha256"] = hashes.get(_plain_name(entry["source"]))
-    return Bundle(bundle.source, content)
-
-
-def _plain_name(source: str) -> str:
-    return str(PurePosixPath(source))

@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from im2im_core.axes import Region
+from im2im_core.engine.devices import choose_device
 from im2im_core.engine.frameworks.build import build_framework
 from im2im_core.engine.frameworks.contract import Framework, OutputSpec
-from im2im_core.engine.predict_deliver import Decoder, Delivery
-from im2im_core.engine.predict_forward import Translator, choose_device, pixel_budget
-from im2im_core.engine.predict_output import Journal, MemorySink, Outputs, Resumed, Sink, file_sink, output_path
+from im2im_core.engine.predict_deliver import Decoder, Delivery, remove_leftovers
+from im2im_core.engine.predict_forward import Translator, pixel_budget
+from im2im_core.engine.predict_output import (
+    Journal,
+    MemorySink,
+    Outputs,
+    Resumed,
+    Sink,
+    file_sink,
+    output_path,
+    require_room,
+)
 from im2im_core.engine.predict_plan import OutGrid, Plan, clip_region, decide_tile, make_plan, out_grid, smaller
 from im2im_core.engine.predict_read import TileReader
 from im2im_core.engine.predict_run import OutOfMemory, run_tiles
 from im2im_core.errors import ConfigError, ResourceError, nearest
 from im2im_core.events import Event, Message
 from im2im_core.image import Image, ImageInfo, as_image, select_channels
-from im2im_core.inference import Inference
+from im2im_core.inference import Inference, OutputDescription
 from im2im_core.predict_options import PredictOptions
 from im2im_core.rescale import Rescaling, rescaling
 
+if TYPE_CHECKING:
+    from im2im_core.engine.predict_foreign import ForeignPredictor
+
+Output = TypeVar("Output", OutputSpec, OutputDescription)
 OnEvent = Callable[[Event], None]
 MakeArray = Callable[["Layer", tuple[int, ...], np.dtype[Any]], NDArray[Any]]
 """Array of zeros of a shape along T, C, Z, Y, X that a result is written into."""
@@ -88,13 +103,17 @@ class Predictor:
         Threads that torch computes with on the CPU.
     """
 
+    _identity: str | None = None
+    """Of the package; None where there is none."""
+
     def __init__(self, model: str | os.PathLike[str], *, device: str = "auto", threads: int | None = None) -> None:
         from im2im_core.bundle import open_bundle
 
         bundle = open_bundle(Path(model))
         self.framework: Framework = load_framework(bundle, torch.device("cpu"))
         self.inference: Inference = bundle.inference
-        self.device = _ready(device, threads)
+        self._identity = bundle.identity
+        self.device = ready_device(device, threads)
 
     @classmethod
     def from_framework(
@@ -103,8 +122,13 @@ class Predictor:
         """Predictor of a framework that is loaded already; its mode (training or not) is restored after use."""
         predictor = cls.__new__(cls)
         predictor.framework, predictor.inference = framework, inference
-        predictor.device = _ready(device, threads)
+        predictor.device = ready_device(device, threads)
         return predictor
+
+    @property
+    def identity(self) -> str:
+        """Hash of the model's content: two trainings of one recipe differ in it."""
+        return self._identity or _weights_hash(self.framework)
 
     def predict(
         self,
@@ -129,7 +153,7 @@ class Predictor:
         axes : str, optional
             Axes of an array, or of a file that does not say.
         outputs : sequence of str, optional
-            Names of the results that are wanted; all when None.
+            Names of the results that are wanted; the main one alone when None.
         to : path, optional
             File that the main result is streamed into; others get the same name with _NAME.
         make_array : callable, optional
@@ -163,6 +187,19 @@ class Predictor:
                 self.framework.to(next(iter(places)))
 
 
+def open_predictor(
+    model: str | os.PathLike[str], *, device: str = "auto", threads: int | None = None
+) -> Predictor | ForeignPredictor:
+    """Predictor of a model package: one of ours, or of another tool, which is run as bioimage.io describes it."""
+    from im2im_core.bundle import open_bundle
+    from im2im_core.engine.predict_foreign import ForeignPredictor
+
+    bundle = open_bundle(Path(model))
+    if bundle.is_ours:
+        return Predictor(model, device=device, threads=threads)
+    return ForeignPredictor(bundle, device=device, threads=threads)
+
+
 def load_framework(bundle: Any, device: torch.device) -> Framework:
     """Framework of a model package with its weights on `device`."""
     inference: Inference = bundle.inference
@@ -173,11 +210,20 @@ def load_framework(bundle: Any, device: torch.device) -> Framework:
     return framework.to(device).eval()
 
 
-def _ready(device: str, threads: int | None) -> torch.device:
+def _weights_hash(framework: Framework) -> str:
+    """Hash of weights that come from no package; they may change between two predictions."""
+    found = hashlib.sha256()
+    for name, values in framework.state_dict().items():
+        found.update(name.encode())
+        found.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def ready_device(device: str, threads: int | None) -> torch.device:
     """Device to compute on, after telling torch how many threads it may use."""
     if threads:
         torch.set_num_threads(threads)
-    return choose_device(device)
+    return torch.device(choose_device(device))
 
 
 def _ignore(event: Event) -> None:
@@ -204,6 +250,7 @@ class _Task:
         make_array: MakeArray | None,
     ) -> None:
         self.framework, self.inference, self.device = predictor.framework, predictor.inference, predictor.device
+        self.predictor = predictor
         self.options, self.to, self.make_array = options, to, make_array
         lock = threading.Lock()
 
@@ -215,7 +262,7 @@ class _Task:
         opened = as_image(image, axes=axes, dimensions=self.inference.shapes.dimensions)
         self.image: Image = select_channels(opened, options.channels)
         self.region = clip_region(self._all_channels(region), self.image.info)
-        self.specs = _wanted(self.framework.results, outputs)
+        self.specs = wanted_outputs(self.framework.results, outputs)
 
     def run(self, should_stop: Callable[[], bool]) -> Prediction:
         """Results, after all tiles are computed and written."""
@@ -226,7 +273,12 @@ class _Task:
         grids = {
             s.name: out_grid(s, plan, info, s.name == main and self.framework.stitch == "instances") for s in self.specs
         }
-        journal = Journal(_journal_path(self.to), self._key(plan)) if self.to else None
+        journal = None
+        if self.to:
+            for number, name in enumerate(grids):
+                remove_leftovers(output_path(self.to, name, number == 0))
+            require_room(self.to, grids, _journal_path(self.to))
+            journal = Journal(_journal_path(self.to), self._key(plan))
         outputs = Outputs(grids, self._sinks(grids), journal, self.tell)
         try:
             plan = self._run_all(plan, outputs, journal, should_stop)
@@ -235,7 +287,7 @@ class _Task:
             outputs.abort()
             raise
         facts = self._facts(plan, time.monotonic() - began)
-        return Prediction(results, [_layer(g, info, self.region, facts) for g in grids.values()])
+        return Prediction(results, [layer_of(g, info, self.region, facts) for g in grids.values()])
 
     # ---- before ----
 
@@ -278,7 +330,7 @@ class _Task:
         for name in ("resume", "overwrite"):
             del options[name]
         return {
-            "model": self.inference.name,
+            "model": self.predictor.identity,
             "image": self.image.info.identity,
             "region": str(self.region),
             "options": options,
@@ -296,7 +348,7 @@ class _Task:
                     else file_sink(
                         output_path(self.to, name, number == 0),
                         grid,
-                        _out_info(grid, self.image.info),
+                        out_info(grid, self.image.info),
                         self.options.overwrite,
                     )
                 )
@@ -309,7 +361,7 @@ class _Task:
     def _array(self, grid: OutGrid) -> NDArray[Any] | None:
         if self.make_array is None:
             return None
-        return self.make_array(_layer(grid, self.image.info, self.region, {}), grid.shape, np.dtype(grid.dtype))
+        return self.make_array(layer_of(grid, self.image.info, self.region, {}), grid.shape, np.dtype(grid.dtype))
 
     # ---- the run ----
 
@@ -408,7 +460,14 @@ class _Task:
         }
 
 
-def _wanted(results: Sequence[OutputSpec], names: Sequence[str] | None) -> list[OutputSpec]:
+def wanted_outputs(results: Sequence[Output], names: Sequence[str] | None) -> list[Output]:
+    """Results with the given names, in the order of the model; the main one where None.
+
+    Raises
+    ------
+    ConfigError
+        The model has no such result.
+    """
     known = {spec.name: spec for spec in results}
     for name in names or ():
         if name not in known:
@@ -420,7 +479,8 @@ def _journal_path(to: Path) -> Path:
     return to.with_name(f".{to.name[:180]}.unfinished")
 
 
-def _out_info(grid: OutGrid, info: ImageInfo) -> ImageInfo:
+def out_info(grid: OutGrid, info: ImageInfo) -> ImageInfo:
+    """What the file of a result says of itself."""
     y, x = (v / float(s) if v and s else v for v, s in zip(info.voxel_size[1:], grid.scale[1:], strict=True))
     z = info.voxel_size[0]
     z = z / float(grid.scale[0]) if z and grid.scale[0] else z
@@ -435,7 +495,8 @@ def _out_info(grid: OutGrid, info: ImageInfo) -> ImageInfo:
     )
 
 
-def _layer(grid: OutGrid, info: ImageInfo, region: Region, facts: dict[str, Any]) -> Layer:
+def layer_of(grid: OutGrid, info: ImageInfo, region: Region, facts: dict[str, Any]) -> Layer:
+    """How a result over `region` is to be shown."""
     scale, translate = [], []
     for axis in grid.axes:
         if axis in "TC":

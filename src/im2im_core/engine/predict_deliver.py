@@ -6,13 +6,18 @@ see more (instances, vectors), the maps of one volume are kept first, in memory 
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from im2im_core.engine.blend import Blender, scaled
@@ -22,6 +27,7 @@ from im2im_core.engine.predict_place import place_block, rescale_vectors
 from im2im_core.engine.predict_plan import OutGrid, Plan, is_vector, spec_scale
 from im2im_core.errors import ResourceError
 from im2im_core.inference import Inference
+from im2im_core.io.outputs import remove
 from im2im_core.rescale import read_resampled
 from im2im_core.stitch import Block, LabelStitcher, intersect, shifted, split_blocks
 from im2im_core.tiling import Blending, Slices, Tile
@@ -30,6 +36,8 @@ MEMORY_LIMIT = 2**29
 """Bytes of float32 maps of one volume that are held in memory; larger ones go to a float16 scratch file."""
 DECODE_PIXELS = 2**24
 """Pixels of a volume that are decoded at once; larger ones block by block."""
+SCRATCH = f".im2im-{hashlib.sha256(platform.node().encode()).hexdigest()[:8]}-"
+"""How names of scratch files begin: the computer, then the process. Computers may share a folder."""
 Maps = dict[str, NDArray[Any]]
 
 
@@ -294,6 +302,18 @@ def _mapped(block: Block, grid: OutGrid, needed: Slices) -> Block:
     return Block(block.index, outer, core)
 
 
+def remove_leftovers(path: Path) -> None:
+    """Delete what killed predictions left: parts of the output `path`, and scratch files in its folder."""
+    parts = path.parent.glob(f".{escape(path.name[:180])}.*.part")
+    files = path.parent.glob(f"{SCRATCH}*.scratch")
+    found = [(p, p.name.removesuffix(".part").rpartition(".")[2]) for p in parts]
+    found += [(p, p.name.removeprefix(SCRATCH).partition("-")[0]) for p in files]
+    for place, pid in found:
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            with suppress(OSError):  # another prediction that begins now may have been faster
+                remove(place)
+
+
 class _Scratch:
     """Arrays in memory or in preallocated files, so that a full disk is an error and not a crash."""
 
@@ -307,7 +327,7 @@ class _Scratch:
             return np.zeros(shape, dtype)
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         try:
-            handle, name = tempfile.mkstemp(prefix=".im2im-", suffix=".scratch", dir=self._folder)
+            handle, name = tempfile.mkstemp(prefix=f"{SCRATCH}{os.getpid()}-", suffix=".scratch", dir=self._folder)
             self._paths.append(Path(name))
             _allocate(handle, size)
         except OSError as error:

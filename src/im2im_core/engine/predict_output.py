@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from im2im_core.engine.predict_plan import OutGrid
 from im2im_core.errors import DataError, ResourceError
 from im2im_core.events import Event, OutputWritten, TileDone
 from im2im_core.image import ImageInfo
+from im2im_core.io.space import require_space
+
+LABEL_SHARE = 8
+"""Label images shrink at least this much when Zarr compresses them; the journal is not compressed."""
 
 
 class Sink(Protocol):
@@ -66,6 +71,21 @@ def file_sink(path: Path, grid: OutGrid, info: ImageInfo, overwrite: bool) -> Si
 
     y, x = (min(256, n) for n in grid.shape[3:])
     return create_output(path, info, overwrite=overwrite, chunks=(1, 1, 1, y, x), labels=grid.spec.kind == "labels")
+
+
+def require_room(to: Path, grids: Mapping[str, OutGrid], journal: Path) -> None:
+    """Return when the outputs and the journal, which holds all their pixels again, fit on the disk.
+
+    Raises
+    ------
+    ResourceError
+        Names the megabytes needed and free.
+    """
+    sizes = {name: math.prod(grid.shape) * grid.dtype.itemsize for name, grid in grids.items()}
+    zarr = to.name.lower().endswith(".zarr")
+    files = sum(n // LABEL_SHARE if zarr and grids[name].spec.kind == "labels" else n for name, n in sizes.items())
+    there = journal.stat().st_size if journal.exists() else 0
+    require_space(to.parent, files + max(0, sum(sizes.values()) - there), f"{to} with its journal")
 
 
 # ---- journal ----

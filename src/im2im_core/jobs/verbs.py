@@ -35,9 +35,9 @@ def predict(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) ->
     """``results`` by name (arrays, or paths where ``to`` is given) and ``layers`` that say how to show them.
 
     Arguments are ``model``, ``image`` (path or array) and, as wanted, ``axes``, ``name``, ``voxel_size``,
-    ``channels``, ``time_step``, ``region`` (start and stop along T, C, Z, Y, X), ``outputs``, ``to``, ``device``
-    and ``options``. Where ``live`` names a folder, results are files in it that fill tile by tile: `OutputBegun`
-    tells of each, and ``results`` holds their paths.
+    ``channels``, ``time_step``, ``excerpt`` (of what image the pixels are a part), ``region`` (start and stop along
+    T, C, Z, Y, X), ``outputs``, ``to``, ``device`` and ``options``. Where ``live`` names a folder, results are files
+    in it that fill tile by tile: `OutputBegun` tells of each, and ``results`` holds their paths.
     """
     from im2im_core.predict_options import PredictOptions
 
@@ -130,9 +130,9 @@ def warm() -> None:
 @lru_cache(maxsize=1)
 def _predictor(model: str, device: str, stamp: int) -> Any:
     """The predictor used last stays loaded; `stamp` tells a model that was trained anew."""
-    from im2im_core.engine.predict import Predictor
+    from im2im_core.engine.predict import open_predictor
 
-    return Predictor(model, device=device)
+    return open_predictor(model, device=device)
 
 
 def _stamp(path: Path) -> int:
@@ -150,7 +150,12 @@ def _image(arguments: Arguments) -> Image | str | np.ndarray:
     size = arguments.get("voxel_size") or (None, None, None)
     name, channels = arguments.get("name", "array"), tuple(arguments.get("channels") or ())
     step = arguments.get("time_step")
-    return ArrayImage(image, axes, name=name, voxel_size=tuple(size), channels=channels, time_step=step)
+    found = ArrayImage(image, axes, name=name, voxel_size=tuple(size), channels=channels, time_step=step)
+    if not arguments.get("excerpt"):
+        return found
+    from im2im_core.excerpt import Excerpt
+
+    return Excerpt.restored(found, arguments["excerpt"])
 
 
 def _region(spans: list[list[int]] | None) -> Region | None:
