@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
 from im2im_core import __version__
-from im2im_core.errors import ConfigError, Im2ImError, ResourceError, nearest
+from im2im_core.errors import ConfigError, Im2ImError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,12 +24,13 @@ COMMANDS = {
     "train": ("train", "train a model from a preset or a recipe"),
     "resume": ("train", "go on with a paused, stopped or interrupted run"),
     "runs": ("runs", "list the runs of a project, or follow one"),
+    "models": ("models", "list the models that can be used here"),
     "pause": ("runs", "save a run exactly and give its memory back"),
     "stop": ("runs", "finish a run now and keep its best model"),
     "predict": ("predict", "apply a model to images"),
     "evaluate": ("evaluate", "score a model, or predictions, against the truth"),
     "export": ("runs", "write the model of a run as a bioimage.io package"),
-    "doctor": ("doctor", "report the environment"),
+    "doctor": ("doctor", "report the environment, or trust a package"),
 }
 """Command -> module below `im2im_core.commands` and what it does."""
 
@@ -91,9 +92,7 @@ def _run(name: str, arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has seen enough
         sys.stderr.close()
         return 0
-    except MemoryError:
-        return _report(ResourceError("There is not enough memory", "Use a smaller patch, batch or tile"), output)
-    except Exception as error:  # the boundary of the job: whatever is left is a fault of ours, kept for a report
+    except Exception as error:  # the boundary of the job: the only place that takes everything
         return _unexpected(error, output)
 
 
@@ -108,8 +107,13 @@ def _report(error: Im2ImError, output: Output | None = None) -> int:
 
 
 def _unexpected(error: Exception, output: Output) -> int:
+    """Exit code of an error that nobody foresaw: of the machine, or a fault of ours, which is kept for a report."""
     from im2im_core.commands import write_traceback
+    from im2im_core.jobs.explain import error_of, explain
 
+    failed = explain(error)
+    if failed.exit_code != UNEXPECTED:
+        return _report(error_of(failed), output)
     path = write_traceback(error)
     text = f"Unexpected {type(error).__name__}: {error}"
     return _report(Im2ImError(text, f"Please report it with {path}"), output)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from im2im_core.errors import DataError, ResourceError
+from im2im_core.errors import ConfigError, DataError, ResourceError
 from im2im_core.files import read_json, remove_stale_parts, write_json
 from im2im_core.jobs import _platform
 
@@ -68,10 +68,14 @@ class Run:
 
         Raises
         ------
+        ConfigError
+            `name` is no name of a folder.
         ResourceError
             The folder cannot be written to, the disk is full, or a run of this name exists.
         """
-        folder = project.folder("runs") / (name or project.new_run_name(recipe.name))
+        if name is not None:
+            check_name(name)
+        folder = project.folder("runs") / (name if name is not None else project.new_run_name(recipe.name))
         try:
             folder.mkdir(parents=True, exist_ok=False)
             for part in FOLDERS:
@@ -147,8 +151,9 @@ class Run:
         import yaml
 
         from im2im_core.files import write_atomic
+        from im2im_core.plans import plain
 
-        content = yaml.safe_dump(plan, sort_keys=False, allow_unicode=True)
+        content = yaml.safe_dump(plain(plan), sort_keys=False, allow_unicode=True)
         write_atomic(self.folder / "plan.yaml", content.encode())
 
     # ---- state ----
@@ -191,6 +196,17 @@ class Run:
         """Write the state; only for the process that holds the claim."""
         text = message.encode(errors="replace").decode()  # file names may hold bytes that are no UTF-8
         self._write(replace(self.status, state=state, message=text))
+
+    def require_unfinished(self) -> None:
+        """Do nothing where the run can be resumed.
+
+        Raises
+        ------
+        ConfigError
+            It is finished.
+        """
+        if self.state == "finished":
+            raise ConfigError(f"Run {self.name} is finished", "Make a new run with training.start_from to train on")
 
     def beat(self) -> None:
         """Show readers that this process lives; costs nothing when called often."""
@@ -248,6 +264,24 @@ class Run:
         return ResourceError(
             f"Run {self.name} is used by process {status.pid} on {status.host}", "Stop it first, or wait until it ends"
         )
+
+
+def check_name(name: str) -> None:
+    """Do nothing where `name` can be the name of a run on every operating system.
+
+    Raises
+    ------
+    ConfigError
+        It leads to another folder, or Windows keeps it for itself.
+    """
+    cure = "Use letters, digits, - and _, for example nuclei-2"
+    wrong = sorted({c for c in name if c in "/\\:\0"})
+    if wrong:
+        raise ConfigError(f"A run cannot be called {name!r}: {wrong[0]!r} is not allowed", cure)
+    if not name.strip(". "):
+        raise ConfigError(f"A run cannot be called {name!r}", cure)
+    if _platform.is_reserved(name):
+        raise ConfigError(f"A run cannot be called {name!r}: Windows cannot make a folder of this name", cure)
 
 
 def probe(folder: Path) -> None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from im2im_core.errors import ConfigError, DataError, nearest
-from im2im_core.image import CroppedImage
-from im2im_core.samples import Sample, Split
+from im2im_core.samples import Sample, Split, crop_sample
 
 if TYPE_CHECKING:
-    from im2im_core.axes import Region
-    from im2im_core.image import Image
-    from im2im_core.recipe.data import SplitSettings
+    from im2im_core.recipe.data import DataSettings, SplitSettings
 
 SAME_IMAGE = "same-image validation"
+BLOCK = " (validation block)"
+"""Ending of the name of a block that validates; the block that trains keeps the name of its image."""
+UNPLANNED_PATCH = 128
+"""Distance of blocks while the patch is still auto; a plan divides again where it chose another."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,24 @@ class Group:
     part: str | None = None
 
 
+def split_data(data: DataSettings, samples: Sequence[Sample], parts: Mapping[str, str]) -> Split:
+    """Split of samples as the settings `data` want it; the same before a start and at every resume.
+
+    It depends on the patch only where images are divided into blocks.
+    """
+    patch = data.patch if data.patch != "auto" else (UNPLANNED_PATCH,) * data.dimensions
+    return split_samples(samples, data.split, patch, parts)
+
+
 def split_samples(
     samples: Sequence[Sample], settings: SplitSettings, patch: Sequence[int], parts: Mapping[str, str]
 ) -> Split:
     """Training, validation and test samples; the same for the same input, in any order.
 
     Groups are never divided, and samples of the same image are one group. Named samples
-    and `parts` go before the draw. A single group is divided into spatial blocks that lie
-    at least a patch apart; the validation is then called same-image validation.
+    and `parts` go before the draw, and samples given for training are drawn only where there are
+    no others. A single group is divided into spatial blocks that lie at least a patch apart; the
+    validation is then called same-image validation.
 
     Parameters
     ----------
@@ -58,17 +69,21 @@ def split_samples(
     if not free:
         raise DataError("No sample is left for training", "Name fewer samples for validation and test")
     reasons = [f"{len(fixed[part])} of {len(groups)} groups are given for {part}" for part in fixed if fixed[part]]
-    ordered = sorted(free, key=lambda g: _rank(settings.seed, g.name))
-    test, ordered = (fixed["test"], ordered) if fixed["test"] else _draw(ordered, settings.test, "test", reasons)
+    # What is given for training stays there, unless everything is.
+    unmarked = [g for g in free if g.part is None]
+    kept = [g for g in free if g.part is not None] if unmarked else []
+    pool = sorted(unmarked or free, key=lambda g: _rank(settings.seed, g.name))
+    test, pool = (fixed["test"], pool) if fixed["test"] else _draw(pool, len(kept), settings.test, "test", reasons)
+    pool, kept = (pool, kept) if pool else (kept, [])
     if fixed["validation"]:
         validation = fixed["validation"]
-    elif settings.by == "block" or len(ordered) == 1:
-        return _divide(ordered, test, settings, patch, reasons)
+    elif settings.by == "block" or len(pool) + len(kept) == 1:
+        return _divide(pool, kept, test, settings, patch, reasons)
     else:
-        validation, ordered = _draw(ordered, settings.validation, "validation", reasons)
-    if not validation:
+        validation, pool = _draw(pool, len(kept), settings.validation, "validation", reasons)
+    if settings.validation == 0 and not validation:
         reasons.append("no validation: data.split.validation is 0")
-    return Split(_members(ordered), _members(validation), _members(test), "; ".join(reasons))
+    return Split(_members([*pool, *kept]), _members(validation), _members(test), "; ".join(reasons))
 
 
 def group_samples(samples: Sequence[Sample], parts: Mapping[str, str]) -> list[Group]:
@@ -125,11 +140,14 @@ def _rank(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
-def _draw(groups: list[Group], fraction: float, part: str, reasons: list[str]) -> tuple[list[Group], list[Group]]:
-    """Drawn and remaining groups: at least one drawn where two are there, one always remains."""
+def _draw(
+    groups: list[Group], kept: int, fraction: float, part: str, reasons: list[str]
+) -> tuple[list[Group], list[Group]]:
+    """Drawn and remaining of `groups`: at least one drawn where two are there, one of them or of the `kept` remains."""
     if fraction == 0:
         return [], groups
-    count = min(max(1, round(fraction * len(groups))), len(groups) - 1)
+    most = len(groups) if kept else len(groups) - 1
+    count = min(max(1, round(fraction * (len(groups) + kept))), most)
     reasons.append(
         f"{count} of {len(groups)} groups are drawn for {part}" if count else f"no {part}: there is only one group"
     )
@@ -144,14 +162,19 @@ def _members(groups: Sequence[Group]) -> tuple[Sample, ...]:
 
 
 def _divide(
-    groups: list[Group], test: list[Group], settings: SplitSettings, patch: Sequence[int], reasons: list[str]
+    groups: list[Group],
+    kept: list[Group],
+    test: list[Group],
+    settings: SplitSettings,
+    patch: Sequence[int],
+    reasons: list[str],
 ) -> Split:
-    """Split of every image of `groups` into a training and a validation block."""
+    """Split of every image of `groups` into a training and a validation block; `kept` trains whole."""
     pairs: list[tuple[Sample, Sample | None]] = []
     for group in groups:
         at_end = _rank(settings.seed, group.name) < "8"  # the same side for all images of a group
         pairs += [_blocks(sample, settings.validation, patch, at_end) for sample in group.samples]
-    train = sorted((t for t, _ in pairs), key=lambda s: s.name)
+    train = sorted([*(t for t, _ in pairs), *_members(kept)], key=lambda s: s.name)
     validation = sorted((v for _, v in pairs if v is not None), key=lambda s: s.name)
     if validation:
         reasons.append(
@@ -175,25 +198,52 @@ def _blocks(sample: Sample, fraction: float, patch: Sequence[int], at_end: bool)
     block = min(max(round(fraction * length), size), length - 2 * size)
     validation = slice(length - block, length) if at_end else slice(0, block)
     training = slice(0, length - block - size) if at_end else slice(block + size, length)
-    return _cropped(sample, axis, training, ""), _cropped(sample, axis, validation, " (validation block)")
+    return crop_sample(sample, {axis: training}), crop_sample(sample, {axis: validation}, BLOCK)
 
 
-def _cropped(sample: Sample, axis: int, span: slice, ending: str) -> Sample:
-    """Part of `sample`; its images are cropped, and `region` says where the part lies in the whole image."""
+# ---- on disk ----
 
-    def crop(image: Image) -> Image:
-        return CroppedImage(image, _region(image, axis, span))
 
-    return replace(
-        sample,
-        name=sample.name + ending,
-        source=crop(sample.source),
-        targets={key: crop(image) for key, image in sample.targets.items()},
-        weight=None if sample.weight is None else crop(sample.weight),
-        region=_region(sample.source, axis, span),
+def outline(split: Split) -> dict[str, Any]:
+    """Which sample, or which block of one, is in which part, as plain content."""
+    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    return {"reason": split.reason, **{part: [_entry(s) for s in samples] for part, samples in parts.items()}}
+
+
+def _entry(sample: Sample) -> dict[str, Any]:
+    if sample.region is None:
+        return {"sample": sample.name}
+    name = sample.name.removesuffix(BLOCK)
+    return {"sample": name, "name": sample.name, "region": [[s.start, s.stop] for s in sample.region]}
+
+
+def from_outline(content: Mapping[str, Any], samples: Sequence[Sample]) -> Split:
+    """The same split again; samples that have gone are left out, new ones are not taken in.
+
+    Raises
+    ------
+    DataError
+        An image that was divided has another size now, or nothing is left to train on.
+    """
+    known = {s.name: s for s in samples}
+    train, validation, test = (
+        tuple(_from_entry(e, known[e["sample"]]) for e in content[part] if e["sample"] in known)
+        for part in ("train", "validation", "test")
     )
+    if not train:
+        raise DataError("None of the images that this run began to learn from is there", "Put them back")
+    return Split(train, validation, test, content["reason"])
 
 
-def _region(image: Image, axis: int, span: slice) -> Region:
-    t, c, z, y, x = (span if i == axis else slice(0, n) for i, n in enumerate(image.info.shape))
-    return t, c, z, y, x
+def _from_entry(entry: Mapping[str, Any], sample: Sample) -> Sample:
+    if "region" not in entry:
+        return sample
+    spans = [slice(start, stop) for start, stop in entry["region"]]
+    shape = sample.source.info.shape
+    cut = [axis for axis, (span, n) in enumerate(zip(spans, shape, strict=True)) if span != slice(0, n)]
+    if len(cut) != 1 or cut[0] < 3 or spans[cut[0]].stop > shape[cut[0]]:
+        raise DataError(
+            f"{sample.name} has another size than when this run began, and was divided into blocks then",
+            "Put the image back as it was, or start a new run",
+        )
+    return crop_sample(sample, {cut[0]: spans[cut[0]]}, entry["name"].removeprefix(sample.name))

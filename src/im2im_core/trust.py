@@ -161,7 +161,7 @@ def record_consent(module: str) -> None:
     from im2im_core.files import write_json
 
     _require_module_name(module)
-    write_json(_consent_file(), {"modules": sorted({*_recorded(), module})})
+    write_json(consent_file(), {"modules": sorted({*_recorded(), module})})
 
 
 def trust_for_this_process(modules: Collection[str]) -> None:
@@ -202,7 +202,7 @@ def _require_module_name(module: str) -> None:
 def _recorded() -> tuple[str, ...]:
     from im2im_core.files import read_json
 
-    path = _consent_file()
+    path = consent_file()
     if not path.exists():
         return ()
     try:
@@ -214,7 +214,8 @@ def _recorded() -> tuple[str, ...]:
     return tuple(m for m in modules if isinstance(m, str))
 
 
-def _consent_file() -> Path:
+def consent_file() -> Path:
+    """File with what this user trusts."""
     from im2im_core.project import user_home
 
     return user_home() / "trust.json"

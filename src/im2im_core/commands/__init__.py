@@ -93,9 +93,7 @@ def find_recipe(name: str) -> Recipe:
     from im2im_core import api
     from im2im_core.trust import require_trusted_recipe
 
-    path = Path(name)
-    is_file = path.suffix.lower() in (".yaml", ".yml") or path.is_file()
-    recipe = api.load_recipe(path) if is_file else api.load_preset(name)
+    recipe = api.load_recipe(name)
     require_trusted_recipe(recipe)
     return recipe
 

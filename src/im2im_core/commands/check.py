@@ -101,11 +101,10 @@ def _overlaps(
 ) -> list[Problem]:
     """What training and validation share under the split that a training would make."""
     from im2im_core.review import Problem, overlap_train_validation
-    from im2im_core.split import split_samples
+    from im2im_core.split import split_data
 
-    patch = data.patch if data.patch != "auto" else (128,) * data.dimensions
     try:
-        split = split_samples(samples, data.split, patch, parts)
+        split = split_data(data, samples, parts)
     except DataError as error:
         return [Problem("", "split", "error", error.message, error.cure)]
     return list(overlap_train_validation(split, facts))

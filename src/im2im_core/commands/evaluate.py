@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -26,6 +27,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(args: argparse.Namespace, output: Output) -> int:
     from im2im_core import api
+    from im2im_core.errors import Stopped
     from im2im_core.jobs.signals import StopFlag
     from im2im_core.progress import reporter
     from im2im_core.trust import trust_for_this_process
@@ -36,7 +38,11 @@ def _evaluate(args: argparse.Namespace, output: Output) -> int:
             report = api.evaluate(args.first, args.second, kind=args.kind, on_event=on_event)
     else:
         with StopFlag() as stop, reporter(output.json) as on_event:
-            report = api.evaluate_model(args.first, args.second, on_event=on_event, should_stop=stop)
+            try:
+                report = api.evaluate_model(args.first, args.second, on_event=on_event, should_stop=stop)
+            except Stopped as error:
+                sys.stderr.write(f"{error}\n")
+                return stop.exit_code or error.exit_code
     output.result(report, report.table())
     return 0
 

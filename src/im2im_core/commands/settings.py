@@ -85,6 +85,11 @@ def _pairs(words: list[str]) -> Iterator[tuple[str, str]]:
         yield _known(name), value
 
 
+def of_section(words: list[str], section: str) -> list[str]:
+    """Those of the ``--section.field value`` words that belong to `section`."""
+    return [f"--{name}={value}" for name, value in _pairs(words) if name.startswith(f"{section}.")]
+
+
 def _known(name: str) -> str:
     """`name`, which must start with a section; a mistyped command option gets a hint."""
     from im2im_core.recipe import Recipe

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +48,7 @@ def _train(parser: argparse.ArgumentParser, arguments: list[str], output: Output
     require_trusted_recipe(recipe)
     project = Project.create(args.project) if args.project else Project.open()
     recipe = _relative(recipe, project)
-    plan = plan and replace(plan, recipe=recipe)
+    plan = plan and plan.adapt(recipe)
     if args.detach:
         return _start_detached(recipe, project, args.name, plan, output)
 
@@ -80,9 +79,10 @@ def _start_detached(recipe: Recipe, project: Project, name: str | None, plan: Pl
     from im2im_core.jobs.start import start_training
     from im2im_core.runs import Run
 
-    run = Run.create(project, recipe.override({"name": name}) if name else recipe, name)
+    recipe = recipe.override({"name": name}) if name else recipe
+    run = Run.create(project, recipe, name)
     if plan is not None:
-        run.write_plan(plan.to_dict())
+        run.write_plan(plan.adapt(recipe).to_dict())
     start_training(run)
     output.result(
         {"run": run.name, "folder": str(run.folder)},

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,19 +13,36 @@ import psutil
 import torch
 
 from im2im_core.engine.data import estimate_bytes
+from im2im_core.engine.devices import choose_device
 from im2im_core.engine.frameworks.build import build_framework, geometry
-from im2im_core.engine.prepare import items_of, labels_are_targets, median_diameter, read_time, without_unknown
+from im2im_core.engine.networks import behind_stem
+from im2im_core.engine.networks.monai_nets import flat_levels
+from im2im_core.engine.prepare import (
+    Factor,
+    Item,
+    factor_of,
+    items_of,
+    labels_are_targets,
+    median_diameter,
+    read_time,
+    without_unknown,
+)
+from im2im_core.engine.rehearsal import rehearse
 from im2im_core.errors import ConfigError, DataError
 from im2im_core.inference import Shapes
-from im2im_core.plans import Estimate, Facts, Plan, Runtime
+from im2im_core.plans import Estimate, Facts, Plan, Runtime, budget_steps, steps_per_epoch, validation_steps
+from im2im_core.recipe.data import SMALLEST_PATCH, ObjectRescale
 from im2im_core.recipe.framework import FcnSettings
+from im2im_core.rescale import grid_shape
 from im2im_core.samples import TARGET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from im2im_core.engine.frameworks.contract import Framework
-    from im2im_core.engine.prepare import Item
+    from im2im_core.image import ImageInfo, VoxelSize
     from im2im_core.recipe import Recipe
     from im2im_core.samples import Sample, Split
 
@@ -48,25 +66,22 @@ def make_plan(recipe: Recipe, split: Split, probe: bool = False) -> Plan:
         A value of the recipe cannot work; found here rather than after the training.
     DataError
         The images do not fit the recipe.
+    ResourceError
+        The device is not there.
     """
+    device = choose_device(recipe.training.device)
     facts = fingerprint(recipe, split)
     reasons: dict[str, str] = {"data.split": facts.split}
     recipe = _resolve_framework(recipe, facts, reasons)
     recipe = _resolve_network(recipe, facts, reasons)
     framework = framework_of(recipe, facts)
+    rehearse(recipe, framework)
     recipe = _resolve_patch(recipe, facts, framework, reasons)
-    device = choose_device(recipe.training.device)
     recipe = _resolve_precision(recipe, device, reasons)
-    per_epoch = facts.pixels / (
-        float(np.prod(recipe.patch_size))
-        * recipe.batch_size
-        * recipe.training.accumulate
-        * recipe.training.devices
-        * recipe.training.nodes
-    )
-    per_epoch = max(per_epoch, 1.0)
+    per_epoch = steps_per_epoch(recipe, facts)
     recipe, steps = _resolve_budget(recipe, per_epoch, reasons)
-    runtime = _runtime(recipe, device, items_of(split.train), framework)
+    items = items_of(split.train)
+    runtime = _runtime(recipe, device, len(items), estimate_bytes(items, framework, facts.pixels))
     plan = Plan(recipe, reasons, facts, runtime, steps, per_epoch, messages=_messages(recipe, facts))
     return replace(plan, estimate=measure_steps(plan, framework)) if probe else plan
 
@@ -90,7 +105,7 @@ def shapes_of(recipe: Recipe, facts: Facts) -> Shapes:
 
 
 def fingerprint(recipe: Recipe, split: Split) -> Facts:
-    """Sizes, channels, classes and object sizes of the training images.
+    """Channels and classes of the training images, and sizes as the network sees them: after rescaling.
 
     Raises
     ------
@@ -107,20 +122,25 @@ def fingerprint(recipe: Recipe, split: Split) -> Facts:
             f"None of the {len(samples)} images has a target",
             f"Framework {recipe.framework.kind} learns from {recipe.framework.learns_from}",
         )
-    diameter, classes = _look_at_labels(recipe, samples)
+    seen = _look_at_labels(recipe, samples)
+    factors = _factors(recipe, samples, seen)
+    shapes = [grid_shape(i.shape[2:], f) for i, f in zip(infos, factors, strict=True)]
     return Facts(
         training=len(samples),
         validation=len(split.validation),
         test=len(split.test),
         split=split.reason,
-        shape=_median([i.shape[2:] for i in infos]),
-        pixels=int(sum(np.prod(i.shape[2:]) * i.shape[0] for i in infos)),
+        shape=_median(shapes),
+        pixels=sum(math.prod(s) * i.shape[0] for s, i in zip(shapes, infos, strict=True)),
         input_channels=_one([(i.name, i.shape[1]) for i in infos], "input channels"),
         target_channels=_one([(i.name, i.shape[1]) for i in targets], "target channels"),
-        classes=classes,
-        voxel_size=_voxel_size([i.voxel_size for i in infos]),
-        object_diameter=diameter,
-        smallest=tuple(int(n) for n in np.min([i.shape[2:] for i in infos], axis=0)),  # type: ignore[arg-type]
+        classes=max((s.highest for s in seen.values()), default=1) + 1,
+        voxel_size=_voxel_size([_divided(i.voxel_size, f) for i, f in zip(infos, factors, strict=True)]),
+        object_diameter=_object_diameter(factors, seen),
+        smallest=tuple(int(n) for n in np.min(shapes, axis=0)),  # type: ignore[arg-type]
+        channels=_channel_names(infos),
+        targets_seen=len(seen),
+        targets_empty=sum(s.empty for s in seen.values()),
     )
 
 
@@ -146,21 +166,73 @@ def _voxel_size(sizes: list[Any]) -> tuple[float | None, float | None, float | N
     return z, y, x
 
 
-def _look_at_labels(recipe: Recipe, samples: tuple[Sample, ...]) -> tuple[float | None, int]:
-    """Median object diameter and number of classes."""
+@dataclass(frozen=True)
+class _Seen:
+    """What the labels of one sample show, on the grid of the image."""
+
+    highest: int
+    """Largest class; instances count as classes here."""
+    empty: bool
+    """Nothing is labelled."""
+    factor: Factor
+    diameter: float | None = None
+    """Median diameter of its objects, pixels."""
+
+
+def _look_at_labels(recipe: Recipe, samples: tuple[Sample, ...]) -> dict[int, _Seen]:
+    """What evenly chosen label images show, by the number of the sample; nothing where targets are no labels."""
     if not labels_are_targets(recipe):
-        return None, 2
-    chosen = samples[:: max(1, len(samples) // LOOK_AT)]
-    shift = 1 if recipe.data.labelling == "sparse" else 0
-    diameters, highest = [], 1
-    for sample in chosen:
-        labels = read_time(sample.targets[TARGET], 0)
-        if sample.weight is not None:
-            labels = without_unknown(labels, read_time(sample.weight, 0)[:1])
-        highest = max(highest, int(labels.max()) - shift)
-        if recipe.task == "instance_segmentation" and (found := median_diameter(np.where(labels > shift, labels, 0))):
-            diameters.append(found)
-    return (float(np.median(diameters)) if diameters else None), highest + 1
+        return {}
+    return {n: _see(recipe, samples[n]) for n in range(0, len(samples), max(1, len(samples) // LOOK_AT))}
+
+
+def _see(recipe: Recipe, sample: Sample) -> _Seen:
+    labels = known_labels(recipe, sample)
+    factor = factor_of(Item(sample, 0), recipe, labels)
+    highest = int(labels.max(initial=0))
+    diameter = median_diameter(labels) if recipe.task == "instance_segmentation" else None
+    return _Seen(max(highest, 1), highest == 0, factor, diameter)
+
+
+def known_labels(recipe: Recipe, sample: Sample) -> NDArray[Any]:
+    """Labels ``(C, Z, Y, X)`` of the first time point in which 0 is background or unknown.
+
+    Raises
+    ------
+    DataError
+        They are fractional, negative, NaN or infinite where they are known.
+    """
+    from im2im_core.io.labels import as_labels
+    from im2im_core.partial import to_learning
+
+    target = sample.targets[TARGET]
+    weight = None if sample.weight is None else read_time(sample.weight, 0)[:1]
+    labels = as_labels(without_unknown(read_time(target, 0), weight), target.info.name)
+    return to_learning(labels, "sparse")[0] if recipe.data.labelling == "sparse" else labels
+
+
+def _factors(recipe: Recipe, samples: tuple[Sample, ...], seen: dict[int, _Seen]) -> list[Factor]:
+    """Magnification of every sample; the median where it depends on labels that were not looked at."""
+    if not isinstance(recipe.data.rescale, ObjectRescale):
+        return [factor_of(Item(s, 0), recipe, None) for s in samples]
+    z, y, x = (float(v) for v in np.median([s.factor for s in seen.values()] or [(1.0, 1.0, 1.0)], axis=0))
+    return [seen[n].factor if n in seen else (z, y, x) for n in range(len(samples))]
+
+
+def _divided(voxel_size: VoxelSize, factor: Factor) -> VoxelSize:
+    z, y, x = (None if s is None else s / f for s, f in zip(voxel_size, factor, strict=True))
+    return z, y, x
+
+
+def _object_diameter(factors: list[Factor], seen: dict[int, _Seen]) -> float | None:
+    found = [s.diameter * math.sqrt(factors[n][1] * factors[n][2]) for n, s in seen.items() if s.diameter]
+    return float(np.median(found)) if found else None
+
+
+def _channel_names(infos: list[ImageInfo]) -> tuple[str, ...]:
+    """Names of the input channels; empty where images do not say or differ."""
+    named = {i.channels for i in infos}
+    return named.pop() if len(named) == 1 else ()
 
 
 # ---- resolving ----
@@ -186,11 +258,12 @@ def _resolve_network(recipe: Recipe, facts: Facts, reasons: dict[str, str]) -> R
     if getattr(network, "anisotropy", None) != "auto":
         return recipe
     levels = len(getattr(network, "channels", None) or network.filters)  # type: ignore[union-attr]
-    z, y, _ = facts.voxel_size
-    ratio = z / y if z and y and recipe.data.dimensions == 3 else 1.0
-    flat = tuple(ratio / 2**level >= 2 for level in range(levels))
-    reasons["network.anisotropy"] = f"voxels are {ratio:.1f} times as deep as wide"
-    return recipe.override({"network.anisotropy": list(flat)})
+    seen = behind_stem(facts.voxel_size, network.stem)
+    z, y, x = seen
+    ratio = z / math.sqrt(y * x) if z and y and x and recipe.data.dimensions == 3 else 1.0
+    behind = f" behind the stem of {network.stem}" if network.stem > 1 else ""
+    reasons["network.anisotropy"] = f"voxels are {ratio:.1f} times as deep as wide{behind}"
+    return recipe.override({"network.anisotropy": flat_levels("auto", levels, recipe.data.dimensions, seen)})
 
 
 def _resolve_patch(recipe: Recipe, facts: Facts, framework: Framework, reasons: dict[str, str]) -> Recipe:
@@ -222,16 +295,11 @@ def _choose_patch(dims: int, facts: Facts, divisor: tuple[int, ...]) -> tuple[in
         goal: tuple[int, ...] = (128, 128) if (facts.object_diameter or 0) < 40 else (256, 256)
     else:
         goal = (32, 96, 96)
-    return tuple(max(d, min(g, -(-n // d) * d) // d * d) for g, n, d in zip(goal, largest, divisor, strict=True))
-
-
-def choose_device(wanted: str) -> str:
-    """Device that `wanted` means on this machine."""
-    if wanted != "auto":
-        return wanted
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    least = [-(-SMALLEST_PATCH // d) * d for d in divisor[-2:]]
+    least = [*divisor[:-2], *least]
+    return tuple(
+        max(m, min(g, -(-n // d) * d) // d * d) for g, n, d, m in zip(goal, largest, divisor, least, strict=True)
+    )
 
 
 def _resolve_precision(recipe: Recipe, device: str, reasons: dict[str, str]) -> Recipe:
@@ -250,25 +318,25 @@ def _resolve_budget(recipe: Recipe, per_epoch: float, reasons: dict[str, str]) -
         training = recipe.training
     if training.minutes is not None:
         return recipe, None
-    steps = training.steps or max(1, round((training.epochs or 1) * per_epoch))
+    steps = budget_steps(recipe, per_epoch) or 1
     if training.validate_every == "auto":
         reasons["training.validate_every"] = "twenty times in the budget"
-        recipe = recipe.override({"training.validate_every": max(min(5, steps), steps // 20)})
+        recipe = recipe.override({"training.validate_every": validation_steps(steps)})
     return recipe, steps
 
 
-def _runtime(recipe: Recipe, device: str, items: list[Item], framework: Framework) -> Runtime:
+def _runtime(recipe: Recipe, device: str, items: int, need: int) -> Runtime:
+    """Device, processes and cache for `items` prepared images that take `need` bytes together."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     training = recipe.training
     threads = training.threads if isinstance(training.threads, int) else cores
     workers = training.workers if isinstance(training.workers, int) else (min(4, cores - 1) if device != "cpu" else 0)
-    need = estimate_bytes(items, recipe, framework)
     cache = recipe.data.cache
     kind = cache.kind
     if kind == "auto":
         fits = need < min(cache.memory_limit * 1e9, 0.4 * psutil.virtual_memory().available)
         kind = "memory" if fits and workers == 0 else "disk" if need < cache.disk_limit * 1e9 else "rolling"
-    held = max(1, int(len(items) * min(1.0, cache.memory_limit * 1e9 / max(need, 1))))
+    held = max(1, int(items * min(1.0, cache.memory_limit * 1e9 / max(need, 1))))
     return Runtime(device=device, threads=threads, workers=workers, cache=kind, cache_held=held)
 
 
@@ -276,13 +344,31 @@ def _messages(recipe: Recipe, facts: Facts) -> tuple[str, ...]:
     found = []
     if not facts.validation:
         found.append("No image is left for validation: the figures of the training images say little about others")
-    if facts.voxel_size[1] is None:
-        found.append("The images have no voxel size; predictions will assume that others have the same")
+    found += _about_targets(facts)
+    found += _about_voxels(recipe, facts)
     patch = recipe.patch_size
     small = [n for n, p in zip(facts.smallest[-len(patch) :], patch, strict=True) if n < p]
     if small:
         found.append(f"Some images are smaller than the patch {tuple(patch)}; they are mirrored at their borders")
     return tuple(found)
+
+
+def _about_targets(facts: Facts) -> list[str]:
+    empty, seen = facts.targets_empty, facts.targets_seen
+    if not empty:
+        return []
+    if empty == seen:
+        return ["Nothing is labelled in any of the targets: the network can only learn background. Check the labels"]
+    return [f"Nothing is labelled in {empty} of {seen} targets: they teach background only. Check that this is meant"]
+
+
+def _about_voxels(recipe: Recipe, facts: Facts) -> list[str]:
+    z, y, _ = facts.voxel_size
+    if y is None:
+        return ["The images have no voxel size; predictions will assume that others have the same"]
+    if z is None and recipe.data.dimensions == 3 and facts.shape[0] > 1:
+        return ["The stacks do not say how far apart their planes are: as far as their pixels? Else set data.voxel_size"]
+    return []
 
 
 # ---- probe ----

@@ -105,15 +105,6 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(w in words for w in said)
 
 
-def choose_device(name: str) -> torch.device:
-    """Device by name; auto takes CUDA, then MPS, then the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def pixel_budget(device: torch.device) -> int:
     """Pixels of all tiles computed at once, from the free memory of the device."""
     if device.type == "cuda":

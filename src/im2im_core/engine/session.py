@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from im2im_core.engine.data import (
     index_of,
     target_statistics,
 )
+from im2im_core.engine.devices import choose_device, kept_torch
 from im2im_core.engine.frameworks.build import geometry
 from im2im_core.engine.networks.effective import effective_radius
 from im2im_core.engine.planning import framework_of, make_plan, shapes_of
@@ -44,19 +45,26 @@ from im2im_core.events import CommandDone, Event, Finished, Message, Paused, Pro
 from im2im_core.files import write_json
 from im2im_core.inference import Inference, InputDescription, OutputDescription, TargetScaling
 from im2im_core.jobs.commands import CommandInbox
-from im2im_core.jobs.environment import write_environment
+from im2im_core.jobs.environment import read_data, write_environment
+from im2im_core.jobs.inputs import describe_inputs, recorded_split
 from im2im_core.plans import Plan, plain
-from im2im_core.recipe.data import ObjectRescale, VoxelRescale
 from im2im_core.recipe.training import OneCycle, Polynomial
+from im2im_core.split import outline, split_data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from im2im_core.engine.cache import Store
     from im2im_core.engine.frameworks.contract import Framework
+    from im2im_core.jobs.commands import Command
     from im2im_core.normalize import Scaling
+    from im2im_core.project import Project
+    from im2im_core.recipe import Recipe
     from im2im_core.runs import Run
-    from im2im_core.samples import Split
+    from im2im_core.samples import Sample, Split
+
+    Data = tuple[Sequence[Sample], Mapping[str, str]]
+    """Samples, and the parts that their place or table gives, by name."""
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +79,7 @@ class Outcome:
     """How a training ended."""
 
     state: str
-    """finished, stopped or paused"""
+    """finished (there is a model), stopped or paused"""
     step: int
     reason: str
     metrics: dict[str, float]
@@ -112,7 +120,7 @@ def train_run(
     plan : Plan, optional
         A plan made earlier; else one is made now and written to ``plan.yaml``.
     should_stop : callable
-        Empty string to go on, else "stop", "pause" or "signal".
+        Empty string to go on, else "stop", "pause", "abort" or "signal".
     started : float, optional
         Unix time from which a budget in minutes counts; now where not given.
 
@@ -123,12 +131,17 @@ def train_run(
     """
     clock = Clock(started) if started else Clock()
     plan = plan or make_plan(recipe, split)
+    choose_device(plan.runtime.device)  # before the images are read, which may take long
     for text in plan.messages:
         on_event(Message(text, "warning"))
-    torch.set_num_threads(plan.runtime.threads)
-    torch.manual_seed(plan.recipe.training.seed)
-    prepared = prepare_images(plan, split, cache_folder or folder / "cache", on_event, should_stop)
-    return _Session(folder, prepared, on_event, should_stop, clock).run()
+    with kept_torch(plan.runtime.device):
+        torch.set_num_threads(plan.runtime.threads)
+        torch.manual_seed(plan.recipe.training.seed)
+        start = CheckpointFolder(folder / "checkpoints").newest()
+        weights = None if start else plan.recipe.training.start_from  # a checkpoint holds all weights
+        cache = cache_folder or folder / "cache"
+        prepared = prepare_images(plan, split, cache, on_event, should_stop, weights)
+        return _Session(folder, prepared, on_event, should_stop, clock).run(start)
 
 
 def run_training(
@@ -136,7 +149,7 @@ def run_training(
     on_event: Callable[[Event], None],
     should_stop: Callable[[], bool],
     *,
-    split: Split | None = None,
+    data: Data | None = None,
     started: float | None = None,
 ) -> None:
     """Train the run on disk; what `jobs.child` calls in the process that owns it.
@@ -145,46 +158,79 @@ def run_training(
     ----------
     should_stop : callable
         True once a signal asked to end; commands are read from the run folder.
-    split : Split, optional
-        Samples opened already; else they are found through the recipe.
+    data : samples and their parts, optional
+        What `load_data` gave already; else they are found through the recipe.
     """
-    from im2im_core.api import load_split
     from im2im_core.project import Project
     from im2im_core.trust import require_trusted_recipe
 
     require_trusted_recipe(run.recipe)
     project = Project(run.folder.parent.parent)
-    content = run.plan
-    plan = Plan.from_dict(content) if content else None
-    split = split or load_split(plan.recipe if plan else run.recipe, project)
-    if plan is None:
-        plan = make_plan(run.recipe, split)
-        run.write_plan(plain(plan.to_dict()))
-        plan.recipe.to_file(run.folder / "recipe.yaml")
-    write_environment(
-        run,
-        seeds={"training": plan.recipe.training.seed, "split": plan.recipe.data.split.seed},
-        data=_identities(split),
-        device=plan.runtime.device,
-    )
+    plan, split = _decide(run, project, data, on_event)
     asked = _Asked(run, on_event, should_stop)
-    outcome = train_run(
-        run.folder,
-        split,
-        plan,
-        plan.recipe,
-        on_event=on_event,
-        should_stop=asked,
-        started=started,
-        cache_folder=project.folder("cache"),
-    )
+    try:
+        outcome = train_run(
+            run.folder,
+            split,
+            plan,
+            plan.recipe,
+            on_event=on_event,
+            should_stop=asked,
+            started=started,
+            cache_folder=project.folder("cache"),
+        )
+    except Stopped:
+        if asked.reason != "pause":
+            raise
+        saved = CheckpointFolder(run.checkpoints).entries()
+        on_event(Paused(saved[-1]["step"] if saved else 0))
+        return
     if outcome.state == "paused":
         on_event(Paused(outcome.step))
 
 
-def _identities(split: Split) -> dict[str, str]:
-    parts = {"train": split.train, "validation": split.validation, "test": split.test}
-    return {f"{part}/{s.name}": s.source.info.identity for part, samples in parts.items() for s in samples}
+def _decide(run: Run, project: Project, data: Data | None, on_event: Callable[[Event], None]) -> tuple[Plan, Split]:
+    """Plan and split of a run: made by its first attempt, read back by every later one."""
+    from im2im_core.api import load_data
+
+    content, inputs = run.plan, read_data(run)
+    plan = Plan.from_dict(content, f"{run.name}/plan.yaml") if content else None
+    samples, parts = data or load_data(plan.recipe if plan else run.recipe, project)
+    recorded = recorded_split(inputs, samples, project.root) if plan else None
+    if recorded:
+        split, warning = recorded
+        if warning:
+            on_event(warning)
+    elif plan:
+        split = split_data(plan.recipe.data, samples, parts)
+    else:
+        plan, split = plan_and_split(run.recipe, samples, parts)
+    assert plan is not None
+    write_environment(
+        run,
+        seeds={"training": plan.recipe.training.seed, "split": plan.recipe.data.split.seed},
+        data=inputs if recorded else describe_inputs(samples, split, project.root),
+        device=plan.runtime.device,
+    )
+    if not content:
+        run.write_plan(plain(plan.to_dict()))
+        plan.recipe.to_file(run.folder / "recipe.yaml")
+    return plan, split
+
+
+def plan_and_split(
+    recipe: Recipe, samples: Sequence[Sample], parts: Mapping[str, str], probe: bool = False
+) -> tuple[Plan, Split]:
+    """Plan and split that agree: blocks of one image lie as far apart as the patch that the plan chose."""
+    split = split_data(recipe.data, samples, parts)
+    with kept_torch():
+        plan = make_plan(recipe, split, probe=probe)
+        again = split_data(plan.recipe.data, samples, parts)
+        if outline(again) == outline(split):
+            return plan, split
+        planned = make_plan(recipe.override({"data.patch": plan.recipe.data.patch}), again, probe=probe)
+    reason = plan.reasons["data.patch"]
+    return replace(planned, reasons={**planned.reasons, "data.patch": reason}), again
 
 
 class _Asked:
@@ -194,22 +240,28 @@ class _Asked:
         self._inbox = CommandInbox(run, run.attempt)
         self._on_event, self._should_stop = on_event, should_stop
         self._polled = 0.0
+        self.reason = ""
         self.on_preview: Callable[[dict[str, Any]], str] = lambda _: "ask again when the training has begun"
 
     def __call__(self) -> str:
-        if self._should_stop():
-            return "signal"
         now = time.monotonic()
-        if now - self._polled < 0.2:
-            return ""
-        self._polled = now
-        for command in self._inbox.poll():
-            note = self.on_preview(command.arguments) if command.verb == "preview" else ""
-            self._on_event(CommandDone(command.number, command.verb, note))
-            if command.verb in ("stop", "pause"):
-                return str(command.verb)
-            if command.verb == "abort":
-                return "signal"
+        if self._should_stop():
+            self.reason = self.reason or "signal"
+        elif now - self._polled >= 0.2:
+            self._polled = now
+            for command in self._inbox.poll():
+                self._on_event(CommandDone(command.number, command.verb, self._take(command)))
+        return self.reason
+
+    def _take(self, command: Command) -> str:
+        """Do what a command asks; what is to be said about it."""
+        if command.verb == "preview":
+            return self.on_preview(command.arguments)
+        if command.verb == "resume":
+            return "the training is running"
+        if self.reason:
+            return f"the training ends already, because of {self.reason}"
+        self.reason = command.verb
         return ""
 
 
@@ -217,9 +269,19 @@ class _Asked:
 
 
 def prepare_images(
-    plan: Plan, split: Split, cache_folder: Path, on_event: Callable[[Event], None], should_stop: Callable[[], str]
+    plan: Plan,
+    split: Split,
+    cache_folder: Path,
+    on_event: Callable[[Event], None],
+    should_stop: Callable[[], str],
+    weights: str | None = None,
 ) -> Prepared:
     """Stream of patches and validation views; every image is read once.
+
+    Parameters
+    ----------
+    weights : str, optional
+        Run, bundle or weights file whose weights the network gets.
 
     Raises
     ------
@@ -228,7 +290,7 @@ def prepare_images(
     """
     recipe = plan.recipe
     framework = framework_of(recipe, plan.facts)
-    start_from(framework, recipe.training.start_from)
+    start_from(framework, weights)
     items = items_of(split.train)
     scaling = target_statistics(items, recipe)
     report = _reading(len(items), on_event, should_stop)
@@ -247,8 +309,11 @@ def prepare_images(
 
     def find(name: str) -> Entry | None:
         shown = {v.entry.name: v.entry for v in views}
-        numbers = {item.name: number for number, item in enumerate(items)}
-        return shown.get(name) or (store.get(numbers[name]) if name in numbers else None)
+        trained = {item.name: item for item in items}
+        if name in shown or name not in trained:
+            return shown.get(name)
+        # Read once more, as images that validate are: the target is shown beside what is predicted.
+        return prepare(replace(trained[name], validation=True), recipe, framework, scaling)
 
     return Prepared(plan, framework, stream, views, scaling, sample, find)
 
@@ -412,9 +477,8 @@ class _Session:
             should_stop.on_preview = self.previews.request
         self.stopper = Stopper(should_stop, self.ending, self.checkpointer, self.validation)
 
-    def run(self) -> Outcome:
-        """Train, then write the bundle."""
-        start = self.checkpoints.newest()
+    def run(self, start: Checkpoint | None) -> Outcome:
+        """Train from the checkpoint `start`, if there is one, then write the bundle."""
         callbacks = [
             KeepSignals(),
             _Restore(self, start),
@@ -459,11 +523,11 @@ class _Session:
 
     def _end(self, trainer: Any) -> Outcome:
         step, reason = self.module.counters.step, self.ending.reason or "budget"
-        if reason in ("pause", "signal"):
+        if reason in ("pause", "abort", "signal"):
             return Outcome("paused" if reason == "pause" else "stopped", step, reason, {})
         metrics = self.finish(trainer)
         self.on_event(Finished(step, "model", metrics, round(self.module.elapsed(), 1), _WORDS.get(reason, reason)))
-        return Outcome("stopped" if reason == "stop" else "finished", step, reason, metrics)
+        return Outcome("finished", step, reason, metrics)
 
     def finish(self, trainer: Any) -> dict[str, float]:
         """Choose weights and thresholds, measure, write the bundle."""
@@ -533,8 +597,6 @@ class _Restore(KeepSignals):
             pl_module.restore(self._start)
             session.reporter.table.forget_after(self._start.step)
             session.on_event(Message(f"Going on from step {self._start.step}", code="resumed"))
-            if session.recipe.training.minutes:
-                pl_module.clock = Clock()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         session = self._session
@@ -557,20 +619,18 @@ def describe(prepared: Prepared, framework: Framework) -> Inference:
     divisor, halo = geometry(framework)
     if prepared.views:
         halo = effective_radius(framework, prepared.views[0].source(framework), halo)
-    rescale = recipe.data.rescale
-    voxel = rescale.voxel_size if isinstance(rescale, VoxelRescale) else facts.voxel_size
-    diameter = rescale.diameter if isinstance(rescale, ObjectRescale) else facts.object_diameter
     scaling = prepared.target_scaling
     return Inference(
         name=recipe.name,
         task=recipe.task,
         shapes=shapes_of(recipe, facts),
         input=InputDescription(
+            channel_names=facts.channels,
             normalization=recipe.data.normalization,
             invalid_pixels=recipe.data.invalid_pixels,
-            rescale=rescale,
-            voxel_size=voxel,
-            object_diameter=diameter,
+            rescale=recipe.data.rescale,
+            voxel_size=facts.voxel_size,
+            object_diameter=facts.object_diameter,
         ),
         framework=framework.settings,
         network=recipe.network,

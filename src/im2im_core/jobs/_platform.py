@@ -45,6 +45,13 @@ def host_name() -> str:
     return socket.gethostname()
 
 
+def is_reserved(name: str) -> bool:
+    """Whether Windows makes no file or folder of this name: a device, or one that ends with a dot or space."""
+    stem = name.partition(".")[0].rstrip().lower()
+    devices = ("con", "prn", "aux", "nul", *(f"{kind}{number}" for kind in ("com", "lpt") for number in range(1, 10)))
+    return stem in devices or name != name.rstrip(". ")
+
+
 def likely_device() -> str:
     """Device that ``auto`` most likely means, found without torch."""
     if Path("/dev/nvidia0").exists() or (WINDOWS and shutil.which("nvidia-smi")):

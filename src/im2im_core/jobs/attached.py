@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from im2im_core.errors import ConfigError, DataError, Im2ImError, ResourceError, Stopped, TrustError
+from im2im_core.errors import Im2ImError, Stopped
 from im2im_core.events import CommandDone, Event, Failed
 from im2im_core.jobs import _platform
 from im2im_core.jobs.eventlog import decode_event
@@ -261,7 +261,7 @@ class _Worker:
             future.set_exception(Stopped("The job was cancelled"))
         elif isinstance(message, Broken) and isinstance(failed := decode_event(message.event), Failed):
             self._tell(failed)
-            future.set_exception(_error_of(failed))
+            future.set_exception(error_of(failed))
 
     def _end_all(self) -> None:
         """The process is gone: end what it still had to do, as cancelled if we ended it, else as failed."""
@@ -273,7 +273,7 @@ class _Worker:
         if not self._closing:
             failed = self._crash()
             self._tell(failed)
-            error = _error_of(failed)
+            error = error_of(failed)
         for future in futures:
             with suppress(InvalidStateError):
                 future.set_exception(error)
@@ -292,10 +292,6 @@ class _Worker:
     def _tell(self, event: Event | None) -> None:
         if event is not None:
             self._on_event(event)
-
-
-def _error_of(failed: Failed) -> Im2ImError:
-    return _ERRORS.get(failed.exit_code, Im2ImError)(failed.message, failed.cure)
 
 
 def _ended(error: Stopped) -> Future[dict[str, Any]]:

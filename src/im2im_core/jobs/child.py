@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import faulthandler
 import functools
 import logging
@@ -11,15 +10,15 @@ import os
 import sys
 import threading
 import time
-import traceback
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from im2im_core.errors import Im2ImError, ResourceError, Stopped
-from im2im_core.events import CommandDone, Event, Failed, Finished, Message, Paused
+from im2im_core.events import CommandDone, Event, Finished, Message, Paused
 from im2im_core.jobs.commands import CommandInbox
 from im2im_core.jobs.eventlog import EventLog
+from im2im_core.jobs.explain import explain
 from im2im_core.jobs.queue import DeviceQueue
 from im2im_core.jobs.signals import StopFlag
 from im2im_core.runs import HEARTBEAT_SECONDS, Run
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def main(argv: Sequence[str] | None = None, train: Train | None = None) -> int:
@@ -115,11 +113,10 @@ class _Attempt:
                     return "paused" if waiting.verb == "pause" else "stopped"
             self._run.set_state("running")
             (train or _engine(time.time() - begun))(self._run, self.on_event, self._stop)
-        if isinstance(self._end, Finished):
-            return "finished"
         if isinstance(self._end, Paused):
             return "paused"
-        return "stopped" if self._stop() else "finished"
+        # Only a training that said so has a model; an aborted one says nothing and can be resumed.
+        return "finished" if isinstance(self._end, Finished) else "stopped"
 
     def _devices(self) -> list[str]:
         """Devices to queue for, in the order in which all processes take them, so that none blocks another."""
@@ -164,20 +161,6 @@ class _Waiting:
                 self._on_event(CommandDone(command.number, command.verb, "before the training began"))
                 self.verb = self.verb or command.verb
         return bool(self.verb) or self._stop()
-
-
-def explain(error: BaseException) -> Failed:
-    """What a person should read of an exception, with its exit code."""
-    details = "".join(traceback.format_exception(error))
-    if isinstance(error, Im2ImError):
-        return Failed(error.message, error.cure, error.exit_code, details)
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
-        return Failed("The memory does not suffice", "Choose a smaller patch, batch or network", 4, details)
-    if isinstance(error, OSError) and error.errno in _FULL:
-        place = f" for {error.filename}" if error.filename else ""
-        return Failed(f"The disk is full{place}", "Make room and resume", 4, details)
-    return Failed(f"{type(error).__name__}: {error}", "This is an error of the program; see log.txt", 1, details)
 
 
 def process_start() -> float:

@@ -10,7 +10,7 @@ import time
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from im2im_core.files import write_json
+from im2im_core.files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,9 +25,9 @@ def write_environment(
     run: Run,
     device: str = "",
     seeds: Mapping[str, int] | None = None,
-    data: Mapping[str, str] | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> None:
-    """Keep versions, platform, device, seeds and the hash of each input file."""
+    """Keep versions, platform, device and seeds of this attempt, and what the run learns from."""
     content = {
         **describe_environment(),
         "device": device,
@@ -35,6 +35,15 @@ def write_environment(
         "data": dict(data or {}),
     }
     write_json(run.folder / "environment.json", content)
+
+
+def read_data(run: Run) -> dict[str, Any]:
+    """What the run learns from, as its first attempt wrote it; empty before that."""
+    try:
+        content = read_json(run.folder / "environment.json")["data"]
+    except (OSError, ValueError, KeyError, TypeError):  # not there yet, or not to be read: it is written anew
+        return {}
+    return dict(content) if isinstance(content, dict) else {}
 
 
 def describe_environment() -> dict[str, Any]:

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from im2im_core.errors import ConfigError, ResourceError
+from im2im_core.errors import ResourceError
 from im2im_core.jobs import _platform
 from im2im_core.runs import ACTIVE, probe
 
@@ -64,8 +64,7 @@ def resume_training(run: Run, *, low_priority: bool = True, command: Sequence[st
     ResourceError
         As for `start_training`.
     """
-    if run.state == "finished":
-        raise ConfigError(f"Run {run.name} is finished", "Make a new run with training.start_from to train on")
+    run.require_unfinished()
     return start_training(run, low_priority=low_priority, command=command)
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from im2im_core.errors import ConfigError, Stopped, nearest
-from im2im_core.jobs.child import explain
 from im2im_core.jobs.eventlog import encode_event
+from im2im_core.jobs.explain import explain
 from im2im_core.jobs.messages import (
     Acknowledged,
     Broken,
