@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.networks.nets import BasicUNet
+from quality import machine
 from torch import nn
 
 from im2im_core.engine.frameworks.contract import Framework, OutputSpec
@@ -195,7 +196,13 @@ def main() -> None:
     if arguments.measure:
         measure(arguments.measure, arguments.device)
         return
-    result: dict = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    result: dict = {
+        "command": f"python benchmarks/prediction.py --size {arguments.size} --rounds {arguments.rounds}",
+        "seed": 0,
+        "machine": machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
     with tempfile.TemporaryDirectory(prefix="im2im-benchmark-") as name:
         folder = Path(name)
         if arguments.part != "memory":

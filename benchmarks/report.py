@@ -65,9 +65,9 @@ def quality() -> str:
             "minutes on this machine, which is far too few for it; given hours or a GPU it learns these nuclei "
             "well. The comparison says how far each gets in ten CPU minutes, not which method is better.",
             "",
-            f"The machine was not idle: light jobs of other programs ran beside all of these trainings. StarDist's got "
+            f"All trainings ran at raised priority while light jobs of other programs ran beside them; StarDist's used "
             f"{_cpu_share(rival)} of the two threads (its last epoch ends with its own validation, which is why it "
-            "took longer than ten minutes); ours ran at raised priority.",
+            "took longer than ten minutes).",
         ]
     overhead = [r["overhead"] for r in ours if "overhead" in r]
     if overhead:
@@ -127,17 +127,44 @@ def training() -> str:
         "",
         "Steps per second of a real training (reading patches, augmentation, moving average, "
         "events) relative to a plain torch loop with the preset's network, patch, losses, optimizer and one constant "
-        "batch, interleaved in one process.",
+        "batch. The real training stands still after every few steps while the plain loop makes as many.",
         "",
-        "| preset | ratio (median) | rounds | steps/s | threads | machine |",
-        "|---|---|---|---|---|---|",
+        "| preset | ratio (median) | middle half | segments | steps/s | plain steps/s | threads | seed | machine |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, f in rows.items():
-        rounds = ", ".join(f"{r['ratio']:.3f}" for r in f["rounds"])
+        low, high = f["middle_half_of_ratios"]
         lines.append(
-            f"| {name} | {f['ratio']:.3f} | {rounds} | {f['steps_per_second']} | {f['threads']} | {machine(f)} |"
+            f"| {name} | {f['ratio']:.3f} | {low:.3f} to {high:.3f} | {f['segments']} of {f['steps_per_segment']} steps "
+            f"| {f['steps_per_second']} | {f['plain_steps_per_second']} | {f['threads']} | {f['seed']} | {machine(f)} |"
         )
     return "\n".join([*lines, "", "```", *(f["command"] for f in rows.values()), "```", ""])
+
+
+def prediction() -> str:
+    found = load("prediction")
+    if not found:
+        return ""
+    speed, memory = found["throughput"], found["memory"]
+    peaks = "; ".join(f"{size}²: {mb:.0f} MB" for size, mb in memory["peak_mb"].items())
+    lines = [
+        "## Prediction",
+        "",
+        f"A {speed['size']}² image from and to OME-Zarr, image output, {speed['tiles']} tiles of "
+        f"{speed['tile'][1]}² in batches of {speed['batch']}, against the bare batched forward pass of the same network "
+        f"over as many tiles, interleaved, median of {len(speed['predict_seconds'])} rounds. "
+        f"Machine: {machine(found)}, {found['threads']} threads, seed {found['seed']}.",
+        "",
+        f"* speed: {speed['ratio']:.3f} of the bare forward pass "
+        f"({statistics.median(speed['predict_seconds']):.0f} s against {statistics.median(speed['bare_seconds']):.0f} s)",
+        f"* peak memory of the process: {peaks}; it grows by {memory['growth_mb']:.0f} MB",
+        "",
+        "```",
+        found["command"],
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def as_list(title: str, name: str) -> str:
@@ -158,7 +185,7 @@ def main() -> None:
         quality(),
         choices(),
         training(),
-        as_list("Prediction", "prediction"),
+        prediction(),
         as_list("Start", "startup"),
         as_list("Viewer", "viewer"),
     ]
