@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from im2im_core.axes import AXES, from_tczyx
+from im2im_core.axes import AXES, from_tczyx, full_region
 from im2im_core.errors import DataError
-from im2im_core.image import ArrayImage, Image, VoxelSize
+from im2im_core.image import ArrayImage, Image, ImageInfo, VoxelSize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Layer
     from numpy.typing import NDArray
+
+    from im2im_core.axes import Region
 
 _NAMES = {
     **{a.lower(): a for a in AXES},
@@ -193,16 +195,19 @@ class Snapshot:
             from im2im_core.io import open_image
 
             return open_image(self.path, axes=_told_axes(self))
-        axes = self.axes if len(self.arrays) == 1 else f"C{self.axes}"
-        array = self.arrays[0] if len(self.arrays) == 1 else np.stack([np.asarray(a) for a in self.arrays])
-        return ArrayImage(
-            array,
-            axes,
-            name=self.name,
-            voxel_size=self.voxel_size,
-            channels=self.channels,
-            time_step=self.time_step,
-        )
+        one = len(self.arrays) == 1
+        images = [
+            ArrayImage(
+                array,
+                self.axes,
+                name=self.name,
+                voxel_size=self.voxel_size,
+                channels=self.channels if one else (),
+                time_step=self.time_step,
+            )
+            for array in self.arrays
+        ]
+        return images[0] if one else _Channels(images, self.name, self.channels)
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of an attached job: a path, or the pixels with all that is known of them.
@@ -220,6 +225,34 @@ class Snapshot:
             "channels": list(image.info.channels),
             "time_step": self.time_step,
         }
+
+
+class _Channels:
+    """Image whose channels are layers; put together only where they are read."""
+
+    def __init__(self, images: Sequence[Image], name: str, channels: tuple[str, ...]) -> None:
+        self._images = tuple(images)
+        info = images[0].info
+        t, _, z, y, x = info.shape
+        self._info = replace(
+            info,
+            name=name,
+            shape=(t, len(self._images), z, y, x),
+            dtype=np.result_type(*(image.info.dtype for image in self._images)),
+            axes="".join(a for a in AXES if a == "C" or a in info.axes),
+            channels=channels,
+            identity="+".join(image.info.identity for image in self._images),
+        )
+
+    @property
+    def info(self) -> ImageInfo:
+        return self._info
+
+    def read(self, region: Region | None = None) -> NDArray[Any]:
+        t, c, z, y, x = region or full_region(self._info.shape)
+        return np.concatenate(
+            [image.read((t, slice(0, 1), z, y, x)) for image in self._images[c]], axis=1, dtype=self._info.dtype
+        )
 
 
 def take_snapshot(layers: Sequence[Layer], *, copy: bool = True) -> Snapshot:
@@ -263,6 +296,25 @@ def take_snapshot(layers: Sequence[Layer], *, copy: bool = True) -> Snapshot:
         time_step=_length(first, axes, "T", seconds),
     )
     return replace(snapshot, path=_same_file(first, snapshot)) if len(layers) == 1 else snapshot
+
+
+def kept(image: Image) -> Image:
+    """The same image with a copy of its pixels, where they lie in memory and may be edited in the next moment.
+
+    Reads the pixels, so it is not for the main thread.
+    """
+    info = image.info
+    in_file = not info.identity.startswith("array:")
+    if in_file or int(np.prod(info.shape)) * info.dtype.itemsize > COPIED_BYTES:
+        return image
+    return ArrayImage(
+        from_tczyx(image.read().copy(), info.axes),
+        info.axes,
+        name=info.name,
+        voxel_size=info.voxel_size,
+        channels=info.channels,
+        time_step=info.time_step,
+    )
 
 
 def _kept(layer: Layer) -> Any:

@@ -15,6 +15,9 @@ from napari_im2im._layers import (
     ResultSpec,
     add_result,
     axes_choices,
+    is_result,
+    is_users,
+    kept,
     layer_axes,
     layer_voxel_size,
     result_axes,
@@ -82,6 +85,14 @@ def test_layers_become_channels_by_name() -> None:
     assert snapshot.shape == image.info.shape == (1, 2, 1, 3, 4)
     assert image.info.channels == ("dna", "actin")
     assert image.read()[0, :, 0, 0, 0].tolist() == [0, 1]
+    layers[1].data[:] = 7
+    assert image.read()[0, :, 0, 0, 0].tolist() == [0, 1]
+    glance = take_snapshot(layers, copy=False).image()
+    held = kept(glance)
+    layers[1].data[:] = 8
+    assert glance.read()[0, :, 0, 0, 0].tolist() == [0, 8]
+    assert held.read()[0, :, 0, 0, 0].tolist() == [0, 7]
+    assert glance.info.axes == held.info.axes == "CYX"
     with pytest.raises(DataError, match=r"the size \(5, 4\)"):
         take_snapshot([layers[0], Image(np.zeros((5, 4)))])
 
@@ -150,6 +161,9 @@ def test_result_lies_on_its_image(make_napari_viewer: Any) -> None:
     assert [str(u) for u in shown.units] == ["second", "nanometer", "nanometer"]
     assert layer_axes(shown) == "TYX"
     assert shown.metadata["im2im"]["image"] == "film"
+    assert is_result(shown)
+    assert not is_users(shown)
+    assert is_users(layer)
 
 
 def test_kinds_of_results_look_different(make_napari_viewer: Any) -> None:
