@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 from annotated_types import Interval
+from pydantic import model_validator
 
 from im2im_core._base import Config
 from im2im_core.errors import DataError
@@ -32,20 +33,32 @@ class Scaling:
     def apply(self, pixels: NDArray[Any], axis: int = 0) -> NDArray[np.float32]:
         """Normalised pixels as float32; `axis` is the channel axis."""
         offset, scale = self._along(axis, pixels.ndim)
-        result = pixels.astype(np.float32)
-        result -= offset
-        result /= scale
+        # float32 has steps of 256 around four billion: wide types come near zero before they are shortened.
+        wide = pixels.dtype.itemsize >= 4 and pixels.dtype != np.float32
+        result = (pixels - offset).astype(np.float32) if wide else pixels.astype(np.float32)
+        if not wide:
+            result -= offset.astype(np.float32)
+        result /= scale.astype(np.float32)
         return result
 
     def invert(self, values: NDArray[Any], axis: int = 0) -> NDArray[np.float32]:
         """Pixels in the original units."""
         offset, scale = self._along(axis, values.ndim)
-        return values.astype(np.float32) * scale + offset
+        return values.astype(np.float32) * scale.astype(np.float32) + offset.astype(np.float32)
 
-    def _along(self, axis: int, ndim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _along(self, axis: int, ndim: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         shape = [1] * ndim
         shape[axis] = -1
-        return (np.asarray(self.offset, np.float32).reshape(shape), np.asarray(self.scale, np.float32).reshape(shape))
+        return (np.asarray(self.offset, np.float64).reshape(shape), np.asarray(self.scale, np.float64).reshape(shape))
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """An image that may know how whole time points of it are normalised."""
+
+    def known_scaling(self, time: int) -> Scaling | None:
+        """Scaling of a time point; None where it has to be measured."""
+        ...
 
 
 class Percentile(Config):
@@ -56,6 +69,12 @@ class Percentile(Config):
     """Percentile that becomes 0."""
     high: Annotated[float, Interval(ge=0, le=100)] = 99.8
     """Percentile that becomes 1."""
+
+    @model_validator(mode="after")
+    def _low_below_high(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low:g} is not below high {self.high:g}; give for example 1 and 99.8")
+        return self
 
     def limits(self, channel: NDArray[Any]) -> tuple[float, float]:
         """Offset and scale of one channel ``(Z, Y, X)``."""
@@ -124,27 +143,37 @@ def measure(
     invalid : "error" or "fill"
         What to do with NaN and infinite pixels; with "fill" they are left out of the statistics.
     weight : Image, optional
-        Pixels where it is 0 are unknown: they are not looked at. Same Z, Y, X as `image`.
+        Pixels where it is 0 are unknown: they are not looked at. Same Y, X as `image`; a single
+        plane of either stands for all of the other.
 
     Raises
     ------
     DataError
         The image has NaN or infinite pixels and `invalid` is "error".
     """
+    if isinstance(image, Measured) and (found := image.known_scaling(time)) is not None:
+        return found
     if isinstance(settings, NoNormalization) and image.info.dtype.kind != "f":
         channels = image.info.shape[1]
         return Scaling((0.0,) * channels, (1.0,) * channels)
-    known = None if weight is None else _sample(weight, min(time, weight.info.shape[0] - 1), 0) > 0
+    step = max(1, int(np.ceil(np.sqrt(np.prod(image.info.shape[2:], dtype=float) / SAMPLE_LIMIT))))
+    known = None if weight is None else _known(weight, time, step, image.info.shape[2])
     pairs = [
-        _limits(_sample(image, time, c), settings, image.info.name, invalid, known) for c in range(image.info.shape[1])
+        _limits(_sample(image, time, c, step), settings, image.info.name, invalid, known)
+        for c in range(image.info.shape[1])
     ]
     return Scaling(tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
 
 
-def _sample(image: Image, time: int, channel: int) -> NDArray[Any]:
-    """Evenly strided pixels ``(Z, Y, X)`` of one channel, read plane by plane."""
+def _known(weight: Image, time: int, step: int, depth: int) -> NDArray[np.bool_]:
+    """Which of the sampled pixels ``(Z, Y, X)`` of an image with `depth` planes are known."""
+    known = _sample(weight, min(time, weight.info.shape[0] - 1), 0, step) > 0
+    return known if len(known) in (1, depth) else known.any(axis=0, keepdims=True)
+
+
+def _sample(image: Image, time: int, channel: int, step: int) -> NDArray[Any]:
+    """Every `step`-th pixel ``(Z, Y, X)`` of one channel, read plane by plane."""
     _, _, depth, height, width = image.info.shape
-    step = max(1, int(np.ceil(np.sqrt(depth * height * width / SAMPLE_LIMIT))))
     # Whole rows of chunks, as few as hold BAND pixels: each chunk is decoded once and little is held.
     rows = max(1, BAND // max(width, 1) // 512) * 512
     planes = []
@@ -168,6 +197,7 @@ def _sample(image: Image, time: int, channel: int) -> NDArray[Any]:
 def _limits(
     channel: NDArray[Any], settings: NormalizeSettings, name: str, invalid: str, known: NDArray[np.bool_] | None
 ) -> tuple[float, float]:
+    known = None if known is None else np.broadcast_to(known, channel.shape)
     finite = _finite(channel, known, name, invalid)
     if finite is not None:
         known = finite if known is None else known & finite

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from im2im_core.axes import Region
-from im2im_core.image import Image
+from im2im_core.image import CroppedImage, Image
 
 TARGET = "target"
 """Name of the only target of a plain pair."""
@@ -38,3 +38,31 @@ class Split:
     test: tuple[Sample, ...] = ()
     reason: str = ""
     """How it was made, in words; "same-image validation" where images had to be divided."""
+
+
+def crop_sample(sample: Sample, spans: Mapping[int, slice], ending: str = "") -> Sample:
+    """Part of `sample`, whose `region` says where it lies in the whole image.
+
+    Parameters
+    ----------
+    spans : mapping of int to slice
+        What is kept of the axes T, C, Z, Y, X, by their number; all of the others.
+    ending : str
+        Added to the name.
+    """
+
+    def region(image: Image) -> Region:
+        t, c, z, y, x = (spans.get(axis, slice(0, n)) for axis, n in enumerate(image.info.shape))
+        return t, c, z, y, x
+
+    def crop(image: Image) -> Image:
+        return CroppedImage(image, region(image))
+
+    return replace(
+        sample,
+        name=sample.name + ending,
+        source=crop(sample.source),
+        targets={key: crop(image) for key, image in sample.targets.items()},
+        weight=None if sample.weight is None else crop(sample.weight),
+        region=region(sample.source),
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,6 +72,10 @@ class PatchStream(Dataset[list[dict[str, Tensor]]]):
 
     def __len__(self) -> int:
         return 2**40
+
+    def divide(self, rank: int, ranks: int) -> None:
+        """Deliver the part of each step that belongs to process `rank` of `ranks`."""
+        self.settings = replace(self.settings, rank=rank, ranks=ranks)
 
     def __getitem__(self, step: int) -> list[dict[str, Tensor]]:
         s = self.settings
@@ -158,15 +163,13 @@ def target_statistics(items: list[Item], recipe: Recipe, limit: int = 64) -> Sca
 
 
 def _target_scaling(item: Item, recipe: Recipe) -> Scaling:
-    target, weight = item.sample.targets[TARGET], item.sample.weight
-    if weight is not None and weight.info.shape[2:] != target.info.shape[2:]:
-        weight = None
+    target = item.sample.targets[TARGET]
     return measure(
         target,
         recipe.data.target_normalization,
         min(item.time, target.info.shape[0] - 1),
         recipe.data.invalid_pixels,
-        weight,
+        item.sample.weight,
     )
 
 
@@ -235,7 +238,8 @@ def index_of(item: Item, recipe: Recipe, entry: Entry, seed: int) -> ForegroundI
     weight = entry.arrays.get("weight")
     labels = None
     if labels_are_targets(recipe) and TARGET in item.sample.targets:
-        labels = foreground_of(entry, item, recipe)
+        # Targets of a projection have one plane for all.
+        labels = np.broadcast_to(foreground_of(entry, item, recipe), entry.shape)
     return index_foreground(labels, None if weight is None else np.asarray(weight[0]), seed)
 
 
@@ -247,16 +251,22 @@ def foreground_of(entry: Entry, item: Item, recipe: Recipe) -> NDArray[Any]:
     return np.asarray(first[0] > 0)
 
 
-def estimate_bytes(items: list[Item], recipe: Recipe, framework: Framework) -> int:
-    """Bytes that the prepared entries will take, from sizes alone."""
+def estimate_bytes(items: list[Item], framework: Framework, pixels: int) -> int:
+    """Bytes that the prepared entries will take, from sizes alone.
+
+    Parameters
+    ----------
+    pixels : int
+        Pixels of all items together after rescaling.
+    """
     per_target = sum(t.channels * np.dtype(t.dtype).itemsize for t in framework.targets)
-    total = 0
+    before = total = 0
     for item in items:
-        _, c, z, y, x = item.sample.source.info.shape
-        total += (
-            z * y * x * (c * item.sample.source.info.dtype.itemsize + per_target + (4 if item.sample.weight else 0))
-        )
-    return total
+        info, weighted = item.sample.source.info, item.sample.weight is not None
+        size = math.prod(info.shape[2:])
+        before += size
+        total += size * (info.shape[1] * info.dtype.itemsize + per_target + 4 * weighted)
+    return round(total * pixels / max(before, 1))
 
 
 __all__ = [

@@ -174,17 +174,28 @@ class CrossEntropy:
 
     def __call__(self, prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         """Mean over the known pixels."""
+        self.check_classes(prediction.shape[1])
         entropy = _entropy(prediction.float(), target, weight)
-        return weighted_mean(entropy, self._by_class(target, weight, max(prediction.shape[1], 2)))
+        return weighted_mean(entropy, self._by_class(target, weight))
 
-    def _by_class(self, target: Tensor, weight: Tensor, classes: int) -> Tensor:
-        if self.class_weights is None:
-            return weight
-        if len(self.class_weights) != classes:
+    def check_classes(self, channels: int) -> None:
+        """Raise where the weights are not those of the classes that `channels` of a prediction stand for.
+
+        Raises
+        ------
+        ConfigError
+            There are more or fewer of them.
+        """
+        classes = max(channels, 2)
+        if self.class_weights is not None and len(self.class_weights) != classes:
             raise ConfigError(
                 f"class_weights {self.class_weights} are {len(self.class_weights)}, the classes {classes}",
                 "Give one per class, background first",
             )
+
+    def _by_class(self, target: Tensor, weight: Tensor) -> Tensor:
+        if self.class_weights is None:
+            return weight
         table = weight.new_tensor(self.class_weights)
         return weight * table[known_only(target, weight).round().long()]
 

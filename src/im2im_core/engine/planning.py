@@ -367,7 +367,9 @@ def _about_voxels(recipe: Recipe, facts: Facts) -> list[str]:
     if y is None:
         return ["The images have no voxel size; predictions will assume that others have the same"]
     if z is None and recipe.data.dimensions == 3 and facts.shape[0] > 1:
-        return ["The stacks do not say how far apart their planes are: as far as their pixels? Else set data.voxel_size"]
+        return [
+            "The stacks do not say how far apart their planes are: as far as their pixels? Else set data.voxel_size"
+        ]
     return []
 
 

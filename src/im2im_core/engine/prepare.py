@@ -123,7 +123,7 @@ def _resampled_weight(weight: NDArray[np.float32], grid: tuple[int, int, int], o
 
 
 def _targets(item: Item, recipe: Recipe) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32] | None]:
-    """Targets ``(C, Z, Y, X)`` by name, 0 where unknown, and the weight ``(1, Z, Y, X)`` or None."""
+    """Targets ``(C, Z, Y, X)`` by name, 0 where unknown, and the weight ``(1, Z, Y, X)`` of the source, or None."""
     from im2im_core.io.labels import as_labels
     from im2im_core.partial import to_learning
 
@@ -139,7 +139,12 @@ def _targets(item: Item, recipe: Recipe) -> tuple[dict[str, NDArray[Any]], NDArr
         else:
             _checked(image.info.name, pixels, recipe.data.invalid_pixels)
         targets[name] = pixels
-    return targets, weight
+    return targets, None if weight is None else _for_all_planes(weight, item.sample.source.info.shape[2])
+
+
+def _for_all_planes(weight: NDArray[np.float32], depth: int) -> NDArray[np.float32]:
+    """`weight` with `depth` planes; a single one, which layouts allow, holds for all."""
+    return np.repeat(weight, depth, axis=1) if weight.shape[1] == 1 < depth else weight
 
 
 def _weight(item: Item) -> NDArray[np.float32] | None:
@@ -156,10 +161,16 @@ def _weight(item: Item) -> NDArray[np.float32] | None:
 
 
 def without_unknown(pixels: NDArray[Any], weight: NDArray[Any] | None) -> NDArray[Any]:
-    """`pixels` with 0 where the weight is 0, so that nothing later can look at what stands there."""
-    if weight is None or weight.shape[1:] != pixels.shape[1:] or (weight > 0).all():
+    """`pixels` with 0 where the weight is 0, so that nothing later can look at what stands there.
+
+    A single plane of either stands for all of the other: a pixel of it is known where any of them is.
+    """
+    if weight is None:
         return pixels
-    return np.where(weight > 0, pixels, np.zeros((), pixels.dtype))
+    known = weight > 0
+    if known.shape[1] != pixels.shape[1]:
+        known = known.any(axis=1, keepdims=True)
+    return pixels if known.all() else np.where(known, pixels, np.zeros((), pixels.dtype))
 
 
 def factor_of(item: Item, recipe: Recipe, labels: NDArray[Any] | None) -> Factor:

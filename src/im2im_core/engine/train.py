@@ -86,6 +86,8 @@ class StepModule(pl.LightningModule):
         self.learning_rate = 0.0
         self._weights = framework.loss_weights()
         self._buffer_places = buffer_places(framework)
+        self.agreed_seconds: float | None = None
+        """Time of the first of several processes, which all learn by."""
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         return [make_optimizer(p.optimizer or self.recipe.training.optimizer, list(p.parameters)) for p in self.players]
@@ -98,7 +100,8 @@ class StepModule(pl.LightningModule):
         """One step: every player's turn over all micro-batches."""
         step = self.counters.step
         seed = step_seed(self.recipe.training.seed, step)
-        batch = [self._augmented(b, seed + k) for k, b in enumerate(batch)]
+        first = self.global_rank * self.recipe.training.accumulate
+        batch = [self._augmented(b, seed + first + k) for k, b in enumerate(batch)]
         self._schedule(step)
         optimizers = self.optimizers(use_pl_optimizer=False)
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
@@ -141,14 +144,20 @@ class StepModule(pl.LightningModule):
         try:
             optimizer.zero_grad(set_to_none=True)
             return self._gradients(player, [part for b in batch for part in split_batch(b, self.counters.splits)], seed)
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
+            if self.trainer.world_size > 1:  # the others would wait for gradients that never come
+                raise ResourceError(
+                    f"The memory of {self.device} does not suffice for {len(batch[0]['source'])} patches",
+                    "Choose a smaller training.batch with a larger training.accumulate, or a smaller data.patch",
+                ) from error
             # What failed is released when this frame ends, not before: the caller tries again.
             return None
 
     def _gradients(self, player: Any, batch: list[dict[str, Tensor]], seed: int) -> dict[str, Tensor]:
         seed_device(self.device, seed)
         terms: dict[str, Tensor] = {}
-        for k, micro in enumerate(batch):
+        first = self.global_rank * len(batch)
+        for k, micro in enumerate(batch, first):
             context = TrainContext(self.counters.step, torch.Generator(device="cpu").manual_seed(seed + 7919 * (k + 1)))
             with autocast(self.device, self.recipe.training.precision):
                 found = self.framework.losses(micro, player.name, context)
@@ -195,7 +204,9 @@ class StepModule(pl.LightningModule):
         self._scaler.unscale_(optimizer)
         limit = self.recipe.training.clip
         norm = torch.nn.utils.clip_grad_norm_(list(player.parameters), limit or float("inf"))
-        finite = bool(torch.isfinite(norm)) and all(bool(torch.isfinite(v)) for v in terms.values())
+        finite = bool(torch.isfinite(norm))
+        if self.trainer.world_size == 1:  # with several devices only what all of them see may decide
+            finite = finite and all(bool(torch.isfinite(v)) for v in terms.values())
         self.bad_losses = 0 if finite else self.bad_losses + 1
         if finite or self._scaler.is_enabled():
             self._scaler.step(optimizer)
@@ -203,7 +214,7 @@ class StepModule(pl.LightningModule):
         return finite
 
     def _schedule(self, step: int) -> None:
-        used = self.budget.used(step, self.elapsed())
+        used = self.budget.used(step, self.elapsed() if self.agreed_seconds is None else self.agreed_seconds)
         scheduler = self.recipe.training.scheduler
         factor = self.counters.plateau if isinstance(scheduler, Plateau) else learning_rate_factor(scheduler, used)
         optimizers = self.optimizers(use_pl_optimizer=False)
@@ -392,6 +403,8 @@ class PatchData(pl.LightningDataModule):
         self.loader = loader
 
     def train_dataloader(self) -> PatchLoader:
+        assert self.trainer is not None
+        self.loader.stream.divide(self.trainer.global_rank, self.trainer.world_size)
         return self.loader
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from im2im_core._base import Config
 from im2im_core.layouts import AutoLayout, LayoutSettings
 from im2im_core.normalize import NormalizeSettings, Percentile
 
 Fraction = Annotated[float, Interval(ge=0, le=1)]
+SMALLEST_PATCH = 8
+"""Pixels of a patch along Y and X, at least; a stack may be thinner."""
 
 
 class DataSource(Config):
@@ -134,7 +136,7 @@ class DataSettings(Config):
     """Common voxel or object size that images are rescaled to."""
     split: SplitSettings = SplitSettings()
     """Training, validation and test part."""
-    patch: tuple[Annotated[int, Ge(8)], ...] | Literal["auto"] = "auto"
+    patch: tuple[Annotated[int, Ge(1)], ...] | Literal["auto"] = "auto"
     """Size of the training patches along Y, X or Z, Y, X; auto: from network and images."""
     foreground: Fraction = 0.5
     """Part of the patches centred on a labelled object."""
@@ -142,3 +144,10 @@ class DataSettings(Config):
     """Random changes of the training patches."""
     cache: CacheSettings = CacheSettings()
     """Where images wait once they are read and normalised."""
+
+    @field_validator("patch")
+    @classmethod
+    def _patch_shows_something(cls, patch: tuple[int, ...] | str) -> tuple[int, ...] | str:
+        if not isinstance(patch, str) and any(size < SMALLEST_PATCH for size in patch[-2:]):
+            raise ValueError(f"a patch has at least {SMALLEST_PATCH} pixels along Y and X; along Z one is enough")
+        return patch

@@ -89,5 +89,3 @@ class ClassLoss(ClassPath):
 
 
 LossSettings = L1 | L2 | Huber | SSIM | Dice | CrossEntropy | Focal | ClassLoss
-RegressionLoss = LossSettings
-"""Losses offered for image targets."""

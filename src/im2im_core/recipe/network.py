@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Interval, MinLen
 
 from im2im_core._base import Config
 from im2im_core.recipe.classpath import ClassPath
 
 Width = Annotated[int, Ge(1)]
+Levels = Annotated[tuple[Width, ...], MinLen(2)]
+"""Channels of each level; a U-Net has at least two."""
 Norm = Literal["batch", "instance", "group"]
 
 
@@ -40,7 +42,7 @@ class UNet(_Network):
 
     kind: Literal["unet"] = "unet"
     target: ClassVar[str] = "im2im_core.engine.networks.monai_nets:unet"
-    channels: tuple[Width, ...] = (32, 64, 128, 256)
+    channels: Levels = (32, 64, 128, 256)
     """Channels of each level."""
     residual_units: Annotated[int, Ge(0)] = 2
     """Residual units per level."""
@@ -66,7 +68,7 @@ class AttentionUnet(_Network):
 
     kind: Literal["attention_unet"] = "attention_unet"
     target: ClassVar[str] = "im2im_core.engine.networks.monai_nets:attention_unet"
-    channels: tuple[Width, ...] = (32, 64, 128, 256)
+    channels: Levels = (32, 64, 128, 256)
     """Channels of each level."""
 
 

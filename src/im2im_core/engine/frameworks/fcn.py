@@ -17,7 +17,7 @@ from im2im_core.engine.frameworks.contract import (
     TrainContext,
     TranslateContext,
 )
-from im2im_core.engine.losses import build_losses
+from im2im_core.engine.losses import CrossEntropy, build_losses
 from im2im_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ class Fcn(Framework):
         self.network = make_network(shapes.input_channels, self.channels)
         self.terms = build_losses(settings.loss_terms())
         self._refuse_losses(FOR_IMAGES if self.segments else FOR_CLASSES)
+        for term in self.terms:
+            if isinstance(term.loss, CrossEntropy):
+                term.loss.check_classes(self.channels)
         if self.segments:
             probability = OutputSpec("probability", "probability", self.channels)
             self.outputs = (probability,)

@@ -71,14 +71,12 @@ def build_network(
     fold = settings.stem**2
     builder = import_target(settings.target)
     body, divisor = builder(
-        settings, dimensions, in_channels * fold, out_channels * fold, _behind_stem(voxel_size, settings.stem)
+        settings, dimensions, in_channels * fold, out_channels * fold, behind_stem(voxel_size, settings.stem)
     )
     return Network(body, dimensions, in_channels, out_channels, divisor, settings.stem)
 
 
-def _behind_stem(voxel_size: VoxelSize | None, stem: int) -> VoxelSize | None:
+def behind_stem(voxel_size: VoxelSize | None, stem: int) -> VoxelSize:
     """Voxel size that the network sees."""
-    if voxel_size is None:
-        return None
-    z, y, x = voxel_size
+    z, y, x = voxel_size or (None, None, None)
     return z, y and y * stem, x and x * stem

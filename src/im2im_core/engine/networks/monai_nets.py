@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Built = tuple[nn.Module, tuple[int, ...]]
 ACTIVATION = ("leakyrelu", {"negative_slope": 0.01, "inplace": True})
-ANISOTROPIC = 1.5
+ANISOTROPIC = 2.0
 """Z to in-plane spacing from which a level leaves Z as it is."""
 
 
@@ -132,7 +132,10 @@ def from_class_path(
 def flat_levels(
     anisotropy: tuple[bool, ...] | str, levels: int, dimensions: int, voxel_size: VoxelSize | None
 ) -> list[bool]:
-    """Which levels leave Z as it is; from the spacing at each level where `anisotropy` is "auto"."""
+    """Which levels leave Z as it is; from the spacing at each level where `anisotropy` is "auto".
+
+    Z is left until the voxel is within a factor of two of a cube (Isensee et al. 2021).
+    """
     if not isinstance(anisotropy, str):
         if len(anisotropy) > levels:
             raise ConfigError(

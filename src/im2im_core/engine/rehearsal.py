@@ -1,0 +1,64 @@
+"""What would fail late, tried before a training starts: optional packages, the optimizer, tracing the network."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+from im2im_core.engine.frameworks.build import geometry
+from im2im_core.engine.optimizers import make_optimizer
+from im2im_core.errors import ConfigError, Im2ImError
+from im2im_core.recipe.network import ClassNetwork
+
+if TYPE_CHECKING:
+    from im2im_core.engine.frameworks.contract import Framework
+    from im2im_core.recipe import Recipe
+
+ONNX = ("onnx", "onnxruntime")
+"""Packages that write and compare ONNX weights."""
+TENSORBOARD = ("tensorboard", "tensorboardX")
+"""Packages of which Lightning takes any."""
+
+
+def rehearse(recipe: Recipe, framework: Framework) -> None:
+    """Raise now what the first step, the logger or the export would raise.
+
+    Raises
+    ------
+    ConfigError
+        A package is missing, the optimizer refuses its arguments, or the network cannot be exported.
+    """
+    if recipe.output.onnx and not all(_installed(name) for name in ONNX):
+        raise ConfigError(
+            "output.onnx is on, but a package for ONNX is not installed",
+            "pip install 'napari-im2im[export]', or set output.onnx to false",
+        )
+    if recipe.logging.tensorboard and not any(_installed(name) for name in TENSORBOARD):
+        raise ConfigError(
+            "logging.tensorboard is on, but TensorBoard is not installed",
+            "pip install 'napari-im2im[loggers]', or set logging.tensorboard to false",
+        )
+    for player in framework.players():
+        make_optimizer(player.optimizer or recipe.training.optimizer, list(player.parameters))
+    if isinstance(recipe.network, ClassNetwork) or not type(framework).__module__.startswith("im2im_core."):
+        _trace(recipe, framework)
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _trace(recipe: Recipe, framework: Framework) -> None:
+    """Trace the network as the export will; the networks that are shipped are known to work."""
+    from im2im_core.engine.export import check_traceable
+
+    divisor, _ = geometry(framework)
+    try:
+        # Two pixels are left in the deepest level: normalisation layers refuse a single one.
+        check_traceable(framework, tuple(2 * d for d in divisor))
+    except Im2ImError as error:
+        name = getattr(recipe.network, "class_path", type(framework).__name__)
+        raise ConfigError(
+            f"{name} cannot be exported as a model: {error.message}",
+            "Change the class so that torch.jit.trace takes it, or choose another network",
+        ) from error
