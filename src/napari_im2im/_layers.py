@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,8 +178,16 @@ class Snapshot:
     voxel_size: VoxelSize
     channels: tuple[str, ...] = ()
     time_step: float | None = None
-    path: Path | None = None
-    """File that holds the same pixels, for layers that are read lazily."""
+    source: Path | None = None
+    """File that the layer was opened from."""
+
+    @cached_property
+    def path(self) -> Path | None:
+        """File that holds the same pixels, for layers that are read lazily.
+
+        Looks into the file, which may lie on a slow disk, so it is not for the main thread.
+        """
+        return _same_file(self)
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
@@ -190,7 +199,7 @@ class Snapshot:
         return t, c, z, y, x
 
     def image(self) -> Image:
-        """Lazy image of the snapshot; nothing is copied."""
+        """Lazy image of the snapshot; nothing is copied, but a file may be opened: not for the main thread."""
         if self.path is not None:
             from im2im_core.io import open_image
 
@@ -281,7 +290,7 @@ def take_snapshot(layers: Sequence[Layer], *, copy: bool = True) -> Snapshot:
     if len(layers) > 1:
         _check_together(layers, axes)
     plain = axes.replace("S", "")
-    snapshot = Snapshot(
+    return Snapshot(
         name=first.name if len(layers) == 1 else " + ".join(layer.name for layer in layers),
         axes=axes,
         arrays=arrays,
@@ -294,8 +303,8 @@ def take_snapshot(layers: Sequence[Layer], *, copy: bool = True) -> Snapshot:
         voxel_size=layer_voxel_size(first, axes),
         channels=_channel_names(layers, axes),
         time_step=_length(first, axes, "T", seconds),
+        source=Path(str(first.source.path)) if len(layers) == 1 and first.source.path else None,
     )
-    return replace(snapshot, path=_same_file(first, snapshot)) if len(layers) == 1 else snapshot
 
 
 def kept(image: Image) -> Image:
@@ -358,14 +367,14 @@ def _told_axes(snapshot: Snapshot) -> str | None:
     return None
 
 
-def _same_file(layer: Layer, snapshot: Snapshot) -> Path | None:
+def _same_file(snapshot: Snapshot) -> Path | None:
     """File of a layer that is read lazily, where our reader sees the same image in it.
 
     Arrays in memory may have been changed, so they are copied instead.
     """
     from im2im_core.io import is_image, open_image
 
-    path = Path(str(layer.source.path)) if layer.source.path else None
+    path = snapshot.source
     if path is None or isinstance(snapshot.arrays[0], np.ndarray) or not path.exists() or not is_image(path):
         return None
     try:

@@ -142,6 +142,21 @@ def test_unchanged_lazy_files_are_passed_by_path(tmp_path: Path) -> None:
     assert take_snapshot([lazy]).path is None
 
 
+def test_a_snapshot_touches_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dask = pytest.importorskip("dask.array")
+    from napari.layers._source import Source
+
+    layer = Image(dask.zeros((4, 5)))
+    layer._source = Source(path=str(tmp_path / "on a slow disk.tif"))
+    touched: list[Path] = []
+    monkeypatch.setattr(Path, "exists", lambda path: touched.append(path))
+    snapshot = take_snapshot([layer], copy=False)
+    assert snapshot.shape == (1, 1, 1, 4, 5)
+    assert not touched
+    assert snapshot.path is None  # only now
+    assert touched
+
+
 def test_result_lies_on_its_image(make_napari_viewer: Any) -> None:
     viewer = make_napari_viewer()
     layer = Image(
