@@ -134,8 +134,9 @@ def training() -> str:
     ]
     for name, f in rows.items():
         low, high = f["middle_half_of_ratios"]
+        segments = f"{f['segments']} of {f['steps_per_segment']} steps"
         lines.append(
-            f"| {name} | {f['ratio']:.3f} | {low:.3f} to {high:.3f} | {f['segments']} of {f['steps_per_segment']} steps "
+            f"| {name} | {f['ratio']:.3f} | {low:.3f} to {high:.3f} | {segments} "
             f"| {f['steps_per_second']} | {f['plain_steps_per_second']} | {f['threads']} | {f['seed']} | {machine(f)} |"
         )
     return "\n".join([*lines, "", "```", *(f["command"] for f in rows.values()), "```", ""])
@@ -146,17 +147,17 @@ def prediction() -> str:
     if not found:
         return ""
     speed, memory = found["throughput"], found["memory"]
+    whole, bare = (statistics.median(speed[f"{name}_seconds"]) for name in ("predict", "bare"))
     peaks = "; ".join(f"{size}²: {mb:.0f} MB" for size, mb in memory["peak_mb"].items())
     lines = [
         "## Prediction",
         "",
         f"A {speed['size']}² image from and to OME-Zarr, image output, {speed['tiles']} tiles of "
-        f"{speed['tile'][1]}² in batches of {speed['batch']}, against the bare batched forward pass of the same network "
-        f"over as many tiles, interleaved, median of {len(speed['predict_seconds'])} rounds. "
+        f"{speed['tile'][1]}² in batches of {speed['batch']}, against the bare batched forward pass of the same "
+        f"network over as many tiles, interleaved, median of {len(speed['predict_seconds'])} rounds. "
         f"Machine: {machine(found)}, {found['threads']} threads, seed {found['seed']}.",
         "",
-        f"* speed: {speed['ratio']:.3f} of the bare forward pass "
-        f"({statistics.median(speed['predict_seconds']):.0f} s against {statistics.median(speed['bare_seconds']):.0f} s)",
+        f"* speed: {speed['ratio']:.3f} of the bare forward pass ({whole:.0f} s against {bare:.0f} s)",
         f"* peak memory of the process: {peaks}; it grows by {memory['growth_mb']:.0f} MB",
         "",
         "```",

@@ -23,8 +23,8 @@ from quality import machine
 from im2im_core import api
 from im2im_core.engine import session
 from im2im_core.engine.frameworks.contract import TrainContext
-from im2im_core.engine.planning import framework_of, make_plan
 from im2im_core.engine.optimizers import make_optimizer
+from im2im_core.engine.planning import framework_of, make_plan
 from im2im_core.microscope import write_dataset
 from im2im_core.project import Project
 
