@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from im2im_core.events import Failed, Losses, Progress, Validated
+from im2im_core.events import Failed, Losses, Progress, Started, Validated
 from im2im_core.progress import duration
 
 if TYPE_CHECKING:
@@ -263,19 +263,23 @@ def diagnose_end(events: Sequence[Event], state: str, log: str, recipe: Recipe) 
         return _explain_failure(next((e for e in reversed(events) if isinstance(e, Failed)), None), recipe)
     if state != "interrupted":
         return None
-    saved = "Continue goes on from the last checkpoint"
+    saved = "Resume goes on from the last checkpoint"
     if FATAL in log:
         reason = log.rpartition(FATAL)[2].splitlines()[0].strip()
         return Diagnosis(
             "crashed", f"The training crashed inside a library ({reason})", f"{saved}; log.txt has the details", "error"
         )
-    return Diagnosis(
-        "killed",
-        "The training was killed by signal 9, probably out of memory, or the computer was switched off",
-        f"{saved}. If it happens again, start anew with smaller batches",
-        "error",
-        _less_memory(recipe),
-    )
+    killed = "The training was killed by signal 9, probably out of memory, or the computer was switched off"
+    if sum(isinstance(e, Started) for e in events) > 1:
+        return Diagnosis(
+            "killed_again",
+            f"{killed}; it is not the first time",
+            f"Start anew with smaller batches. {saved}",
+            "error",
+            _less_memory(recipe),
+        )
+    cure = f"{saved}. If it happens again, start anew with smaller batches"
+    return Diagnosis("killed", killed, cure, "error", _less_memory(recipe))
 
 
 def _explain_failure(failed: Failed | None, recipe: Recipe) -> Diagnosis:

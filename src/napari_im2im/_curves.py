@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 
 from im2im_core.events import Losses, Validated
 from im2im_core.jobs.eventlog import merge_steps
+from napari_im2im._runs_table import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,8 +38,20 @@ if TYPE_CHECKING:
 COLOURS = ("#3b9dff", "#ff8c2e", "#3fbf6b", "#d06be0", "#e0524d", "#b8a022", "#33b5b5", "#8f8fff")
 """Seen on dark and on light ground, told apart with most kinds of colour blindness."""
 DASHES = (Qt.PenStyle.SolidLine, Qt.PenStyle.DashLine, Qt.PenStyle.DotLine, Qt.PenStyle.DashDotLine)
+LOSSES = {
+    "total": "loss",
+    "dice": "Dice loss",
+    "cross_entropy": "cross entropy",
+    "l1": "absolute difference",
+    "l2": "squared difference",
+    "huber": "Huber loss",
+    "focal": "focal loss",
+    "ssim": "SSIM loss",
+}
+"""Loss terms in words; others are named as they are."""
 Key = tuple[str, str]
 """Part ("train" or "validation") and name of a value."""
+PARTS = {"train": "training", "validation": "validation"}
 
 
 @dataclass
@@ -82,6 +95,14 @@ class RunSeries:
         scores = set(self.scores())
         names = dict.fromkeys(name for _, name in self.columns if name not in scores)
         return sorted(names, key=lambda name: name != "total")
+
+
+def term_words(name: str, score: bool) -> str:
+    """What a loss term or a score is called on the screen; tables keep the plain names."""
+    if not score:
+        return LOSSES.get(name, name.replace("_", " "))
+    lead, _, last = name.rpartition("_")
+    return f"{lead.replace('_', ' ')} {WORDS.get(last, last)}".strip()
 
 
 def smoothed(values: Sequence[float], weight: float) -> NDArray[np.float64]:
@@ -159,24 +180,29 @@ class CurvesWidget(QWidget):
     def _make_tools(self) -> QHBoxLayout:
         self._log = QCheckBox("log")
         self._log.setToolTip("Logarithmic loss axis")
+        self._log.setAccessibleName("Logarithmic loss axis")
         self._log.toggled.connect(self._on_log)
         self._smooth = QSlider(Qt.Orientation.Horizontal)
         self._smooth.setRange(0, 99)
         self._smooth.setMaximumWidth(90)
         self._smooth.setToolTip("Smoothing of the training curves")
+        self._smooth.setAccessibleName("Smoothing")
         self._smooth.valueChanged.connect(self.refresh)
         self._terms = QToolButton()
         self._terms.setText("Show")
         self._terms.setToolTip("Choose which losses and scores are drawn")
+        self._terms.setAccessibleName("Losses and scores that are drawn")
         self._terms.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self._terms.setMenu(QMenu(self._terms))
         fit = QToolButton()
         fit.setText("Fit")
         fit.setToolTip("Show everything again after zooming")
+        fit.setAccessibleName("Show everything")
         fit.clicked.connect(self.fit)
         save = QToolButton()
         save.setText("Save…")
         save.setToolTip("Picture (PNG) or table (CSV) of what is drawn")
+        save.setAccessibleName("Save the curves")
         save.clicked.connect(self._on_save)
         row = QHBoxLayout()
         for widget in (QLabel("smooth"), self._smooth, self._log):
@@ -270,7 +296,9 @@ class CurvesWidget(QWidget):
         colour = COLOURS[order % len(COLOURS)] if alone else self._colours[name]
         pen = pg.mkPen(colour, width=2.5 if validation else 1, style=DASHES[0 if alone else order % len(DASHES)])
         marks = {"symbol": "o", "symbolSize": 5, "symbolBrush": colour, "symbolPen": None} if validation else {}
-        title = {"train": f"{term}, training", "validation": term if term in self._scores() else f"{term}, validation"}
+        score = term in self._scores()
+        words = term_words(term, score)
+        title = {"train": f"{words}, training", "validation": words if score else f"{words}, validation"}
         plot = self._score if term in self._scores() else self._loss
         label = title[part] if alone else f"{name}: {title[part]}"
         self._curves[key] = plot.plot(pen=pen, name=label, antialias=False, **marks)
@@ -303,7 +331,7 @@ class CurvesWidget(QWidget):
         menu = self._terms.menu()
         menu.clear()
         for term in self._all_names():
-            action = menu.addAction(term)
+            action = menu.addAction(term_words(term, term in self._scores()))
             action.setCheckable(True)
             action.setChecked(self._is_shown(term))
             action.toggled.connect(lambda on, t=term: self._on_term(t, on))
@@ -363,7 +391,7 @@ class CurvesWidget(QWidget):
             index = int(np.abs(x - step).argmin())
             nearest = x[index] if nearest is None or abs(x[index] - step) < abs(nearest - step) else nearest
             owner = "" if len(self._series) == 1 else f"{name}: "
-            found.append(f"{owner}{term}{'' if scores else f' ({part})'} {y[index]:.4g}")
+            found.append(f"{owner}{term_words(term, scores)}{'' if scores else f' ({PARTS[part]})'} {y[index]:.4g}")
         return f"step {nearest:.0f}: {', '.join(found)}" if found else "Point at a curve to read it"
 
     # ---- export ----

@@ -67,6 +67,8 @@ class ConfigForm(QWidget):
         layout.setSpacing(4)
         self._search = QLineEdit()
         self._search.setPlaceholderText("Search settings")
+        self._search.setToolTip("Show only settings whose name or help holds these words")
+        self._search.setAccessibleName("Search settings")
         self._search.setClearButtonEnabled(True)
         self._search.textChanged.connect(lambda: self._search_soon.start())
         layout.addWidget(self._search)

@@ -19,11 +19,14 @@ from im2im_core.progress import duration
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from im2im_core.datasets import DatasetEntry
     from im2im_core.recipe import Recipe
 
 COMMAND = (sys.executable, "-P", "-m", "im2im_core.cli")
 QUIET_MILLISECONDS = 700
 POLL_SECONDS = 0.1
+SAME_IMAGE = "same-image"
+"""Stands in what a plan says of its split when parts of the training images validate."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,23 @@ class Planner(QObject):
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
         super().__init__()
         self._command = tuple(command)
-        self._wanted: tuple[Recipe, Path] | None = None
+        self._wanted: tuple[Recipe, Path, bool] | None = None
         self._worker: FunctionWorker[Answer | None] | None = None
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(QUIET_MILLISECONDS)
         self._timer.timeout.connect(self._begin)
 
-    def request(self, recipe: Recipe, root: Path) -> None:
-        """Plan `recipe` in the project at `root` once nothing changed for a moment."""
+    def request(self, recipe: Recipe, root: Path, probe: bool = True) -> None:
+        """Plan `recipe` in the project at `root` once nothing changed for a moment.
+
+        Parameters
+        ----------
+        probe : bool
+            Also measure two steps; not while somebody trains on that device.
+        """
         self.cancel()
-        self._wanted = (recipe, root)
+        self._wanted = (recipe, root, probe)
         self._timer.start()
 
     def cancel(self) -> None:
@@ -70,14 +79,14 @@ class Planner(QObject):
     def _begin(self) -> None:
         if self._wanted is None:
             return
-        recipe, root = self._wanted
-        worker: FunctionWorker[Answer | None] = FunctionWorker(lambda: self._plan(worker, recipe, root))
+        recipe, root, probe = self._wanted
+        worker: FunctionWorker[Answer | None] = FunctionWorker(lambda: self._plan(worker, recipe, root, probe))
         worker.returned.connect(lambda answer, w=worker: self._on_answer(w, answer))
         worker.errored.connect(lambda error, w=worker: self._on_answer(w, Answer(None, str(error))))
         self._worker = worker
         worker.start()
 
-    def _plan(self, worker: FunctionWorker[Answer | None], recipe: Recipe, root: Path) -> Answer | None:
+    def _plan(self, worker: FunctionWorker[Answer | None], recipe: Recipe, root: Path, probe: bool) -> Answer | None:
         """Answer of the child; None when nobody wants it any more."""
         pool = QThreadPool.globalInstance()
         pool.releaseThread()  # waiting must not hold up other workers of the viewer
@@ -85,13 +94,14 @@ class Planner(QObject):
             with tempfile.TemporaryDirectory(prefix="im2im-plan-") as folder:
                 path = Path(folder) / "recipe.yaml"
                 recipe.to_file(path)
-                return self._ask(worker, path, root)
+                return self._ask(worker, path, root, probe)
         finally:
             pool.reserveThread()
 
-    def _ask(self, worker: FunctionWorker[Answer | None], path: Path, root: Path) -> Answer | None:
+    def _ask(self, worker: FunctionWorker[Answer | None], path: Path, root: Path, probe: bool) -> Answer | None:
         said, complaints = path.with_name("said.json"), path.with_name("complaints.txt")
-        arguments = [*self._command, "plan", str(path), "--project", str(root), "--probe", "--json"]
+        measured = ["--probe"] if probe else []
+        arguments = [*self._command, "plan", str(path), "--project", str(root), *measured, "--json"]
         with said.open("wb") as output, complaints.open("wb") as errors:
             child = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
             _platform.lower_priority(child.pid)
@@ -133,10 +143,10 @@ def read_answer(output: str, complaints: str) -> Answer:
 # ---- words ---------------------------------------------------------------------
 
 
-def summary(plan: Mapping[str, Any]) -> str:
-    """One sentence: images, validation, minutes, memory."""
+def summary(plan: Mapping[str, Any], entry: DatasetEntry | None = None) -> str:
+    """One sentence: images, validation, minutes, memory; of a saved data set also its regions and objects."""
     facts = plan["facts"]
-    parts = [_images(facts), _time(plan)]
+    parts = [_images(facts) if entry is None else _saved(facts, entry), _time(plan)]
     estimate = plan.get("estimate")
     if estimate:
         place = "memory" if str(plan["runtime"]["device"]) == "cpu" else "GPU memory"
@@ -144,17 +154,36 @@ def summary(plan: Mapping[str, Any]) -> str:
     return "; ".join(part for part in parts if part)
 
 
+def _saved(facts: Mapping[str, Any], entry: DatasetEntry) -> str:
+    """Images, regions and objects of a saved data set, and what validates."""
+    words = _count(entry.count)
+    if entry.regions:
+        words += f", {_count(entry.regions, 'region')}"
+    if entry.objects is not None:
+        words += f" ({_count(entry.objects, 'object')})"
+    if entry.strips:
+        which = "it" if entry.count == 1 else "each" if entry.strips == entry.count else f"{entry.strips} of them"
+        return f"{words}; a strip of {which} is kept for validation"
+    return f"{words}{_kept(facts)}"
+
+
 def _images(facts: Mapping[str, Any]) -> str:
     train, validation, test = (int(facts[k]) for k in ("training", "validation", "test"))
-    if "same-image" in str(facts["split"]):
-        return f"{_count(train)}; a part of each is kept for validation"
+    number = train if SAME_IMAGE in str(facts["split"]) else train + validation + test
+    return f"{_count(number)}{_kept(facts)}"
+
+
+def _kept(facts: Mapping[str, Any]) -> str:
+    """What validates and tests, as the end of a sentence."""
+    if SAME_IMAGE in str(facts["split"]):
+        return "; a part of each is kept for validation"
+    validation, test = int(facts["validation"]), int(facts["test"])
     kept = f"{validation} kept for validation" if validation else "none kept for validation"
-    tested = f", {test} for the final test" if test else ""
-    return f"{_count(train + validation + test)}, {kept}{tested}"
+    return f", {kept}" + (f", {test} for the final test" if test else "")
 
 
-def _count(number: int) -> str:
-    return f"{number} image" if number == 1 else f"{number} images"
+def _count(number: int, what: str = "image") -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _time(plan: Mapping[str, Any]) -> str:

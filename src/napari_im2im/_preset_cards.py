@@ -42,6 +42,8 @@ class PresetCards(QWidget):
         self._list.setUniformItemSizes(True)
         self._list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._list.setFixedHeight(2 * CARD.height() + 8)
+        self._list.setToolTip("What the network shall learn: each card shows what goes in and what comes out")
+        self._list.setAccessibleName("Task")
         for info in sorted(presets, key=lambda p: (p.name.endswith("3d"), list(TITLES).index(p.task))):
             self._list.addItem(_card(info))
         self._sentence = QLabel()
@@ -86,6 +88,7 @@ def _card(info: PresetInfo) -> QListWidgetItem:
     item = QListWidgetItem(icon, title_of(info))
     item.setData(Qt.ItemDataRole.UserRole, info.name)
     item.setToolTip(info.summary)
+    item.setData(Qt.ItemDataRole.AccessibleTextRole, f"{title_of(info)}: {info.summary}")
     return item
 
 

@@ -6,22 +6,26 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSize, Qt, Signal
+from qtpy.QtGui import QAction, QFontDatabase
 from qtpy.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLabel,
+    QMenu,
+    QPlainTextEdit,
     QProgressBar,
     QPushButton,
+    QScrollArea,
+    QSizePolicy,
     QSplitter,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
-from im2im_core.events import Finished, Losses, Message, Progress, Validated
-from im2im_core.jobs.eventlog import merge_steps
+from im2im_core.events import Failed, Finished, Losses, Message, Progress, Started, Validated
 from im2im_core.progress import duration
-from im2im_core.runs import ACTIVE, Run
+from im2im_core.runs import ACTIVE
 from napari_im2im._messages import MessageBar
 from napari_im2im._preview_layer import PreviewSlider
 from napari_im2im._runs_table import RunsTable, fraction, score_words
@@ -33,7 +37,6 @@ if TYPE_CHECKING:
     from im2im_core.events import Event
     from im2im_core.jobs.eventlog import Stamped
     from im2im_core.jobs.watch import Seen
-    from im2im_core.recipe import Recipe
     from napari_im2im._curves import CurvesWidget
     from napari_im2im._messages import Message as Shown
 
@@ -51,6 +54,12 @@ STATES = {
 NO_RUN = "No run is shown yet: start one, or choose one below"
 STOPPABLE = ("overfit", "stopped_improving")
 RESUMABLE = ("paused", "stopped", "interrupted", "failed")
+RESUME_MENDS = ("killed", "crashed")
+"""Diagnoses after which going on from the last checkpoint is what to try first."""
+EXAMINED = (Losses, Validated, Started, Failed)
+"""Events that an examination looks at; others are not kept."""
+MESSAGES_HEIGHT = 150
+LOG_HEIGHT = 110
 
 
 @dataclass
@@ -61,11 +70,19 @@ class RunView:
     last: int = 0
     """Number of the newest event; older ones are not taken again."""
     events: list[Stamped] = field(default_factory=list)
+    """Those that an examination looks at."""
     progress: Progress | None = None
     finished: Finished | None = None
+    first: Validated | None = None
+    """The first validation."""
+    taught: bool = False
+    """Whether the training began with a trained network."""
+    kept: str = ""
+    """Which images validate, in words; empty while unknown."""
     waiting: str = ""
     unexamined: int = 0
-    _settings: tuple[Recipe, dict[str, Any]] | None = None
+    examined: str = ""
+    """State in which the run was examined last."""
 
     def take(self, seen: Seen) -> list[Stamped]:
         """Events that are new; one validation or many losses make the run worth examining."""
@@ -75,7 +92,7 @@ class RunView:
             self._note(stamped.event)
         if fresh:
             self.last = fresh[-1].seq
-            self.events += fresh
+            self.events += [s for s in fresh if isinstance(s.event, EXAMINED)]
         return fresh
 
     def _note(self, event: Event) -> None:
@@ -86,24 +103,23 @@ class RunView:
         elif isinstance(event, Message) and event.code == "queued":
             self.waiting = event.text
         elif isinstance(event, Validated):
+            self.first = self.first or event
             self.unexamined = EVERY_LOSSES
         elif isinstance(event, Losses):
             self.unexamined += 1
 
-    def curve_events(self) -> list[Event]:
-        """Events for an examination: repeated steps once, in order, the last progress at the end."""
-        return [s.event for s in merge_steps(self.events)] + ([self.progress] if self.progress else [])
+    @property
+    def due(self) -> bool:
+        """Whether there is enough news for an examination."""
+        return self.unexamined >= EVERY_LOSSES or (self.state not in ACTIVE and self.examined != self.state)
 
-    def all_events(self) -> list[Event]:
-        """Every event in order."""
-        return [s.event for s in self.events]
-
-    def settings(self, folder: str) -> tuple[Recipe, dict[str, Any]]:
-        """Recipe and plan of the run; read once, as soon as there is a plan, which never changes."""
-        if self._settings is None or not self._settings[1]:
-            run = Run(folder)
-            self._settings = (run.recipe, run.plan)
-        return self._settings
+    def score(self) -> str:
+        """How good the finished network is and how good it was, in words; empty where nobody measured."""
+        if self.finished is None:
+            return ""
+        last = self.first is not None and self.first.step >= self.finished.step
+        before = self.first.values if self.first is not None and self.taught and not last else None
+        return score_words(self.finished.metrics, before, self.kept or "validation")
 
     @property
     def done(self) -> float | None:
@@ -131,6 +147,10 @@ class RunPanel(QWidget):
     useRequested = Signal()
     cureRequested = Signal(object)
     """Dotted settings with which a new training shall be prepared."""
+    watchRequested = Signal()
+    """A region of the user's shall be predicted at every validation."""
+    logWanted = Signal(bool)
+    """Whether the log is unfolded."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -162,20 +182,25 @@ class RunPanel(QWidget):
         tips = {
             "pause": ("Pause", "Save exactly and give memory and processor back"),
             "resume": ("Resume", "Go on from the last saved step"),
-            "stop": ("Stop", "Finish now and keep the best network"),
+            "stop": ("Stop", "Finish now and keep the best network; more behind the arrow"),
             "continue": ("Continue", "Teach this model on, with the same or other images"),
         }
         buttons: dict[str, QPushButton | QToolButton] = {}
         for verb, (text, tip) in tips.items():
-            button = QPushButton(text)
+            button = QToolButton() if verb == "stop" else QPushButton()
+            button.setText(text)
             button.setToolTip(tip)
             button.clicked.connect(lambda _=False, v=verb: self.commanded.emit(v))
             buttons[verb] = button
-        abort = QPushButton("Abort")
-        abort.setToolTip("End now without making a model; Resume can still go on from the last saved step")
-        abort.setFlat(True)
-        abort.clicked.connect(lambda: self.commanded.emit("abort"))
-        buttons["abort"] = abort
+        self.abort_action = QAction("Abort without a model", self)
+        self.abort_action.setToolTip("End now; Resume can still go on from the last saved step")
+        self.abort_action.triggered.connect(lambda: self.commanded.emit("abort"))
+        menu = QMenu(buttons["stop"])
+        menu.setToolTipsVisible(True)
+        menu.addAction("Stop and keep the best", lambda: self.commanded.emit("stop"))
+        menu.addAction(self.abort_action)
+        buttons["stop"].setMenu(menu)
+        buttons["stop"].setPopupMode(QToolButton.ToolButtonPopupMode.MenuButtonPopup)
         return buttons
 
     def _build(self) -> None:
@@ -197,10 +222,13 @@ class RunPanel(QWidget):
             head.addWidget(button)
         self._stage = QVBoxLayout()
         self._stage.setContentsMargins(0, 0, 0, 0)
+        self.room = MessageRoom(self.messages)
+        tools = self._make_tools()
         upper = QWidget()
         column = QVBoxLayout(upper)
         column.setContentsMargins(0, 0, 0, 0)
-        for item in (self._title, head, self._bar, self._done, self.messages, self._stage, self.slider):
+        column.setSpacing(4)
+        for item in (self._title, head, self._bar, self._done, self.room, self._stage, self.slider, tools, self._log):
             column.addWidget(item) if isinstance(item, QWidget) else column.addLayout(item)
         column.setStretchFactor(self._stage, 1)
         splitter = QSplitter(Qt.Orientation.Vertical)
@@ -213,6 +241,41 @@ class RunPanel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 6, 6, 6)
         layout.addWidget(splitter)
+
+    def _make_tools(self) -> QHBoxLayout:
+        """Row with the log and the region to watch; the log itself lies beneath, folded."""
+        self.log_button = QToolButton()
+        self.log_button.setText("Log")
+        self.log_button.setToolTip("What the training printed")
+        self.log_button.setAccessibleName("Log")
+        self.log_button.setCheckable(True)
+        self.log_button.setAutoRaise(True)
+        self.log_button.setArrowType(Qt.ArrowType.RightArrow)
+        self.log_button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.log_button.toggled.connect(self._on_log)
+        self._log = QPlainTextEdit()
+        self._log.setReadOnly(True)
+        self._log.setFixedHeight(LOG_HEIGHT)
+        self._log.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+        self._log.setPlaceholderText("Nothing was printed yet")
+        self._log.setAccessibleName("What the training printed")
+        self._log.hide()
+        self.watch_button = QPushButton("Watch this region")
+        self.watch_button.setToolTip(
+            "Predict a region of your image at every validation: the selected rectangle of a Shapes layer, "
+            "else what is visible of the chosen image"
+        )
+        self.watch_button.clicked.connect(self.watchRequested)
+        row = QHBoxLayout()
+        row.addWidget(self.log_button)
+        row.addStretch(1)
+        row.addWidget(self.watch_button)
+        return row
+
+    def _on_log(self, on: bool) -> None:
+        self.log_button.setArrowType(Qt.ArrowType.DownArrow if on else Qt.ArrowType.RightArrow)
+        self._log.setVisible(on)
+        self.logWanted.emit(on)
 
     @property
     def curves(self) -> CurvesWidget:
@@ -242,6 +305,7 @@ class RunPanel(QWidget):
         self._said.clear()
         self._dismissed.clear()
         self.messages.clear()
+        self._log.clear()
         self._done.hide()
         self.slider.setSteps([])
         self.setState("")
@@ -252,13 +316,14 @@ class RunPanel(QWidget):
         visible = {
             "pause": active,
             "stop": active,
-            "abort": active,
             "resume": state in RESUMABLE,
             "continue": state == "finished",
         }
         for verb, button in self._buttons.items():
             button.setVisible(visible[verb])
             button.setEnabled(True)
+        self.watch_button.setVisible(active)
+        self.watch_button.setEnabled(True)
         self._bar.setVisible(active)
         self._words.setVisible(bool(state))
 
@@ -286,10 +351,21 @@ class RunPanel(QWidget):
         finished = view.finished if view.state == "finished" else None
         self._done.setVisible(finished is not None)
         if finished is not None:
-            score = score_words(finished.metrics)
-            reached = f" {score} on validation." if score else ""
+            score = view.score()
+            reached = f" {score}." if score else ""
             self._done_words.setText(f"Done.{reached} {finished.step} steps, {duration(finished.seconds)}.")
             self.use_button.setVisible(bool(finished.model))
+
+    def setLog(self, text: str) -> None:
+        """Show the end of the log; who has scrolled back stays there."""
+        bar = self._log.verticalScrollBar()
+        place, at_end = bar.value(), bar.value() >= bar.maximum()
+        self._log.setPlainText(text)
+        bar.setValue(bar.maximum() if at_end else place)
+
+    def log(self) -> str:
+        """Text of the log that is shown."""
+        return str(self._log.toPlainText())
 
     # ---- messages ----
 
@@ -324,6 +400,8 @@ class RunPanel(QWidget):
     ) -> tuple[str | None, Callable[[], object] | None]:
         if active and code in STOPPABLE:
             return "Stop now", lambda: self.commanded.emit("stop")
+        if code in RESUME_MENDS:
+            return "Resume", lambda: self.commanded.emit("resume")
         if changes:
             return "Prepare a new training with it", lambda: self.cureRequested.emit(dict(changes))
         return None, None
@@ -336,3 +414,34 @@ class RunPanel(QWidget):
         shown = self._said.pop(code, None)
         if shown is not None:
             shown[1].dismissed.emit()
+
+
+class MessageRoom(QScrollArea):
+    """Room for messages: as high as they are up to a limit, scrolled beyond it, none without messages."""
+
+    def __init__(self, messages: MessageBar, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._messages = messages
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+        self.setWidget(messages)
+        messages.changed.connect(self._on_changed)
+        self._on_changed()
+
+    def _on_changed(self) -> None:
+        self.setVisible(bool(self._messages.messages()))
+        self._fit()
+
+    def resizeEvent(self, event: Any) -> None:
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        layout = self._messages.layout()
+        if layout is None:
+            return
+        width = max(self.viewport().width(), 1)
+        wanted = layout.heightForWidth(width) if layout.hasHeightForWidth() else layout.sizeHint().height()
+        self.setFixedHeight(min(max(wanted, 0), MESSAGES_HEIGHT))

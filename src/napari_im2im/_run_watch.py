@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from im2im_core.errors import Im2ImError
 from im2im_core.jobs.watch import Watcher
 from im2im_core.project import known_projects
 from im2im_core.runs import Run
-from napari_im2im._runs_table import RunRow, row_of
+from napari_im2im._runs_table import RowCache, RunRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,11 @@ POLL_SECONDS = 0.3
 LIST_SECONDS = 2.0
 AGAIN_MILLISECONDS = 1000
 """Wait before the worker is started again after an error."""
+PART_BYTES = 1 << 17
+"""Part of a history that is told at once: the viewer draws a frame between two of them."""
+PART_PAUSE = 0.02
+LOG_BYTES = 20_000
+"""End of a log that is shown."""
 
 
 class RunWatch(QObject):
@@ -37,6 +43,8 @@ class RunWatch(QObject):
     """Folder of a run and `Seen`: its new events and its state."""
     listed = Signal(object)
     """Rows of all runs, when something changed."""
+    logged = Signal(str, str)
+    """Folder of the run whose log is wanted, and the end of that log, when it changed."""
     broken = Signal(str, str)
     """What went wrong while looking, and the cure."""
 
@@ -49,6 +57,9 @@ class RunWatch(QObject):
         self._worker: FunctionWorker[None] | None = None
         self._said: set[str] = set()
         self._states: dict[str, str] = {}
+        self._rows = RowCache()
+        self._log_of = ""
+        self._log_seen: tuple[str, int] | None = None
         self._again = QTimer(self)
         self._again.setSingleShot(True)
         self._again.timeout.connect(self.start)
@@ -96,6 +107,11 @@ class RunWatch(QObject):
         with self._lock:
             return list(self._watchers)
 
+    def read_log(self, folder: str) -> None:
+        """Tell the end of the log of the run in `folder` whenever it changes; of none where empty."""
+        self._log_of, self._log_seen = folder, None
+        self._wake.set()
+
     def look(self) -> None:
         """Look now instead of in a moment."""
         self._wake.set()
@@ -136,19 +152,43 @@ class RunWatch(QObject):
             if worker.abort_requested:
                 return
             try:
-                seen = watcher.poll()
+                self._look_at_run(worker, folder, watcher)
             except (Im2ImError, OSError) as error:
                 self._complain(error)
-                continue
-            if seen.events or self._states.get(folder) != seen.state:
+        self._look_at_log()
+
+    def _look_at_run(self, worker: FunctionWorker[None], folder: str, watcher: Watcher) -> None:
+        """Tell what is new, a long history in parts."""
+        unfinished = False
+        while not worker.abort_requested and self._is_watched(folder, watcher):
+            seen = watcher.poll(PART_BYTES)
+            if seen.events or unfinished or self._states.get(folder) != seen.state:
                 self._states[folder] = seen.state
                 self.seen.emit(folder, seen)
+            unfinished = seen.more
+            if not unfinished:
+                return
+            time.sleep(PART_PAUSE)
+
+    def _is_watched(self, folder: str, watcher: Watcher) -> bool:
+        with self._lock:
+            return self._watchers.get(folder) is watcher
+
+    def _look_at_log(self) -> None:
+        folder = self._log_of
+        if not folder:
+            return
+        path = Path(folder) / "log.txt"
+        now = (folder, path.stat().st_size if path.is_file() else 0)
+        if now != self._log_seen:
+            self._log_seen = now
+            self.logged.emit(folder, end_of_log(folder, LOG_BYTES))
 
     def _look_at_list(self, before: list[RunRow] | None) -> list[RunRow]:
         rows = []
         for run in self._list_runs():
             try:
-                rows.append(row_of(run))
+                rows.append(self._rows.row(run))
             except (Im2ImError, OSError) as error:
                 self._complain(error)
         if rows != before:

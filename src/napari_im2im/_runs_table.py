@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QMenu, QTableWidget, QTableWidgetItem, QWidget
 
+from im2im_core.errors import Im2ImError
 from im2im_core.events import Finished, Progress, Validated
 from im2im_core.jobs.eventlog import parse_line
 from im2im_core.runs import ACTIVE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from im2im_core.events import Event
@@ -27,6 +29,7 @@ SCORES = ("ap50", "dice", "psnr", "ssim", "pearson")
 """Metrics in the order in which one of them is shown; others follow, losses are not shown."""
 WORDS = {"ap50": "AP", "ap75": "AP75", "dice": "Dice", "iou": "IoU", "psnr": "PSNR", "ssim": "SSIM", "pearson": "r"}
 PATH = Qt.ItemDataRole.UserRole
+_SPOKEN_OF = (b'"Progress"', b'"Validated"', b'"Finished"')
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class RunRow:
     message: str = ""
     remaining: float | None = None
     """Seconds left; None while unknown."""
+    device: str = ""
+    """What it works on, as queues name it; only of active runs."""
 
     @property
     def active(self) -> bool:
@@ -53,31 +58,82 @@ class RunRow:
 
 
 def row_of(run: Run) -> RunRow:
-    """Row of a run, from the end of its event log."""
+    """Row of a run, from the end of its event log, which is read backwards until all is known."""
     status, state = run.status, run.state
     done: float | None = 1.0 if state == "finished" else None
     best, remaining = "", None
     for event in _last_events(run.events):
         if done is None and isinstance(event, Progress) and event.task == "training":
             done, remaining = fraction(event), event.remaining
-        if not best and isinstance(event, Finished):
-            best = score_words(event.metrics)
-        if not best and isinstance(event, Validated) and event.best:
-            best = score_words(event.values)
+        if not best and (isinstance(event, Finished) or (isinstance(event, Validated) and event.best)):
+            best = score_words(event.metrics if isinstance(event, Finished) else event.values)
+        if best and done is not None:
+            break
     project = run.folder.parent.parent.name
     return RunRow(str(run.folder), run.name, project, state, done, best, status.created, status.message, remaining)
 
 
-def _last_events(path: Path) -> list[Event]:
-    """Events in the last part of a log, newest first."""
+@dataclass(frozen=True)
+class _Known:
+    """A row, and what the files it was read from looked like."""
+
+    run: Run
+    """Always the same object: it remembers since when a run on another host is silent."""
+    signature: tuple[int, int]
+    row: RunRow
+
+
+class RowCache:
+    """Rows of runs, read again only where their files changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Known] = {}
+
+    def row(self, run: Run) -> RunRow:
+        """Row of `run` as it stands now."""
+        folder = str(run.folder)
+        known, signature = self._known.get(folder), _signature(run)
+        if known is None or known.signature != signature:
+            run = known.run if known else run
+            row = row_of(run)
+            device = (known.row.device if known else "") or (_device_of(run) if row.active else "")
+            known = _Known(run, signature, replace(row, device=device if row.active else ""))
+        elif known.row.active and (state := known.run.state) != known.row.state:  # its process is gone
+            known = replace(known, row=replace(known.row, state=state, device=""))
+        self._known[folder] = known
+        return known.row
+
+
+def _signature(run: Run) -> tuple[int, int]:
+    """Time of run.json and size of the event log."""
+    try:
+        size = run.events.stat().st_size
+    except FileNotFoundError:
+        size = 0
+    return (run.folder / "run.json").stat().st_mtime_ns, size
+
+
+def _device_of(run: Run) -> str:
+    from im2im_core.jobs.queue import device_key
+
+    try:
+        return device_key(run.recipe.training.device)
+    except Im2ImError:  # shown where the run is shown; the list does without
+        return ""
+
+
+def _last_events(path: Path) -> Iterator[Event]:
+    """Events in the last part of a log that the list speaks of, newest first; others are not even decoded."""
     try:
         with path.open("rb") as handle:
             size = handle.seek(0, 2)
             handle.seek(max(0, size - TAIL_BYTES))
             lines = handle.read().split(b"\n")
     except FileNotFoundError:
-        return []
-    return [stamped.event for line in reversed(lines) if (stamped := parse_line(line))]
+        return
+    for line in reversed(lines):
+        if any(name in line for name in _SPOKEN_OF) and (stamped := parse_line(line)):
+            yield stamped.event
 
 
 def fraction(event: Progress) -> float | None:
@@ -89,13 +145,22 @@ def fraction(event: Progress) -> float | None:
     return None
 
 
-def score_words(values: dict[str, float]) -> str:
-    """The most telling metric in words, for example ``AP 0.91``; empty without metrics."""
+def score_words(values: dict[str, float], before: dict[str, float] | None = None, where: str = "") -> str:
+    """The most telling metric in words, for example ``AP 0.91``; empty without metrics.
+
+    Parameters
+    ----------
+    before : dict, optional
+        Metrics of an earlier state: ``AP 0.91 (was 0.74)``.
+    where : str
+        Images that were looked at: ``AP 0.91 on the kept strip``.
+    """
     name = next((n for n in SCORES if n in values), None)
     if name is None:
         return ""
     unit = " dB" if name == "psnr" else ""
-    return f"{WORDS.get(name, name)} {values[name]:.3g}{unit}"
+    words = f"{WORDS.get(name, name)} {values[name]:.3g}{unit}" + (f" on {where}" if where else "")
+    return f"{words} (was {before[name]:.3g}{unit})" if before and name in before else words
 
 
 class RunsTable(QTableWidget):
@@ -124,6 +189,7 @@ class RunsTable(QTableWidget):
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setMinimumSectionSize(36)
         self.setToolTip("Tick runs to compare their curves; right-click for more")
+        self.setAccessibleName("Runs")
         self._rows: dict[str, RunRow] = {}
         self.currentCellChanged.connect(self._on_current)
         self.itemChanged.connect(self._on_item)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +24,16 @@ from qtpy.QtWidgets import (
 )
 
 from im2im_core import api
+from im2im_core.datasets import TABLE
 from im2im_core.errors import ConfigError, Im2ImError
 from napari_im2im._messages import MessageBar
 from napari_im2im._preset_cards import PresetCards
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Mapping, Sequence
 
+    from im2im_core.datasets import DatasetEntry
     from im2im_core.project import Project
     from im2im_core.recipe import Recipe
     from napari_im2im._form import ConfigForm
@@ -69,10 +73,14 @@ class StartPanel(QWidget):
         self._preset = FIRST_PRESET
         self._quiet = 0
         self._form: ConfigForm | None = None
+        self._entries: dict[str, DatasetEntry] = {}
+        self._models: list[tuple[str, str]] = []
         self._data = _combo("Data set to learn from")
         self._cards = PresetCards(api.list_presets())
         self._from = _combo("Network that is taught on; a new one knows nothing yet")
         self._amount = QDoubleSpinBox()
+        self._amount.setToolTip("How long the network learns: more helps until validation stops improving")
+        self._amount.setAccessibleName("Budget")
         self._unit = _combo("What the budget is counted in")
         self._unit.addItems(list(UNITS))
         self._device = _combo("Where the network is trained")
@@ -96,6 +104,14 @@ class StartPanel(QWidget):
     # ---- building ----
 
     def _build(self) -> None:
+        for widget, name in (
+            (self._data, "Data set"),
+            (self._from, "Start from"),
+            (self._unit, "Unit of the budget"),
+            (self._device, "Device"),
+            (self._name, "Name"),
+        ):
+            widget.setAccessibleName(name)
         rows = QFormLayout()
         rows.setContentsMargins(0, 0, 0, 0)
         rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
@@ -109,6 +125,8 @@ class StartPanel(QWidget):
         rows.addRow("Name", self._name)
         self._more = QToolButton()
         self._more.setText("All settings")
+        self._more.setToolTip("Unfold every setting of the recipe, each with its help and a search box")
+        self._more.setAccessibleName("All settings")
         self._more.setCheckable(True)
         self._more.setAutoRaise(True)
         self._more.setArrowType(Qt.ArrowType.RightArrow)
@@ -130,6 +148,7 @@ class StartPanel(QWidget):
 
     def _connect(self) -> None:
         self._cards.valueChanged.connect(self._on_preset)
+        self._data.opened.connect(self._on_data_opened)
         self._data.activated.connect(self._on_data)
         self._from.activated.connect(self._on_from)
         self._amount.valueChanged.connect(self._on_budget)
@@ -158,6 +177,36 @@ class StartPanel(QWidget):
         self._preset = preset
         self._take(recipe)
 
+    def prepare(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        task: str | None = None,
+        dimensions: int | None = None,
+        start_from: str | os.PathLike[str] | None = None,
+        minutes: float | None = None,
+    ) -> None:
+        """Fill everything in for learning from the data set at `path`.
+
+        Parameters
+        ----------
+        task, dimensions : optional
+            Choose the preset; what the model to start from needs goes first, what is not given is the data set's.
+        start_from : path, optional
+            Model that is taught on, for five minutes where `minutes` is not given.
+        """
+        self.refresh()
+        given = self._project.resolve(path)
+        where = self._project.relative(given.parent if given.name == TABLE else given)
+        entry = self._entries.get(where)
+        source = None if start_from is None else str(start_from)
+        wanted: dict[str, Any] = {} if source is None else _taught_on(source)
+        task = wanted.get("task") or task or (entry.task_hint if entry else None)
+        base = self._adapted(task, wanted.get("data.dimensions") or dimensions or (entry.dimensions if entry else None))
+        if minutes is not None:
+            wanted["training.minutes"] = minutes
+        self._change({**self._named_after(where, base.name), "data.path": where, **wanted}, base)
+
     def recipe(self) -> Recipe:
         """The last recipe that held, whatever is half typed now."""
         return self._recipe
@@ -166,26 +215,35 @@ class StartPanel(QWidget):
         """Name of the card that is marked; empty for a recipe from elsewhere."""
         return self._preset
 
-    def refresh(self, models: Sequence[tuple[str, str]] = ()) -> None:
-        """Look for data sets again; `models` are titles and paths of networks to start from."""
+    def refresh(self, models: Sequence[tuple[str, str]] | None = None) -> None:
+        """Look for data sets again; `models` are titles and paths of networks to start from, as before where None."""
         from im2im_core.datasets import list_datasets
 
+        if models is not None:
+            self._models = list(models)
+        self._entries = {self._project.relative(e.path): e for e in list_datasets(self._project)}
         with self._silence():
             self._data.clear()
-            for entry in list_datasets(self._project):
+            for path, entry in self._entries.items():
                 images = "image" if entry.count == 1 else "images"
-                self._data.addItem(f"{entry.name} ({entry.count} {images})", self._project.relative(entry.path))
-                self._data.setItemData(self._data.count() - 1, entry.task_hint, Qt.ItemDataRole.UserRole + 1)
+                self._data.addItem(f"{entry.name} ({entry.count} {images})", path)
             self._data.addItem(FOLDER, None)
             self._from.clear()
             self._from.addItem(NOTHING, None)
-            for title, path in models:
+            for title, path in self._models:
                 self._from.addItem(title, path)
             self._from.addItem(FILE, FILE)
-        if self._recipe.data.path is None and self._data.count() > 1:
-            self._data.setCurrentIndex(0)  # the newest
-            self._on_data(0)
+        if self._recipe.data.path is None and self._entries:
+            self._learn_from(next(iter(self._entries)))  # the newest
         self._show()
+
+    def models(self) -> list[tuple[str, str]]:
+        """Titles and paths of the networks to start from."""
+        return list(self._models)
+
+    def entry(self) -> DatasetEntry | None:
+        """The saved data set that is chosen; None for a folder."""
+        return self._entries.get(self._recipe.data.path or "")
 
     def setSummary(self, text: str, details: str = "") -> None:
         """Words beneath Start, `details` when pointed at."""
@@ -196,15 +254,17 @@ class StartPanel(QWidget):
         """Words beneath Start."""
         return str(self._summary.text())
 
-    def setPlan(self, plan: Mapping[str, Any]) -> None:
-        """Show what the plan says: its sentence, its reasons, its messages."""
+    def setPlan(self, plan: Mapping[str, Any], note: str = "") -> None:
+        """Show what the plan says: its sentence and `note`, its reasons, its messages."""
         from napari_im2im._plan_summary import summary
 
         reasons = "\n".join(f"{name}: {reason}" for name, reason in plan.get("reasons", {}).items())
-        self.setSummary(summary(plan), reasons)
+        words = "; ".join(part for part in (summary(plan, self.entry()), note) if part)
+        self.setSummary(words, reasons)
         self.messages.clear()
         for text in plan.get("messages", ()):
             self.messages.add(text, "warning")
+        self._tell_dimensions(plan["facts"].get("shape"))
         if not plan["facts"]["validation"]:
             changes = {"data.split.by": "block", "data.split.validation": self._recipe.data.split.validation or 0.15}
             self.messages.add(
@@ -214,6 +274,22 @@ class StartPanel(QWidget):
                 "Keep a part",
                 lambda: self.apply(changes),
             )
+
+    def _tell_dimensions(self, shape: Sequence[int] | None) -> None:
+        """Say so when images of `shape` (Z, Y, X) and network do not have the same dimensions."""
+        now = self._recipe.data.dimensions
+        found = now if shape is None else 3 if shape[0] > 1 else 2
+        if found == now or not preset_name(self._recipe.task, found):
+            return
+        volumes = f"The images are volumes of {shape[0]} planes; this network sees each plane alone" if shape else ""
+        planes = "The images are single planes; this network sees volumes"
+        self.messages.add(
+            volumes if found == 3 else planes,
+            "warning",
+            f"Use the {found}D preset, unless you want this",
+            f"Use the {found}D preset",
+            lambda: self._take(self._adapted(None, found)),
+        )
 
     def addTool(self, widget: QWidget) -> None:
         """Put a small widget beside "All settings"."""
@@ -233,11 +309,11 @@ class StartPanel(QWidget):
         finally:
             self._quiet -= 1
 
-    def _change(self, changes: dict[str, Any]) -> None:
+    def _change(self, changes: dict[str, Any], base: Recipe | None = None) -> None:
         if self._quiet:
             return
         try:
-            self._take(self._recipe.override(changes))
+            self._take((base or self._recipe).override(changes))
         except ConfigError as error:
             self.messages.add(error.message, "error", error.cure)
 
@@ -248,6 +324,7 @@ class StartPanel(QWidget):
             self._show()
             if self._form is not None and not from_form:
                 self._form.setValue(recipe)
+                self._show_default()
         if changed:
             self.valueChanged.emit(recipe)
 
@@ -273,8 +350,11 @@ class StartPanel(QWidget):
     # ---- handlers ----
 
     def _on_preset(self, name: str) -> None:
-        if self._quiet:
-            return
+        if not self._quiet:
+            self._take(self._preset_recipe(name))
+
+    def _preset_recipe(self, name: str) -> Recipe:
+        """Recipe of a preset, from now on the chosen one, with what was decided already: images, device, time, name."""
         now = self._recipe
         kept: dict[str, Any] = {"data.path": now.data.path, "training.device": now.training.device}
         if now.training.minutes is not None:
@@ -282,22 +362,42 @@ class StartPanel(QWidget):
         if now.name != self._preset:
             kept["name"] = now.name
         self._preset = name
-        self._take(api.load_preset(name).override(kept))
+        return api.load_preset(name).override(kept)
+
+    def _adapted(self, task: str | None, dimensions: int | None) -> Recipe:
+        """The recipe where it has the task and the dimensions already, else that of the preset which has them."""
+        now = self._recipe
+        wanted = (task if task in HINTS else now.task, dimensions or now.data.dimensions)
+        name = preset_name(*wanted)
+        return now if wanted == (now.task, now.data.dimensions) or not name else self._preset_recipe(name)
+
+    def _on_data_opened(self) -> None:
+        """A list that is opened shows what was saved a moment ago."""
+        self.refresh()
 
     def _on_data(self, index: int) -> None:
         path = self._data.itemData(index)
         if path is None:
             path = QFileDialog.getExistingDirectory(self, "Folder with images and targets", str(self._project.root))
             path = self._project.relative(path) if path else self._recipe.data.path
-        self._follow_hint(self._data.itemData(index, Qt.ItemDataRole.UserRole + 1))
-        self._change({"data.path": path})
+        self._learn_from(path)
         self._show()
 
-    def _follow_hint(self, hint: str | None) -> None:
-        """Choose the preset of the data set's task, unless the recipe has that task already."""
-        if not hint or hint == self._recipe.task or hint not in HINTS:
-            return
-        self._on_preset(f"{HINTS[hint]}_{self._recipe.data.dimensions}d")
+    def _learn_from(self, path: str | None) -> None:
+        """Choose images; the preset follows the task and the dimensions of a saved data set."""
+        entry = self._entries.get(path or "")
+        base = self._adapted(entry.task_hint, entry.dimensions) if entry else self._recipe
+        self._change({**self._named_after(path, base.name), "data.path": path}, base)
+
+    def _named_after(self, path: str | None, name: str) -> dict[str, str]:
+        """Name of the data set for the run, unless a person chose another."""
+        before = self._title(self._recipe.data.path)
+        wanted = self._title(path)
+        return {"name": wanted} if wanted and name in (self._preset, before) else {}
+
+    def _title(self, path: str | None) -> str:
+        entry = self._entries.get(path or "")
+        return entry.name if entry else Path(path or "").name.removesuffix(".csv")
 
     def _on_from(self, index: int) -> None:
         source = self._from.itemData(index)
@@ -305,10 +405,11 @@ class StartPanel(QWidget):
             filters = "Models (*.zip *.safetensors);;All files (*)"
             source, _ = QFileDialog.getOpenFileName(self, "Model to start from", str(self._project.root), filters)
             source = source or self._recipe.training.start_from
-        changes: dict[str, Any] = {"training.start_from": source}
         if source and source != self._recipe.training.start_from:
-            changes |= {"training.minutes": SHORT_MINUTES, **_network_of(source)}
-        self._change(changes)
+            changes = _taught_on(source)
+            self._change(changes, self._adapted(changes.get("task"), changes.get("data.dimensions")))
+        else:
+            self._change({"training.start_from": source})
         self._show()
 
     def _on_unit(self) -> None:
@@ -331,8 +432,25 @@ class StartPanel(QWidget):
         from napari_im2im._form import ConfigForm
 
         self._form = ConfigForm(self._recipe)
+        self._show_default()
         self._form.valueChanged.connect(lambda recipe: None if self._quiet else self._take(recipe, from_form=True))
         self._rest.addWidget(self._form)
+
+    def _show_default(self) -> None:
+        """Resetting a setting means the preset's value, however the recipe came about."""
+        name = self._preset or preset_of(self._recipe)
+        if self._form is not None and name:
+            self._form.setDefault(api.load_preset(name))
+
+
+class _Choice(QComboBox):
+    """Combo box that tells when its list is about to be seen."""
+
+    opened = Signal()
+
+    def showPopup(self) -> None:
+        self.opened.emit()
+        super().showPopup()
 
 
 # ---- choices -------------------------------------------------------------------
@@ -352,28 +470,66 @@ def devices() -> list[tuple[str, str]]:
     return found
 
 
+def preset_name(task: str, dimensions: int) -> str:
+    """Name of the preset of a task in 2D or 3D; empty where there is none."""
+    name = f"{HINTS.get(task, task)}_{dimensions}d"
+    return name if name in _preset_names() else ""
+
+
+@cache
+def _preset_names() -> frozenset[str]:
+    return frozenset(info.name for info in api.list_presets())
+
+
 def preset_of(recipe: Recipe) -> str:
     """The preset that is nearest to a recipe: the one of its task and dimensions."""
     return f"{HINTS[recipe.task]}_{recipe.data.dimensions}d"
 
 
-def _network_of(source: str) -> dict[str, Any]:
-    """Network and framework settings that the weights in a run need; nothing for other sources."""
+def _taught_on(source: str) -> dict[str, Any]:
+    """Changes with which the network in `source` is taught on for a short time."""
+    return {"training.start_from": source, "training.minutes": SHORT_MINUTES, **_settings_of(source)}
+
+
+def _settings_of(source: str) -> dict[str, Any]:
+    """Settings without which the weights of a run or package mean nothing; empty for other sources."""
+    from im2im_core.bundle import open_bundle
     from im2im_core.recipe import Recipe
 
     path = Path(source)
-    for place in (path, path.parent):
-        if (place / "recipe.yaml").is_file():
-            try:
-                content = Recipe.from_file(place / "recipe.yaml").dump()
-            except Im2ImError:
-                return {}
-            return {"network": content["network"], "framework": content["framework"], "task": content["task"]}
-    return {}
+    try:
+        for place in (path, path.parent):
+            if (place / "recipe.yaml").is_file():
+                recipe = Recipe.from_file(place / "recipe.yaml")
+                seen, dimensions, task = recipe.data, recipe.data.dimensions, recipe.task
+                return _seen_as(seen, dimensions) | _plain(recipe) | {"task": task}
+        bundle = open_bundle(path)
+        if not bundle.is_ours:
+            return {}
+        inference = bundle.inference
+    except (Im2ImError, OSError):
+        return {}
+    task = {"task": inference.task} if inference.task in HINTS else {}
+    return _seen_as(inference.input, inference.shapes.dimensions) | _plain(inference) | task
 
 
-def _combo(tip: str) -> QComboBox:
-    box = QComboBox()
+def _seen_as(seen: Any, dimensions: int) -> dict[str, Any]:
+    """How the network is used to see images."""
+    content = seen.dump()
+    return {
+        "data.dimensions": dimensions,
+        "data.normalization": content["normalization"],
+        "data.rescale": content["rescale"],
+    }
+
+
+def _plain(owner: Any) -> dict[str, Any]:
+    content = owner.dump()
+    return {"network": content["network"], "framework": content["framework"]}
+
+
+def _combo(tip: str) -> _Choice:
+    box = _Choice()
     box.setToolTip(tip)
     box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     box.setMinimumContentsLength(12)
@@ -384,7 +540,8 @@ def _choose(box: QComboBox, value: str | None, empty: str) -> None:
     """Select the entry that holds `value`, made where there is none; `empty` for None."""
     index = box.findData(value) if value is not None else box.findText(empty)
     if index < 0 and value is not None:
-        box.insertItem(0, Path(value).name or value, value)
+        path = Path(value)
+        box.insertItem(0, (path.parent.name if path.name == "model" else path.name) or value, value)
         box.setItemData(0, value, Qt.ItemDataRole.ToolTipRole)
         index = 0
     box.setCurrentIndex(index)

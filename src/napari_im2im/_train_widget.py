@@ -9,25 +9,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, QUrl, Signal
+from qtpy.compat import isalive
+from qtpy.QtCore import QObject, QSize, Qt, QTimer, QUrl, Signal
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QScrollArea, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QFileDialog, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
 from im2im_core.errors import ConfigError, Im2ImError
-from im2im_core.events import Message
+from im2im_core.events import CommandDone, Message
 from im2im_core.files import read_json, write_json
+from im2im_core.jobs.queue import device_key
 from im2im_core.progress import duration
 from im2im_core.project import Project
 from im2im_core.recipe import Recipe
 from im2im_core.runs import ACTIVE, Run
 from napari_im2im._background import Background
+from napari_im2im._closing import STARTED, ask, guard_of
+from napari_im2im._panels import open_panel, settle_dock
 from napari_im2im._plan_summary import Planner
 from napari_im2im._preview_layer import PreviewLayer
-from napari_im2im._run_panel import EVERY_LOSSES, RunPanel, RunView
-from napari_im2im._run_watch import RunWatch, end_of_log
-from napari_im2im._start_panel import SHORT_MINUTES, StartPanel, preset_of
+from napari_im2im._run_panel import RunPanel, RunView
+from napari_im2im._run_watch import RunWatch
+from napari_im2im._start_panel import SHORT_MINUTES, StartPanel
+from napari_im2im._train_work import Examined, command, copies, examine, export, launch, local_models, resume
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
     import napari
 
     from im2im_core.jobs.watch import Seen
@@ -37,8 +45,7 @@ MEMORY = Path(".im2im") / "train_widget.json"
 """Where a project remembers what this widget showed."""
 SAVE_MILLISECONDS = 1000
 NEW, RUNS = 0, 1
-STARTED: set[str] = set()
-"""Runs that were started from this napari: closing it asks about those that still train."""
+UNMEASURED = "not measured while a training runs"
 LOOKING = "Looking at the images…"
 WAITING = {"pause": "saving and pausing…", "stop": "finishing and keeping the best…", "abort": "ending…"}
 
@@ -77,7 +84,13 @@ class TrainWidget(QWidget):
         self._views: dict[str, RunView] = {}
         self._labels: dict[str, str] = {}
         self._bars: dict[str, Any] = {}
-        self._models: list[tuple[str, str]] = []
+        self._finished: set[str] = set()
+        self._busy: set[str] = set()
+        self._unmeasured = False
+        self._planned: Mapping[str, Any] | None = None
+        self._asked_previews: dict[int, str] = {}
+        self._deleted = False
+        self._examining = False
         self._ticked_before: list[str] = []
         self._asked_window: ReferenceType[QWidget] | None = None
         self.start_panel = StartPanel(self._project)
@@ -113,26 +126,31 @@ class TrainWidget(QWidget):
     def _add_copy_menu(self) -> None:
         from napari_im2im._copy_menu import CopyMenu
 
-        self.copy_menu = CopyMenu(lambda: copies(self.start_panel.value(), None, self._project))
+        self.copy_menu = CopyMenu(lambda: copies(self.start_panel.value(), None, self._project, self._planned))
         self.copy_menu.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.start_panel.addTool(self.copy_menu)
 
     def _connect(self) -> None:
         self.start_panel.valueChanged.connect(self._on_recipe)
         self.start_panel.startRequested.connect(self._on_start)
-        self.planner.planned.connect(self.start_panel.setPlan)
+        self.planner.planned.connect(self._on_planned)
         self.planner.refused.connect(self._on_refused)
         self.run_panel.commanded.connect(self._on_command)
         self.run_panel.useRequested.connect(self._on_use)
         self.run_panel.cureRequested.connect(self._on_cure)
         self.run_panel.slider.chosen.connect(self._on_preview)
         self.run_panel.slider.wanted.connect(self._on_preview_wanted)
+        self.run_panel.slider.regionChosen.connect(self._on_region)
+        self.run_panel.watchRequested.connect(self._on_watch)
+        self.run_panel.logWanted.connect(lambda _: self._follow_log())
+        self.preview.removed.connect(self._on_preview_removed)
         table = self.run_panel.table
         table.shown.connect(self.show_run)
         table.ticked.connect(self._on_ticked)
         table.asked.connect(self._on_asked)
         self.watch.seen.connect(self._on_seen)
         self.watch.listed.connect(self._on_listed)
+        self.watch.logged.connect(self._on_log)
         self.watch.broken.connect(lambda text, cure: self.run_panel.say(text, "warning", cure))
         self.tabs.currentChanged.connect(self._on_tab)
         self._save_soon.timeout.connect(self._save)
@@ -147,14 +165,56 @@ class TrainWidget(QWidget):
 
     # ---- what a new training would be ----
 
+    def prepare(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        task: str | None = None,
+        dimensions: int | None = None,
+        start_from: str | os.PathLike[str] | None = None,
+        minutes: float | None = None,
+    ) -> None:
+        """Fill the first page in for learning from the data set at `path`, so that Start is all that is left.
+
+        Parameters
+        ----------
+        path : path
+            Folder or table of a saved data set, or another folder; where relative, in the project.
+        task : str, optional
+            As recipes name it, for example ``instance_segmentation``; that of the data set where not given.
+        dimensions : int, optional
+            2 or 3; those of the data set where not given.
+        start_from : path, optional
+            Model that is taught on.
+        minutes : float, optional
+            Budget; five where a model is taught on, else as it was.
+        """
+        self.tabs.setCurrentIndex(NEW)
+        self.start_panel.prepare(path, task=task, dimensions=dimensions, start_from=start_from, minutes=minutes)
+        self._look_for_models()
+
     def _on_recipe(self, recipe: Recipe) -> None:
         self._save_soon.start()
+        self._planned = None
         if recipe.data.path is None:
             self.planner.cancel()
             self.start_panel.setSummary("Choose a data set, or a folder with images and targets")
         else:
             self.start_panel.setSummary(LOOKING)
-            self.planner.request(recipe, self._project.root)
+            # Two measured steps would take their time from the training that runs, and measure nothing true.
+            self._unmeasured = device_key(recipe.training.device) in self._busy
+            self.planner.request(recipe, self._project.root, probe=not self._unmeasured)
+
+    def _on_planned(self, plan: Mapping[str, Any]) -> None:
+        self._planned = plan
+        self.start_panel.setPlan(plan, UNMEASURED if self._unmeasured else "")
+
+    def _look_for_models(self) -> None:
+        self.background.run("models", local_models, self._on_models, _ignore)
+
+    def _on_models(self, models: list[tuple[str, str]]) -> None:
+        if models != self.start_panel.models():  # refreshing closes a list that is open
+            self.start_panel.refresh(models)
 
     def _on_refused(self, message: str, cure: str) -> None:
         self.start_panel.setSummary("")
@@ -177,6 +237,9 @@ class TrainWidget(QWidget):
     def _on_started(self, folder: str) -> None:
         self._end_start()
         STARTED.add(folder)
+        self._busy.add(device_key(self.start_panel.recipe().training.device))
+        if self._deleted:  # the layers of a run before were cleared away: this one is watched again
+            self.run_panel.slider.setOn(True)
         self.tabs.setCurrentIndex(RUNS)
         self.show_run(folder)
         self.watch.look()
@@ -210,6 +273,7 @@ class TrainWidget(QWidget):
             self._leave(before)
         self.run_panel.setRun(name)
         self.preview.setRun(folder)
+        self._follow_log()
         self.run_panel.table.select(folder)
         self._follow(folder)
         self._save_soon.start()
@@ -249,7 +313,7 @@ class TrainWidget(QWidget):
             self.run_panel.table.mark(folder, self.run_panel.curves.colour(self._labels[folder]))
         if folder == self._shown:
             self._show_state()
-            self._show_news([s.event for s in fresh], view)
+            self._show_news([s.event for s in fresh], view, seen.more)
         if not seen.active:
             self.watch.look()
 
@@ -258,28 +322,56 @@ class TrainWidget(QWidget):
         if view is not None:
             self.run_panel.show_view(view)
 
-    def _show_news(self, events: list[Any], view: RunView) -> None:
+    def _show_news(self, events: list[Any], view: RunView, more: bool) -> None:
         for event in events:
             if isinstance(event, Message) and event.level != "info" and (event.cure or event.code):
                 self.run_panel.say(event.text, event.level, event.cure)
+            elif isinstance(event, CommandDone) and self._asked_previews.get(event.number) == self._shown:
+                self.run_panel.say(f"Region: {event.note}", "info" if event.note.startswith("shown") else "warning")
         if self.preview.add(events):
-            self.run_panel.slider.setSteps(self.preview.steps)
-            self._on_preview(self.run_panel.slider.value())
-        if view.unexamined >= EVERY_LOSSES or view.state not in ACTIVE:
-            view.unexamined = 0
+            self._show_previews()
+        if view.due and not more:
             self._examine(view)
 
     def _examine(self, view: RunView) -> None:
-        from im2im_core.doctor import diagnose, diagnose_end
-
-        try:
-            recipe, plan = view.settings(self._shown)
-        except Im2ImError as error:
-            self.run_panel.say(error.message, "error", error.cure)
+        """Look for trouble in a thread; one look at a time, and another one when there is news by then."""
+        if self._examining:
             return
-        end = diagnose_end(view.all_events(), view.state, end_of_log(self._shown), recipe)
-        found = diagnose(view.curve_events(), plan, recipe) if view.state != "finished" else []
-        self.run_panel.setDiagnoses([*([end] if end else []), *found], view.state in ACTIVE)
+        self._examining, view.unexamined, view.examined = True, 0, view.state
+        folder, events, progress, state = self._shown, list(view.events), view.progress, view.state
+        self.background.run(
+            "examine",
+            lambda: examine(folder, events, progress, state),
+            lambda found: self._on_examined(folder, view, found),
+            self._on_not_examined,
+        )
+
+    def _on_examined(self, folder: str, view: RunView, found: Examined) -> None:
+        self._examining = False
+        view.taught, view.kept = found.taught, found.kept
+        self.preview.setVoxelSize(folder, found.voxel_size)
+        if view is self._views.get(self._shown):
+            self.run_panel.setDiagnoses(found.found, view.state in ACTIVE)
+            self._show_state()
+        self._examine_if_due()
+
+    def _on_not_examined(self, error: BaseException) -> None:
+        self._examining = False
+        self.run_panel.say(*_words(error))
+
+    def _examine_if_due(self) -> None:
+        view = self._views.get(self._shown)
+        if view is not None and view.due:
+            self._examine(view)
+
+    # ---- log ----
+
+    def _follow_log(self) -> None:
+        self.watch.read_log(self._shown if self.run_panel.log_button.isChecked() else "")
+
+    def _on_log(self, folder: str, text: str) -> None:
+        if folder == self._shown:
+            self.run_panel.setLog(text)
 
     # ---- preview ----
 
@@ -289,9 +381,45 @@ class TrainWidget(QWidget):
             self.run_panel.say(problem, "warning")
 
     def _on_preview_wanted(self, on: bool) -> None:
+        self._deleted = False
         self.preview.setOn(on)
         self._on_preview(self.run_panel.slider.value())
         self._save_soon.start()
+
+    def _on_preview_removed(self) -> None:
+        """Who takes the prediction out of the viewer does not want it back at the next validation."""
+        if self.run_panel.slider.isOn():
+            self.run_panel.slider.setOn(False)
+            self._deleted = True
+
+    def _show_previews(self) -> None:
+        slider = self.run_panel.slider
+        slider.setRegions(self.preview.names, self.preview.name)
+        slider.setSteps(self.preview.steps)
+        self._on_preview(slider.value())
+
+    def _on_region(self, name: str) -> None:
+        self.preview.setRegion(name)
+        self._show_previews()
+
+    def _on_watch(self) -> None:
+        """Ask the shown run for predictions of what the user points out."""
+        from napari_im2im._watched_region import chosen_regions, watch_region
+
+        folder = self._shown
+        try:
+            wishes = chosen_regions(self._viewer)
+        except Im2ImError as error:
+            self.run_panel.say(*_words(error))
+            return
+        self.run_panel.watch_button.setEnabled(False)
+        done = partial(self._on_watched, folder)
+        self.background.run("watch", lambda: watch_region(folder, wishes), done, self._on_failed)
+
+    def _on_watched(self, folder: str, number: int) -> None:
+        self._asked_previews[number] = folder
+        self.run_panel.watch_button.setEnabled(True)
+        self.run_panel.slider.setOn(True)
 
     # ---- commands ----
 
@@ -327,12 +455,9 @@ class TrainWidget(QWidget):
     def _open_predict(self, model: str) -> None:
         """Open Predict with a model; the open one is used where there is one."""
         try:
-            dock, widget = self._viewer.window.add_plugin_dock_widget("napari-im2im", "Predict")
-        except (KeyError, ValueError, TypeError, ModuleNotFoundError):  # napari knows no such widget
-            self.run_panel.say("Predict could not be opened", "warning", f"The model is in {model}")
-            return
-        dock.raise_()
-        widget.set_model(model)
+            open_panel(self._viewer, "Predict").set_model(model)
+        except Im2ImError as error:
+            self.run_panel.say(error.message, "warning", f"{error.cure}; the model is in {model}")
 
     def _on_asked(self, what: str, folder: str) -> None:
         self.show_run(folder)
@@ -373,10 +498,11 @@ class TrainWidget(QWidget):
         table.select(self._shown)
         for folder, label in self._labels.items():
             table.mark(folder, self.run_panel.curves.colour(label) if len(self._labels) > 1 else None)
-        models = [(r.name, r.folder) for r in table.value() if r.state == "finished"]
-        if models != self._models:  # refreshing closes a list that is open
-            self._models = models
-            self.start_panel.refresh(models)
+        finished = {r.folder for r in rows if r.state == "finished"}
+        if finished != self._finished:
+            self._finished = finished
+            self._look_for_models()
+        self._note_busy({r.device for r in rows if r.active})
         for folder in self._ticked_before:
             table.tick(folder)
         self._ticked_before = []
@@ -384,6 +510,13 @@ class TrainWidget(QWidget):
         if active and not self._shown:
             self.show_run(active[0])
         self._show_activity(rows)
+
+    def _note_busy(self, devices: set[str]) -> None:
+        """Measure what could not be measured while a training held the device."""
+        self._busy = devices
+        recipe = self.start_panel.recipe()
+        if self._unmeasured and self._planned is not None and device_key(recipe.training.device) not in devices:
+            self._on_recipe(recipe)
 
     def _on_ticked(self, folders: list[str]) -> None:
         wanted = {*folders, *([self._shown] if self._shown else [])}
@@ -418,7 +551,7 @@ class TrainWidget(QWidget):
 
     def _on_tab(self, index: int) -> None:
         if index == NEW:
-            self.start_panel.refresh(self._models)
+            self.start_panel.refresh()
             if self.start_panel.summary() == LOOKING:  # a start ended the planning
                 self._on_recipe(self.start_panel.recipe())
         self._save_soon.start()
@@ -438,7 +571,7 @@ class TrainWidget(QWidget):
             "tab": self.tabs.currentIndex(),
             "shown": self._shown,
             "ticked": self.run_panel.table.tickedFolders(),
-            "live": self.run_panel.slider.isOn(),
+            "live": self.run_panel.slider.isOn() or self._deleted,
         }
 
     def _restore(self) -> None:
@@ -462,13 +595,31 @@ class TrainWidget(QWidget):
 
     def showEvent(self, event: Any) -> None:
         super().showEvent(event)
+        settle_dock(self)
         window: QWidget = self
-        while window.parentWidget() is not None:
+        while window.parentWidget() is not None:  # a floating dock is a window too, but not the one that ends napari
             window = window.parentWidget()
         if window is not self and window is not self._window_asked():
             self._asked_window = ref(window)
-            window.installEventFilter(self)
+            self._guard(window)
+        self.start_panel.refresh()  # data sets may have been saved while this was hidden
+        self._look_for_models()
         self.watch.start()
+
+    def _guard(self, window: QWidget) -> None:
+        """Let closing the window ask as long as a training runs; in this panel's words while there is one."""
+        guard, panel = guard_of(window), ref(self)
+
+        def ask_here(names: list[str]) -> str:
+            here = panel()
+            return ask(names, guard.parent()) if here is None or not isalive(here) else here.ask_on_close(names)
+
+        guard.setAsk(ask_here)
+        guard.closing.connect(self._on_closing)
+
+    def _on_closing(self) -> None:
+        self._write_memory()
+        _close_bars(self._bars)
 
     def hideEvent(self, event: Any) -> None:
         super().hideEvent(event)
@@ -484,93 +635,9 @@ class TrainWidget(QWidget):
         """Window whose closing is asked about; held weakly, or whoever keeps this widget keeps the viewer."""
         return self._asked_window() if self._asked_window else None
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Ask about trainings that run when the viewer is closed."""
-        if watched is self._window_asked() and event.type() == QEvent.Type.Close:
-            return not self._may_close(event)
-        return False
-
-    def _may_close(self, event: QEvent) -> bool:
-        active = [folder for folder in sorted(STARTED) if _is_active(folder)]
-        answer = self.ask_on_close([Path(f).name for f in active]) if active else "keep"
-        if answer == "cancel":
-            event.ignore()
-            return False
-        for folder in active if answer == "stop" else ():
-            with suppress(Im2ImError):  # it ended by itself in this moment
-                command(folder, "stop")
-        self._write_memory()
-        _close_bars(self._bars)
-        return True
-
     def ask_on_close(self, names: list[str]) -> str:
         """What to do with trainings when the viewer is closed: keep, stop or cancel."""
-        which = names[0] if len(names) == 1 else f"{len(names)} trainings"
-        box = QMessageBox(self)
-        box.setWindowTitle("A training is running")
-        box.setText(f"Keep {which} running?")
-        box.setInformativeText("Training goes on without napari. Open Train again to see it.")
-        keep = box.addButton("Keep running", QMessageBox.ButtonRole.AcceptRole)
-        stop = box.addButton("Stop and keep the best", QMessageBox.ButtonRole.DestructiveRole)
-        box.addButton("Do not close", QMessageBox.ButtonRole.RejectRole)
-        box.setDefaultButton(keep)
-        box.exec()
-        return {keep: "keep", stop: "stop"}.get(box.clickedButton(), "cancel")
-
-
-# ---- what is done off the main thread ----
-
-
-def launch(project: Project, recipe: Recipe) -> str:
-    """Folder of a new run whose process has begun; one that could not begin is marked failed."""
-    from im2im_core.jobs.start import start_training
-
-    run = Run.create(project, recipe)
-    try:
-        start_training(run)
-    except Im2ImError as error:
-        with suppress(Im2ImError), run.claim():
-            run.set_state("failed", error.message)
-        raise
-    return str(run.folder)
-
-
-def resume(folder: str) -> str:
-    """Folder of a run whose next process has begun."""
-    from im2im_core.jobs.start import resume_training
-
-    resume_training(Run(folder))
-    return folder
-
-
-def command(folder: str, verb: str) -> None:
-    """Leave a command for the process of a run."""
-    from im2im_core.jobs.commands import send_command
-
-    send_command(Run(folder), verb)
-
-
-def export(folder: str, path: str) -> str:
-    """Path of the zip that holds the model of a run."""
-    from im2im_core.archive import pack
-
-    target = Path(path if path.endswith(".zip") else f"{path}.zip")
-    pack(Run(folder).model, target)
-    return str(target)
-
-
-def copies(recipe: Recipe, run: Run | None, project: Project) -> dict[str, str]:
-    """A recipe, or a run with what came of it, as command, YAML, Python and a paragraph for the paper."""
-    from im2im_core import share
-
-    preset = preset_of(recipe)
-    data = None if recipe.data.path is None else project.resolve(recipe.data.path)
-    return {
-        "command": share.as_command(recipe, preset, data=data),
-        "yaml": share.as_yaml(recipe),
-        "python": share.as_python(recipe, preset, data=data),
-        "methods": share.methods_paragraph(recipe if run is None else run),
-    }
+        return ask(names, self.window())
 
 
 def _words(error: BaseException) -> tuple[str, str, str]:
@@ -587,10 +654,3 @@ def _close_bars(bars: dict[str, Any], _: object = None) -> None:
 
 def _ignore(_: object) -> None:
     """Take an answer and do nothing."""
-
-
-def _is_active(folder: str) -> bool:
-    try:
-        return Run(folder).state in ACTIVE
-    except Im2ImError:
-        return False

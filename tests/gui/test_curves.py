@@ -8,10 +8,11 @@ import time
 
 import numpy as np
 import pytest
+from qtpy.QtWidgets import QCheckBox, QSlider, QToolButton
 
 from im2im_core.events import Losses, Progress, Validated
 from im2im_core.jobs.eventlog import Stamped
-from napari_im2im._curves import COLOURS, CurvesWidget, RunSeries, smoothed
+from napari_im2im._curves import COLOURS, CurvesWidget, RunSeries, smoothed, term_words
 
 
 def losses(steps, attempt=1, start=0, **terms):
@@ -88,7 +89,7 @@ def test_terms_can_be_shown_and_hidden(curves):
     assert ("a", "train", "dice") in drawn(curves)
     curves._on_term("total", False)
     assert ("a", "train", "total") not in drawn(curves)
-    assert [a.text() for a in curves._terms.menu().actions()] == ["total", "dice", "ap50"]
+    assert [a.text() for a in curves._terms.menu().actions()] == ["loss", "Dice loss", "AP"]
 
 
 def test_a_validation_before_the_first_loss_is_sorted_later(curves):
@@ -121,17 +122,25 @@ def test_losses_that_are_no_numbers_are_gaps(curves):
 
 def test_reading_names_run_step_and_values(curves):
     curves.add("a", losses([10, 20]) + validated([20]))
-    assert curves.read(18.0) == "step 20: total (train) 0.05, total (validation) 0.5"
-    assert curves.read(18.0, scores=True) == "step 20: ap50 0.8"
+    assert curves.read(18.0) == "step 20: loss (training) 0.05, loss (validation) 0.5"
+    assert curves.read(18.0, scores=True) == "step 20: AP 0.8"
     curves.add("b", losses([10, 20]))
-    assert "a: total (train) 0.1" in curves.read(9.0)
+    assert "a: loss (training) 0.1" in curves.read(9.0)
     assert CurvesWidget.read(curves, 1.0, scores=True).startswith("step 20")
 
 
 def test_reading_is_the_same_on_a_logarithmic_axis(curves):
     curves.add("a", losses([10, 20]))
     curves._log.setChecked(True)
-    assert curves.read(10.0) == "step 10: total (train) 0.1"
+    assert curves.read(10.0) == "step 10: loss (training) 0.1"
+
+
+def test_terms_have_words_and_tools_have_names(curves):
+    assert term_words("cross_entropy", False) == "cross entropy"
+    assert [term_words(n, True) for n in ("ap50", "class_2_dice", "psnr")] == ["AP", "class 2 Dice", "PSNR"]
+    for tool in (*curves.findChildren(QToolButton), *curves.findChildren(QSlider), *curves.findChildren(QCheckBox)):
+        assert tool.toolTip()
+        assert tool.accessibleName()
 
 
 def test_ten_thousand_points_are_updated_quickly(curves, qtbot):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,14 +62,18 @@ class Previews:
         Parameters
         ----------
         arguments : dict
-            ``sample``: name; ``start`` and ``stop``: along Z, Y, X on the grid of the image.
+            ``sample``: name; ``start`` and ``stop``: along Z, Y, X; ``shape``: size of the image in which they
+            count, where it is not the grid of the network.
         """
         entry = self.find(str(arguments.get("sample", "")))
         if entry is None:
             return f"there is no image {arguments.get('sample')!r} in this run"
-        start, stop = arguments.get("start") or (0, 0, 0), arguments.get("stop") or entry.shape
-        centre = tuple((int(a) + int(b)) // 2 for a, b in zip(start, stop, strict=True))
-        size = tuple(max(int(b) - int(a), 8) for a, b in zip(start, stop, strict=True))
+        grid = arguments.get("shape") or entry.shape
+        factors = [n / g for n, g in zip(entry.shape, grid, strict=True)]
+        start = [int(a * f) for a, f in zip(arguments.get("start") or (0, 0, 0), factors, strict=True)]
+        stop = [math.ceil(b * f) for b, f in zip(arguments.get("stop") or grid, factors, strict=True)]
+        centre = tuple((a + b) // 2 for a, b in zip(start, stop, strict=True))
+        size = tuple(max(b - a, 8) for a, b in zip(start, stop, strict=True))
         largest = tuple(min(s, m) for s, m in zip(size, LARGEST[self.dimensions], strict=True))
         self.watch(
             view_of(entry, self.divisor, self.dimensions, centre, largest), str(arguments.get("name", "preview"))

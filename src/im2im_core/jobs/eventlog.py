@@ -111,13 +111,24 @@ class EventTail:
     def __init__(self, run: Run) -> None:
         self._path = run.events
         self._offset = 0
+        self.more = False
+        """Whether the last call left complete events for the next one."""
 
-    def poll(self) -> list[Stamped]:
-        """Events that were completed since the last call; a torn last line waits."""
+    def poll(self, most: int = -1) -> list[Stamped]:
+        """Events that were completed since the last call; a torn last line waits.
+
+        Parameters
+        ----------
+        most : int
+            About how many bytes to read; all where negative.
+        """
         try:
             with self._path.open("rb") as handle:
                 handle.seek(self._offset)
-                content = handle.read()
+                content = handle.read(most)
+                if most >= 0 and b"\n" not in content:
+                    content += handle.readline()
+                self.more = 0 <= most <= len(content)
         except FileNotFoundError:
             return []
         complete = content[: content.rfind(b"\n") + 1]

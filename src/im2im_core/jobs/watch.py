@@ -21,6 +21,8 @@ class Seen:
 
     events: tuple[Stamped, ...]
     state: State
+    more: bool = False
+    """Whether older news than the newest is still to come: only a part was asked for."""
 
     @property
     def active(self) -> bool:
@@ -35,10 +37,17 @@ class Watcher:
         self.run = run
         self._tail = EventTail(run)
 
-    def poll(self) -> Seen:
-        """What is new. The state is read first: when it is final, all events are in."""
+    def poll(self, most: int = -1) -> Seen:
+        """What is new. The state is read first: when it is final, and no more is to come, all events are in.
+
+        Parameters
+        ----------
+        most : int
+            About how many bytes of the event log to read at once; all where negative.
+        """
         state = self.run.state
-        return Seen(tuple(self._tail.poll()), state)
+        events = tuple(self._tail.poll(most))
+        return Seen(events, state, self._tail.more)
 
     def follow(self, interval: float = 0.5) -> Iterator[Seen]:
         """Polls until the run is no longer active; the last one is final."""

@@ -1,0 +1,90 @@
+"""Closing napari while trainings run: asked about once per window, whether or not the Train panel is open."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QEvent, QObject, Signal
+from qtpy.QtWidgets import QMessageBox, QWidget
+
+from im2im_core.errors import Im2ImError
+from im2im_core.runs import ACTIVE, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STARTED: set[str] = set()
+"""Folders of the runs that were started from this napari: closing it asks about those that still train."""
+NAME = "im2im-closing-guard"
+
+
+class ClosingGuard(QObject):
+    """Lives as long as a window and asks before it closes."""
+
+    closing = Signal()
+    """The window closes now."""
+
+    def __init__(self, window: QWidget) -> None:
+        super().__init__(window)
+        self.setObjectName(NAME)
+        self._ask: Callable[[list[str]], str] | None = None
+        window.installEventFilter(self)
+
+    def setAsk(self, ask: Callable[[list[str]], str] | None) -> None:
+        """Who asks: takes the names of runs and gives keep, stop or cancel; our own question where None."""
+        self._ask = ask
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Ask about trainings that run when the window is closed."""
+        if watched is self.parent() and event.type() == QEvent.Type.Close:
+            return not self._may_close(event)
+        return False
+
+    def _may_close(self, event: QEvent) -> bool:
+        active = [folder for folder in sorted(STARTED) if _is_active(folder)]
+        names = [Path(folder).name for folder in active]
+        answer = "keep" if not active else self._ask(names) if self._ask else ask(names, self.parent())
+        if answer == "cancel":
+            event.ignore()
+            return False
+        for folder in active if answer == "stop" else ():
+            with suppress(Im2ImError):  # it ended by itself in this moment
+                _stop(folder)
+        self.closing.emit()
+        return True
+
+
+def guard_of(window: QWidget) -> ClosingGuard:
+    """The guard of a window, made where there is none."""
+    found = window.findChild(ClosingGuard, NAME)
+    return found if isinstance(found, ClosingGuard) else ClosingGuard(window)
+
+
+def ask(names: list[str], parent: QObject | None) -> str:
+    """What to do with trainings when the viewer is closed: keep, stop or cancel."""
+    which = names[0] if len(names) == 1 else f"{len(names)} trainings"
+    box = QMessageBox(parent if isinstance(parent, QWidget) else None)
+    box.setWindowTitle("A training is running")
+    box.setText(f"Keep {which} running?")
+    box.setInformativeText("Training goes on without napari. Open Train again to see it.")
+    keep = box.addButton("Keep running", QMessageBox.ButtonRole.AcceptRole)
+    stop = box.addButton("Stop and keep the best", QMessageBox.ButtonRole.DestructiveRole)
+    box.addButton("Do not close", QMessageBox.ButtonRole.RejectRole)
+    box.setDefaultButton(keep)
+    box.exec()
+    return {keep: "keep", stop: "stop"}.get(box.clickedButton(), "cancel")
+
+
+def _stop(folder: str) -> None:
+    from im2im_core.jobs.commands import send_command
+
+    send_command(Run(folder), "stop")
+
+
+def _is_active(folder: str) -> bool:
+    try:
+        return Run(folder).state in ACTIVE
+    except Im2ImError:
+        return False
