@@ -234,8 +234,7 @@ def _with_data(recipe: Recipe, data: Any, project: Project) -> Recipe:
         return recipe.override({"data.path": str(Path(data).resolve())})
     from im2im_core.snapshot import keep_samples
 
-    folder = keep_samples(data, project, recipe)
-    return recipe.override({"data.path": project.relative(folder), "data.layout.kind": "subfolders"})
+    return recipe.override(keep_samples(data, project, recipe))
 
 
 # ---- prediction and evaluation ----

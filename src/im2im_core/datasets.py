@@ -127,7 +127,7 @@ def save_dataset(
     Raises
     ------
     DataError
-        There is no sample, one has no target or several, labels are none, or prefilled ones have no region.
+        There is no sample, one has no target, labels are none, or prefilled ones have no region.
     Stopped
         `should_stop` said so; nothing is kept.
     """
@@ -299,6 +299,11 @@ def learning_sample(
         )
     if labelling == "dense" and not len(polygons):
         return sample
+    if len(sample.targets) > 1:
+        raise DataError(
+            f"{sample.name} has the targets {', '.join(sample.targets)}; only one can be painted in parts",
+            "Save it with dense labels and a weight image, or with one target",
+        )
     image = sample.targets[TARGET]
     mask = complete_regions(image.info.shape, image.info.axes, polygons)
     given = None if sample.weight is None else sample.weight.read()
@@ -403,7 +408,9 @@ def count_objects(sample: Sample) -> int:
     for t, c, z, y, x in _slabs(image.info.shape, 1):
         labels = image.read((t, c, z, y, x))
         if sample.weight is not None:
-            labels = labels[sample.weight.read((t, slice(0, 1), z, y, x)) > 0]
+            times, _, depth, _, _ = sample.weight.info.shape  # a single one holds for all
+            place = (t if times > 1 else slice(0, 1), slice(0, 1), z if depth > 1 else slice(0, 1), y, x)
+            labels = labels[np.broadcast_to(sample.weight.read(place) > 0, labels.shape)]
         found |= {(t.start, int(number)) for number in np.unique(labels) if number > 0}
     return len(found)
 
@@ -411,15 +418,12 @@ def count_objects(sample: Sample) -> int:
 def _check_targets(sample: Sample) -> None:
     if TARGET not in sample.targets:
         raise DataError(f"{sample.name} has no target", "Add its target or exclude it")
-    if len(sample.targets) > 1:
-        raise DataError(
-            f"{sample.name} has the targets {', '.join(sample.targets)}; a saved data set holds one",
-            "Train from the folder itself, or save one target",
-        )
 
 
 def _images(sample: Sample) -> dict[str, Image]:
+    """Images by the heading of their column."""
     found = {"IM": sample.source, "GT": sample.targets[TARGET]}
+    found |= {f"GT_{' '.join(name.split())}": image for name, image in sample.targets.items() if name != TARGET}
     return {**found, "CM": sample.weight} if sample.weight is not None else found
 
 
@@ -477,8 +481,9 @@ def _store(
                 taken.add(path)
                 row.paths[role], row.about[role] = _reference(path, image, project)
             else:
-                row.paths[role] = f"images/{role}/{name}.ome.zarr"
-                row.about[role] = {**_facts(image), "pixels": _copy(image, folder / row.paths[role], role == "GT")}
+                row.paths[role] = f"images/{_UNSAFE.sub('-', role)}/{name}.ome.zarr"
+                labels = role.startswith("GT")
+                row.about[role] = {**_facts(image), "pixels": _copy(image, folder / row.paths[role], labels)}
     if on_event:
         on_event(Progress("saving images", len(rows), len(rows), time.monotonic() - begin))
 
@@ -573,10 +578,11 @@ def middle_plane(image: Image) -> NDArray[Any]:
 def _table(rows: list[_Row]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*_ROLES, "group", "part"])
+    roles = list(dict.fromkeys((*_ROLES, *(role for row in rows for role in row.paths))))
+    writer.writerow([*roles, "group", "part"])
     for row in rows:
         group = " ".join(row.sample.group.split())  # a table has one row per line
-        writer.writerow([*(row.paths.get(role, "") for role in _ROLES), group, row.part])
+        writer.writerow([*(row.paths.get(role, "") for role in roles), group, row.part])
     return stream.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Arrays kept in the project as an immutable data set, so that a training on them can be resumed and repeated."""
+"""Arrays and samples kept in the project as an immutable data set, so that a training on them can be repeated."""
 
 from __future__ import annotations
 
@@ -6,65 +6,80 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from im2im_core.errors import DataError
-from im2im_core.image import ArrayImage, Image, content_hash
-from im2im_core.samples import TARGET, Sample
+from im2im_core.errors import DataError, nearest
+from im2im_core.image import ArrayImage, Image
+from im2im_core.samples import TARGET, Sample, Split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from im2im_core.project import Project
     from im2im_core.recipe import Recipe
 
+NAME = "given in Python"
+"""Name of the data sets."""
+PARTS = {"validation_names": "validation", "test_names": "test"}
 
-def keep_samples(data: Iterable[Any], project: Project, recipe: Recipe) -> Path:
-    """Folder with sub-folders IM, GT and CM that holds `data`; named by its content, so nothing is written twice.
+
+def keep_samples(data: Iterable[Any] | Split, project: Project, recipe: Recipe) -> dict[str, Any]:
+    """Changes of the recipe after which it reads `data` from the project; the same content is never written twice.
+
+    Groups, parts, weights and all targets are kept. Unchanged files are referenced, everything else is stored.
 
     Parameters
     ----------
-    data : iterable of Sample or (image, target) or (image, target, weight)
+    data : iterable of Sample or (image, target) or (image, target, weight), or a Split
         Arrays of two dimensions are YX; of three ZYX for a 3D recipe, else ``data.axes``.
+
+    Raises
+    ------
+    DataError
+        Something is no sample, or two samples have the same name.
     """
-    samples = [_as_sample(item, number, recipe) for number, item in enumerate(data)]
+    from im2im_core.datasets import save_dataset
+
+    samples, parts = _given(data, recipe)
     if not samples:
         raise DataError("The list of samples is empty", "Give at least one image with its target")
-    pixels = [{part: image.read() for part, image in _parts(s).items()} for s in samples]
-    key = content_hash(np.frombuffer("".join(content_hash(a) for p in pixels for a in p.values()).encode(), np.uint8))
-    folder = project.folder("data") / key[:16]
-    if not (folder / "complete").exists():
-        for sample, arrays in zip(samples, pixels, strict=True):
-            _write(folder, sample, arrays)
-        (folder / "complete").touch()
-    return folder
+    names = [s.name for s in samples]
+    if doubled := sorted({n for n in names if names.count(n) > 1}):
+        raise DataError(f"{names.count(doubled[0])} samples are called {doubled[0]!r}", "Give each a name of its own")
+    parts |= _named(names, recipe)
+    if recipe.data.more:  # what the settings say holds for the other folders too
+        entry = save_dataset(project, NAME, samples, parts, task=recipe.task)
+        return {"data.path": project.relative(entry.path), "data.layout.kind": "table"}
+    labels = recipe.task in ("semantic_segmentation", "instance_segmentation")
+    entry = save_dataset(project, NAME, samples, parts, recipe.data.labelling if labels else "dense", task=recipe.task)
+    # What is saved needs no settings: axes are known, labels are dense, the table names the parts.
+    return {
+        "data.path": project.relative(entry.path),
+        "data.layout.kind": "table",
+        "data.axes": None,
+        "data.labelling": "dense",
+        **{f"data.split.{key}": [] for key in PARTS},
+    }
 
 
-def _parts(sample: Sample) -> dict[str, Image]:
-    parts = {"IM": sample.source}
-    if TARGET in sample.targets:
-        parts["GT"] = sample.targets[TARGET]
-    if sample.weight is not None:
-        parts["CM"] = sample.weight
-    return parts
+def _given(data: Iterable[Any] | Split, recipe: Recipe) -> tuple[list[Sample], dict[str, str]]:
+    """Samples, and the parts that a split gives them."""
+    if not isinstance(data, Split):
+        return [_as_sample(item, number, recipe) for number, item in enumerate(data)], {}
+    by_part = {"train": data.train, "validation": data.validation, "test": data.test}
+    return (
+        [s for samples in by_part.values() for s in samples],
+        {s.name: part for part, samples in by_part.items() for s in samples},
+    )
 
 
-def _write(folder: Path, sample: Sample, arrays: dict[str, Any]) -> None:
-    from im2im_core.axes import from_tczyx
-    from im2im_core.io import write_image
-
-    for part, image in _parts(sample).items():
-        info = image.info
-        target = folder / part / f"{sample.name}.ome.zarr"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_image(
-            target,
-            from_tczyx(arrays[part], info.axes),
-            info.axes,
-            voxel_size=info.voxel_size,
-            channels=info.channels,
-            time_step=info.time_step,
-            overwrite=True,
-        )
+def _named(names: list[str], recipe: Recipe) -> dict[str, str]:
+    """Parts of the samples that the recipe names."""
+    split, found = recipe.data.split, {}
+    for key, part in PARTS.items():
+        for name in getattr(split, key):
+            if name not in names and not recipe.data.more:
+                raise DataError(f"data.split.{key}: no sample is called {name!r}", nearest(name, names))
+            found[name] = part
+    return found
 
 
 def _as_sample(item: Any, number: int, recipe: Recipe) -> Sample:

@@ -21,7 +21,6 @@ from im2im_core.layouts import (
     SubfolderLayout,
     SuffixLayout,
     TableLayout,
-    find_sources,
     load_samples,
     open_samples,
 )
@@ -365,21 +364,6 @@ def test_auto_says_what_it_saw_and_what_it_takes(tmp_path: Path) -> None:
         AutoLayout().find(tmp_path / "nowhere")
     with pytest.raises(DataError, match="not a folder or CSV table"):
         AutoLayout().find(tmp_path / "x.tif")
-
-
-def test_sources_alone_are_found_for_prediction(tmp_path: Path) -> None:
-    write(tmp_path / "x.tif")
-    write(tmp_path / "y.tif")
-    assert [(f.name, dict(f.targets)) for f in find_sources(tmp_path)] == [("x", {}), ("y", {})]
-    assert [f.name for f in find_sources(tmp_path / "x.tif")] == ["x"]
-    with pytest.raises(DataError, match="has no images"):
-        find_sources(tmp_path / "nowhere")
-
-
-def test_targets_are_not_taken_for_sources(tmp_path: Path) -> None:
-    by_suffix(tmp_path)
-    (tmp_path / "b_GT.ome.tif").unlink()
-    assert [f.source.name for f in find_sources(tmp_path)] == ["a_IM.tiff", "b_IM.tiff"]
 
 
 def test_ome_zarr_folders_are_images(tmp_path: Path) -> None:

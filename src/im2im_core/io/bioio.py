@@ -7,7 +7,7 @@ from typing import Any
 
 from im2im_core.errors import DataError
 from im2im_core.image import Image
-from im2im_core.io.stack import missing_extra, stack_image
+from im2im_core.io.stack import DAMAGED, missing_extra, stack_image
 
 
 class BioioReader:
@@ -23,12 +23,15 @@ class BioioReader:
         """Lazy image of one scene."""
         try:
             return stack_image(_stack(path), path, scene, axes)
-        except (ImportError, ValueError, OSError, TypeError) as error:
+        except (ImportError, *DAMAGED) as error:
             raise DataError(f"{path}: bioio cannot read it ({error})", missing_extra(path)) from error
 
     def scenes(self, path: Path) -> tuple[str, ...]:
         """Names of all images in the file."""
-        return tuple(_stack(path).scenes)
+        try:
+            return tuple(_stack(path).scenes)
+        except DAMAGED as error:
+            raise DataError(f"{path}: bioio cannot read it ({error})", missing_extra(path)) from error
 
 
 def _stack(path: Path) -> Any:
@@ -37,5 +40,5 @@ def _stack(path: Path) -> Any:
 
     try:
         return BioImage(path)
-    except (UnsupportedFileFormatError, ImportError, ValueError, OSError) as error:
+    except (UnsupportedFileFormatError, ImportError, *DAMAGED) as error:
         raise DataError(f"{path}: bioio cannot read it ({error})", missing_extra(path)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,11 +14,30 @@ def file_identity(path: Path, scene: str, axes: str | None) -> str:
 
 
 def folder_identity(path: Path, parts: Iterable[Path], scene: str, axes: str | None) -> str:
-    """Path, scene, told axes, number and newest time of the metadata files `parts` and of their folders."""
-    found = [p for p in parts if p.exists()]
-    newest = max((s.stat().st_mtime_ns for p in found for s in (p, p.parent)), default=0)
-    count = sum(1 for folder in {p.parent for p in found} for _ in folder.iterdir())
+    """Path, scene, told axes, number and newest time of `parts`: files, and folders with everything in them."""
+    count = newest = 0
+    for part in parts:
+        if part.is_dir():
+            inside, time = _tree(part)
+            count, newest = count + inside, max(newest, time)
+        elif part.exists():
+            # A file that is replaced by an older one changes its folder.
+            count, newest = count + 1, max(newest, part.stat().st_mtime_ns, part.parent.stat().st_mtime_ns)
     return _text(path, scene, axes, count, newest)
+
+
+def _tree(folder: Path) -> tuple[int, int]:
+    """Number of files below `folder`, and the newest time of files and folders."""
+    count, newest, waiting = 0, folder.stat().st_mtime_ns, [os.fspath(folder)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                newest = max(newest, entry.stat().st_mtime_ns)
+                if entry.is_dir():
+                    waiting.append(entry.path)
+                else:
+                    count += 1
+    return count, newest
 
 
 def _text(path: Path, scene: str, axes: str | None, size: int, time: int) -> str:

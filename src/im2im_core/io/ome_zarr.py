@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -55,6 +57,8 @@ class _Source:
     scale: list[float] | None = None
     channels: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    absent: list[list[int]] | None = None
+    """Chunks that our own writer left out, as ranges of their numbers; None where somebody else wrote the image."""
 
 
 class OmeZarrImage:
@@ -67,6 +71,8 @@ class OmeZarrImage:
         index = pick_scene(path, names, scene)
         self._source = source = found[index][1]()
         self._store = open_array(source.array)
+        if source.absent is not None:
+            check_chunks(source.array, self._store, source.absent)
         shape = tuple(self._store.shape)
         self._layout = resolve_layout(path.name, shape, _letters(source, len(shape)), axes, squeeze=False)
         self._info = self._describe(names[index] if len(names) > 1 else "")
@@ -99,7 +105,7 @@ class OmeZarrImage:
         if dtype.kind not in _KINDS:
             raise DataError(f"{path}: pixels of type {dtype} are not supported", "Save them as integers or floats")
         sizes, time_step, notes = _scales(source)
-        parts = [folder / marker for folder in (source.group, source.array) for marker in MARKERS]
+        parts = [*(source.group / marker for marker in MARKERS), source.array]
         return ImageInfo(
             name=f"{path.name}:{scene}" if scene else path.name,
             shape=layout.tczyx,
@@ -139,6 +145,48 @@ def open_array(folder: Path, **options: Any) -> Any:
 def _short(error: Exception) -> str:
     """Message of tensorstore without the specification it appends."""
     return str(error).partition(" [tensorstore_spec")[0].partition(" [source locations")[0]
+
+
+def chunk_grid(array: Any) -> tuple[int, ...]:
+    """Number of chunks of a tensorstore array along each dimension."""
+    return tuple(-(-n // c) for n, c in zip(array.shape, array.chunk_layout.write_chunk.shape, strict=True))
+
+
+def absent_chunks(folder: Path, grid: tuple[int, ...]) -> list[list[int]]:
+    """Chunks of an array of ours that are not in `folder`, as ranges [first, one after the last] of their numbers."""
+    start = folder / "c" if (folder / "zarr.json").is_file() else folder
+    there = np.zeros(grid, bool)
+    for root, folders, names in os.walk(start):
+        folders[:] = [name for name in folders if name.isdigit()]
+        before = [int(part) for part in Path(root).relative_to(start).parts]
+        for name in names if len(before) == len(grid) - 1 else ():
+            if name.isdigit():
+                there[(*before, int(name))] = True
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], there.ravel(), [True]])))
+    return [[int(first), int(last)] for first, last in edges.reshape(-1, 2)]
+
+
+def check_chunks(folder: Path, array: Any, left_out: list[list[int]]) -> None:
+    """Do nothing where every chunk that was written is there; zarr reads a lost one as zeros.
+
+    Raises
+    ------
+    DataError
+        A chunk is missing; names the first.
+    """
+    grid = chunk_grid(array)
+    if (found := absent_chunks(folder, grid)) == left_out:
+        return
+    written = np.ones(math.prod(grid), bool)
+    for first, last in left_out:
+        written[first:last] = False
+    lost = [n for first, last in found for n in range(first, last) if written[n]]
+    if lost:
+        name = "/".join(str(n) for n in np.unravel_index(lost[0], grid))
+        raise DataError(
+            f"{folder}: {len(lost)} chunk(s) of the image are missing, the first is {name}",
+            "Copy the whole folder again, or make the image again",
+        )
 
 
 # ---- the groups ----
@@ -241,7 +289,14 @@ def _multiscale(group: Path, number: int) -> _Source:
     axes = [a if isinstance(a, dict) else {"name": a} for a in image.get("axes", ())] or None
     labels = [str(c.get("label") or "") for c in content.get("omero", {}).get("channels", ())]
     channels = tuple(n or f"channel {i}" for i, n in enumerate(labels)) if any(labels) else ()
-    return _Source(array, group, axes, scale, channels)
+    return _Source(array, group, axes, scale, channels, absent=_left_out(group))
+
+
+def _left_out(group: Path) -> list[list[int]] | None:
+    """Chunks of the largest level that were not written, where our own writer noted them."""
+    ours = attributes(group).get("im2im")
+    found = ours.get("absent") if isinstance(ours, dict) else None
+    return found if isinstance(found, list) else None
 
 
 def _scale_of(content: dict[str, Any]) -> list[float] | None:

@@ -15,6 +15,7 @@ from im2im_core.axes import AXES, Region, from_tczyx, full_region, region_shape
 from im2im_core.errors import DataError, Im2ImError, ResourceError
 from im2im_core.image import ImageInfo
 from im2im_core.io.layout import check_region
+from im2im_core.io.ome_zarr import absent_chunks, chunk_grid
 from im2im_core.io.outputs import begin, cannot_write, fitting, publish, remove, stored_dtype, sync_tree
 from im2im_core.io.protocol import WriterBlock
 from im2im_core.io.pyramid import level_factors, reduce_plane, reduced
@@ -149,7 +150,9 @@ class OmeZarrWriter(WriterBlock):
             content["omero"] = {"channels": [self._channel(i, n) for i, n in enumerate(names)]}
         if self._labels:
             content["image-label"] = {"version": self._version}
-        done = {"im2im": {"complete": True}}
+        # Chunks of zeros are not stored; noting them lets a reader tell them from lost ones.
+        absent = absent_chunks(self._part / "0", chunk_grid(self._levels[0]))
+        done = {"im2im": {"complete": True, "absent": absent}}
         if self._version == "0.4":
             _write_json(self._part / ".zgroup", {"zarr_format": 2})
             _write_json(self._part / ".zattrs", {**content, **done})

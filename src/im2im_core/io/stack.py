@@ -3,23 +3,53 @@
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from im2im_core.axes import Region
+from im2im_core.errors import DataError
 from im2im_core.image import ArrayImage
 from im2im_core.io.identity import file_identity, folder_identity
 from im2im_core.io.layout import DROPPED, resolve_layout
-from im2im_core.io.ome_zarr import MARKERS
 from im2im_core.io.scenes import pick_scene
 from im2im_core.io.tiff import TiffImage, TiffReader
 from im2im_core.io.tiff_metadata import RGB_NAMES
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 EXTRAS = {".czi": "czi", ".lif": "lif", ".nd2": "nd2"}
 """Formats that need an extra of their own."""
 _INVENTED = re.compile(r"Channel:(.*:)?\d+")
+DAMAGED = (
+    OSError, ValueError, RuntimeError, SyntaxError, EOFError, LookupError, TypeError, struct.error, zlib.error,
+)  # fmt: skip
+"""What the many decoders behind those libraries raise on a damaged file."""
 
 
-def stack_image(stack: Any, path: Path, scene: int | str, axes: str | None) -> ArrayImage:
+class StackImage(ArrayImage):
+    """Lazy image whose pixels are decoded when they are read, so that damage shows only then."""
+
+    def read(self, region: Region | None = None) -> NDArray[Any]:
+        """Pixels of `region`.
+
+        Raises
+        ------
+        DataError
+            They cannot be decoded.
+        """
+        try:
+            return super().read(region)
+        except DAMAGED as error:
+            raise DataError(
+                f"{self.info.name}: the pixels cannot be decoded ({str(error) or type(error).__name__})",
+                "The file is damaged or cut short; copy or save it again",
+            ) from error
+
+
+def stack_image(stack: Any, path: Path, scene: int | str, axes: str | None) -> StackImage:
     """Lazy image of one scene of an ``AICSImage`` or ``BioImage``."""
     if TiffReader().supports(path):
         TiffImage(path, scene, axes)  # those libraries return fewer planes of a truncated file, or guess its axes
@@ -31,7 +61,7 @@ def stack_image(stack: Any, path: Path, scene: int | str, axes: str | None) -> A
     layout = resolve_layout(path.name, tuple(data.shape), order, axes)
     array = data[tuple(0 if a == DROPPED else slice(None) for a in layout.letters)]
     name = scenes[index] if len(scenes) > 1 else ""
-    return ArrayImage(
+    return StackImage(
         array,
         layout.letters.replace(DROPPED, ""),
         name=f"{path.name}:{name}" if name else path.name,
@@ -71,5 +101,5 @@ def _time_step(stack: Any) -> float | None:
 
 def _identity(path: Path, scene: str, axes: str | None) -> str:
     if path.is_dir():
-        return folder_identity(path, [path / m for m in MARKERS], scene, axes)
+        return folder_identity(path, [path], scene, axes)
     return file_identity(path, scene, axes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from im2im_core.layouts.auto import AutoLayout, find_sources
+from im2im_core.layouts.auto import AutoLayout
 from im2im_core.layouts.base import SampleFiles, load_samples, open_samples
 from im2im_core.layouts.presplit import PreSplitLayout
 from im2im_core.layouts.subfolders import SubfolderLayout
@@ -19,7 +19,6 @@ __all__ = [
     "SubfolderLayout",
     "SuffixLayout",
     "TableLayout",
-    "find_sources",
     "load_samples",
     "open_samples",
 ]

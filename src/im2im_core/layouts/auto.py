@@ -10,13 +10,11 @@ from pydantic import field_validator
 from im2im_core._base import Config
 from im2im_core.errors import DataError
 from im2im_core.layouts.base import (
-    FilesError,
     SampleFiles,
     check_group_pattern,
     image_stem,
     list_folders,
     list_images,
-    pair,
 )
 from im2im_core.layouts.presplit import PreSplitLayout, part_folders
 from im2im_core.layouts.subfolders import SubfolderLayout, folder_named
@@ -90,33 +88,6 @@ def detect_pairs(folder: Path, group_pattern: str | None) -> SuffixLayout | Subf
     if found is None:
         raise _not_understood(folder)
     return found
-
-
-def find_sources(root: Path) -> tuple[SampleFiles, ...]:
-    """Images to predict, or to learn from without targets: one image, a folder of images, or those of any layout.
-
-    Targets and weights of a known layout are not taken for images.
-
-    Raises
-    ------
-    DataError
-        There is no image.
-    """
-    from im2im_core.io import is_image
-
-    if is_image(root):
-        return (SampleFiles(image_stem(root), root),)
-    try:
-        found = AutoLayout().find(root)
-    except FilesError as error:
-        found = error.found
-    except DataError:
-        found = ()
-    if found:
-        return tuple(SampleFiles(f.name, f.source, group=f.group, part=f.part) for f in found)
-    if not root.is_dir() or not (images := list_images(root)):
-        raise DataError(f"{root} has no images", "Name an image or a folder with images")
-    return pair([(image_stem(p), p) for p in images], {})
 
 
 def _subfolders(root: Path, group_pattern: str | None) -> SubfolderLayout | None:

@@ -1,4 +1,4 @@
-"""A CSV table with one sample per row: columns IM, GT and, where wanted, CM, group, part."""
+"""A CSV table with one sample per row: columns IM, GT and, where wanted, further targets, CM, group, part."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ COLUMNS = {
     "part": ("part",),
 }
 """Accepted headings of each column, lower case."""
+FURTHER = "GT_"
+"""How headings of further targets begin; the rest is their name."""
 PARTS: dict[str, Part] = {
     "train": "train",
     "training": "train",
@@ -43,7 +45,10 @@ TABLE_ENDINGS = (".csv", ".tsv")
 
 
 class TableLayout(Config):
-    """A CSV table; paths in it are relative to the table. Headings: IM, GT and, where wanted, CM, group, part."""
+    """A CSV table; paths in it are relative to the table. Headings: IM, GT and, where wanted, CM, group, part.
+
+    Further targets stand in columns GT_NAME.
+    """
 
     kind: Literal["table"] = "table"
     file: str | None = None
@@ -65,7 +70,7 @@ class TableLayout(Config):
         rows = read_rows(table)
         files: list[SampleFiles] = []
         problems: list[FileProblem] = []
-        for line, (name, row) in enumerate(zip(_names(rows), rows, strict=True), start=2):
+        for name, (line, row) in zip(_names(list(rows.values())), rows.items(), strict=True):
             texts = _row_problems(table.parent, row)
             problems += [FileProblem(name, code, f"{table.name}, row {line}: {text}") for code, text in texts]
             group, problem = (row["group"], None) if row["group"] else group_of(name, self.group_pattern)
@@ -93,8 +98,8 @@ def tables_in(folder: Path) -> tuple[Path, ...]:
     return tuple(p for p in visible(folder) if p.suffix.lower() in TABLE_ENDINGS and p.is_file())
 
 
-def read_rows(table: Path) -> list[dict[str, str]]:
-    """Rows of a table as text by our own column names; columns that are absent are empty.
+def read_rows(table: Path) -> dict[int, dict[str, str]]:
+    """Rows of a table by their line: text by our own column names; columns that are absent are empty.
 
     Raises
     ------
@@ -107,16 +112,17 @@ def read_rows(table: Path) -> list[dict[str, str]]:
         raise DataError(f"Cannot read the table {table}: {error.strerror}", "Check its name and permissions") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{table} is not UTF-8 text", "Save it as CSV UTF-8") from error
-    header = lines[0] if lines else ""
-    delimiter = max(",;\t", key=header.count)
-    cells = [row for row in csv.reader(lines, delimiter=delimiter) if any(c.strip() for c in row)]
-    columns = _columns(table, [c.strip() for c in cells[0]] if cells else [])
-    if len(cells) < 2:
+    header = next((line for line in lines if line.strip()), "")
+    reader = csv.reader(lines, delimiter=max(",;\t", key=header.count))
+    numbered = [(reader.line_num, [c.strip() for c in row]) for row in reader]
+    filled = [(line, row) for line, row in numbered if any(row)]
+    columns = _columns(table, filled[0][1] if filled else [])
+    if len(filled) < 2:
         raise DataError(f"{table} has no rows", "Write one row per image below the headings")
-    return [
-        {key: row[i].strip() if i is not None and i < len(row) else "" for key, i in columns.items()}
-        for row in cells[1:]
-    ]
+    return {
+        line: {key: row[i] if i is not None and i < len(row) else "" for key, i in columns.items()}
+        for line, row in filled[1:]
+    }
 
 
 def _columns(table: Path, headings: list[str]) -> dict[str, int | None]:
@@ -129,7 +135,12 @@ def _columns(table: Path, headings: list[str]) -> dict[str, int | None]:
             f"{table} has no column {' and '.join(missing)}; its columns are: {', '.join(headings) or 'none'}",
             "Headings are IM (or image, source), GT (or target) and, where wanted, CM (or weight), group, part",
         )
-    return places
+    further = {
+        f"{TARGET} {heading.removeprefix(FURTHER)}": i
+        for i, heading in enumerate(headings)
+        if heading.startswith(FURTHER) and heading != FURTHER
+    }
+    return {**places, **further}
 
 
 def _names(rows: list[dict[str, str]]) -> list[str]:
@@ -146,13 +157,13 @@ def _row_problems(folder: Path, row: dict[str, str]) -> list[tuple[str, str]]:
     """Code and sentence for everything that is wrong in one row."""
     problems = [
         ("missing_partner", f"{row['source'] or 'the row'} has no {role}")
-        for key, role in (("source", "image"), ("target", "target"))
+        for key, role in (("source", "image"), *((k, k) for k in row if k.startswith(TARGET)))
         if not row[key]
     ]
     problems += [
         ("missing_partner", f"{row[key]} does not exist")
-        for key in ("source", "target", "weight")
-        if row[key] and not (folder / row[key]).exists()
+        for key in row
+        if key not in ("group", "part") and row[key] and not (folder / row[key]).exists()
     ]
     if row["part"] and row["part"].lower() not in PARTS:
         problems.append(("table", f"part {row['part']!r} is not one of {', '.join(PARTS)}"))
@@ -160,7 +171,8 @@ def _row_problems(folder: Path, row: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def _sample(folder: Path, name: str, group: str, row: dict[str, str]) -> SampleFiles:
-    targets = {TARGET: folder / row["target"]} if row["target"] else {}
+    named = {key.removeprefix(TARGET).strip() or TARGET: path for key, path in row.items() if key.startswith(TARGET)}
+    targets = {key: folder / path for key, path in named.items() if path}
     weight = folder / row["weight"] if row["weight"] else None
     return SampleFiles(name, folder / row["source"], targets, weight, group, PARTS.get(row["part"].lower()))
 
