@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
 from im2im_core._base import Config
+from im2im_core.errors import ConfigError
 from im2im_core.normalize import NormalizeSettings, Scaling
 from im2im_core.recipe.data import RescaleSettings
 from im2im_core.recipe.framework import FrameworkSettings
+from im2im_core.recipe.migrations import Migration, lift_by
 from im2im_core.recipe.network import NetworkSettings
+from im2im_core.recipe.plugins import require_usable
 
 INFERENCE_VERSION = 1
+INFERENCE_MIGRATIONS: dict[int, Migration] = {}
+"""Version -> function that lifts that version of the description to the next one."""
 
 
 class Shapes(Config):
@@ -100,6 +105,16 @@ class Inference(Config):
     """What the model makes."""
     target_scaling: TargetScaling | None = None
     """Inverts the normalisation of predicted images; None for segmentation."""
+
+    @classmethod
+    def load(cls, content: Any) -> Self:
+        """Description from plain content of this or any older version."""
+        content = lift_by(content, INFERENCE_MIGRATIONS, INFERENCE_VERSION)
+        try:
+            return super().load(content)
+        except ConfigError:
+            require_usable(content)  # says more than that the kind is not known
+            raise
 
     @classmethod
     def from_bundle_config(cls, content: dict[str, Any]) -> Inference:

@@ -146,7 +146,8 @@ def _learns(recipe: Recipe) -> str:
     if isinstance(recipe.framework, InstanceSettings):
         what = "distance to the object rim" if recipe.framework.maps == "distance" else "object boundary"
         return f"instance labels, predicting foreground and {what}, from which objects were cut by a seeded watershed"
-    assert isinstance(recipe.framework, FcnSettings)
+    if not isinstance(recipe.framework, FcnSettings):  # of another package
+        return f"{recipe.framework.learns_from} with the method “{_said(recipe.framework)}”"
     terms = [f"{t.weight:g} × {t.kind.replace('_', ' ')} ({_said(t)})" for t in recipe.framework.loss_terms()]
     return f"image pairs with the loss {' + '.join(terms)}"
 

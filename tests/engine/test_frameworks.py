@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,7 +17,8 @@ from im2im_core.engine.frameworks.build import build_framework, geometry
 from im2im_core.engine.frameworks.contract import TranslateContext
 from im2im_core.errors import ConfigError, DataError
 from im2im_core.inference import Shapes
-from im2im_core.recipe.framework import FcnSettings, InstanceSettings
+from im2im_core.recipe.fields import kind_of
+from im2im_core.recipe.framework import FcnSettings, FrameworkSettings, InstanceSettings
 from im2im_core.recipe.losses import L1, SSIM, CrossEntropy, Dice, Focal
 from im2im_core.recipe.network import AttentionUnet, BasicUNet, DynUNet, UNet
 
@@ -120,6 +121,16 @@ CASES = [
 ]
 
 
+def plugin_cases() -> list[Case]:
+    """The contract for every framework that an installed package registers, in the world of its first task."""
+    worlds = {"instance_segmentation": discs, "semantic_segmentation": terraces}
+    found = [cls for cls in get_args(FrameworkSettings) if not cls.__module__.startswith("im2im_core.")]
+    return [Case(kind_of(cls) or "", cls(), FLAT, worlds.get(cls.tasks[0], tartan), watch="") for cls in found]
+
+
+CASES += plugin_cases()
+
+
 class TestContract(FrameworkContract):
     @pytest.fixture(params=CASES, ids=lambda case: case.name)
     def case(self, request: pytest.FixtureRequest) -> Case:
@@ -127,12 +138,8 @@ class TestContract(FrameworkContract):
 
 
 def test_every_framework_of_the_recipe_is_under_the_contract() -> None:
-    from typing import get_args
-
-    from im2im_core.recipe.framework import FrameworkSettings
-
     covered = {type(case.settings) for case in CASES}
-    assert len(get_args(FrameworkSettings)) == 2
+    assert {FcnSettings, InstanceSettings} <= set(get_args(FrameworkSettings))
     assert set(get_args(FrameworkSettings)) <= covered
 
 

@@ -14,10 +14,10 @@ from im2im_core.samples import TARGET
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from im2im_core.engine.frameworks.contract import Framework
     from im2im_core.events import Event
+    from im2im_core.metrics import Kind
     from im2im_core.samples import Sample
-
-KINDS = {"instance_segmentation": "labels", "semantic_segmentation": "classes"}
 
 
 def evaluate_on(
@@ -38,14 +38,20 @@ def evaluate_on(
     """
     predictor = Predictor(model, device=device)
     found = list(samples) if samples is not None else _samples(data)
-    kind: Any = KINDS.get(predictor.inference.task, "image")
     return evaluate_many(
         _pairs(predictor, found, should_stop),
-        kind,
+        _kind(predictor.framework),
         on_event,
         should_stop,
         total=sum(s.source.info.shape[0] for s in found),
     )
+
+
+def _kind(framework: Framework) -> Kind:
+    """What the main result is scored as."""
+    if framework.results[0].kind != "labels":
+        return "image"
+    return "labels" if framework.stitch == "instances" else "classes"
 
 
 def _samples(data: Any) -> list[Sample]:

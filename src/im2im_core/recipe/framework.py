@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Interval
 from pydantic import Field
 
 from im2im_core._base import Config
 from im2im_core.recipe.losses import L1, L2, CrossEntropy, Dice, LossSettings
+from im2im_core.recipe.plugins import with_plugins
 
 Loss = Annotated[LossSettings, Field(discriminator="kind")]
 
@@ -19,6 +20,7 @@ class FcnSettings(Config):
     kind: Literal["fcn"] = "fcn"
     target: ClassVar[str] = "im2im_core.engine.frameworks.fcn:Fcn"
     learns_from: ClassVar[str] = "pairs"
+    tasks: ClassVar[tuple[str, ...]] = ("semantic_segmentation", "label_free", "restoration")
     output: Literal["image", "segmentation"] = "image"
     """image: predicts pixel values. segmentation: predicts a class per pixel."""
     classes: Annotated[int, Ge(2)] | Literal["auto"] = "auto"
@@ -56,6 +58,7 @@ class InstanceSettings(Config):
     kind: Literal["instance"] = "instance"
     target: ClassVar[str] = "im2im_core.engine.frameworks.instance:Instance"
     learns_from: ClassVar[str] = "instance labels"
+    tasks: ClassVar[tuple[str, ...]] = ("instance_segmentation",)
     maps: Literal["distance", "boundary"] = "distance"
     """What separates touching objects: the distance to the rim (1 at the centre), or the boundary."""
     boundary_width: Annotated[int, Ge(1)] = 1
@@ -70,4 +73,7 @@ class InstanceSettings(Config):
     """After training, choose the decoding thresholds that are best on the validation images."""
 
 
-FrameworkSettings = FcnSettings | InstanceSettings
+if TYPE_CHECKING:
+    FrameworkSettings = FcnSettings | InstanceSettings
+else:
+    FrameworkSettings = with_plugins("framework", FcnSettings, InstanceSettings)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
 from im2im_core._base import Config
 from im2im_core.recipe.classpath import ClassPath
+from im2im_core.recipe.plugins import with_plugins
 
 Weight = Annotated[float, Ge(0)]
 
@@ -88,4 +89,7 @@ class ClassLoss(ClassPath):
     """Factor of this term in the sum."""
 
 
-LossSettings = L1 | L2 | Huber | SSIM | Dice | CrossEntropy | Focal | ClassLoss
+if TYPE_CHECKING:
+    LossSettings = L1 | L2 | Huber | SSIM | Dice | CrossEntropy | Focal | ClassLoss
+else:
+    LossSettings = with_plugins("loss", L1, L2, Huber, SSIM, Dice, CrossEntropy, Focal, ClassLoss)

@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from im2im_core.errors import ConfigError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
 SCHEMA_VERSION = 1
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+MIGRATIONS: dict[int, Migration] = {}
 """Version -> function that lifts that version to the next one."""
 
 
 def lift(content: Any) -> Any:
-    """Content of the current schema version; anything that is not a mapping is returned as it is.
+    """Content of a recipe in the current schema version; anything that is not a mapping is returned as it is.
 
     Raises
     ------
     ConfigError
         The file is newer than this program or its version is not a number.
     """
+    return lift_by(content, MIGRATIONS, SCHEMA_VERSION)
+
+
+def lift_by(content: Any, migrations: Mapping[int, Migration], current: int) -> Any:
+    """Content in the version `current`, lifted step by step.
+
+    Raises
+    ------
+    ConfigError
+        It is newer than this program or its version is not a number.
+    """
     if not isinstance(content, dict):
         return content
-    version = content.get("schema_version", SCHEMA_VERSION)
+    version = content.get("schema_version", current)
     if not isinstance(version, int) or version < 1:
-        raise ConfigError(f"schema_version is {version!r}", f"Use a number from 1 to {SCHEMA_VERSION}")
-    if version > SCHEMA_VERSION:
-        raise ConfigError(
-            f"schema_version is {version}, this program knows up to {SCHEMA_VERSION}", "Update napari-im2im"
-        )
-    while version < SCHEMA_VERSION:
-        content = MIGRATIONS[version](content)
+        raise ConfigError(f"schema_version is {version!r}", f"Use a number from 1 to {current}")
+    if version > current:
+        raise ConfigError(f"schema_version is {version}, this program knows up to {current}", "Update napari-im2im")
+    while version < current:
+        content = migrations[version](content)
         version += 1
         content = {**content, "schema_version": version}
     return content

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Interval, MinLen
 
 from im2im_core._base import Config
 from im2im_core.recipe.classpath import ClassPath
+from im2im_core.recipe.plugins import with_plugins
 
 Width = Annotated[int, Ge(1)]
 Levels = Annotated[tuple[Width, ...], MinLen(2)]
@@ -82,4 +83,7 @@ class ClassNetwork(ClassPath):
     """The patch must be a multiple of this along each axis."""
 
 
-NetworkSettings = BasicUNet | UNet | DynUNet | AttentionUnet | ClassNetwork
+if TYPE_CHECKING:
+    NetworkSettings = BasicUNet | UNet | DynUNet | AttentionUnet | ClassNetwork
+else:
+    NetworkSettings = with_plugins("network", BasicUNet, UNet, DynUNet, AttentionUnet, ClassNetwork)

@@ -9,9 +9,10 @@ from pydantic import Field, model_validator
 from im2im_core._base import Config
 from im2im_core.errors import ConfigError
 from im2im_core.recipe.data import DataSettings
-from im2im_core.recipe.framework import FcnSettings, FrameworkSettings, InstanceSettings
+from im2im_core.recipe.framework import FcnSettings, FrameworkSettings
 from im2im_core.recipe.migrations import SCHEMA_VERSION, lift
 from im2im_core.recipe.network import BasicUNet, NetworkSettings
+from im2im_core.recipe.plugins import require_usable
 from im2im_core.recipe.training import TrainingSettings
 
 Task = Literal["semantic_segmentation", "instance_segmentation", "label_free", "restoration"]
@@ -68,7 +69,12 @@ class Recipe(Config):
     @classmethod
     def load(cls, content: Any) -> Self:
         """Recipe from plain content of this or any older schema version."""
-        return super().load(lift(content))
+        content = lift(content)
+        try:
+            return super().load(content)
+        except ConfigError:
+            require_usable(content)  # says more than that the kind is not known
+            raise
 
     @property
     def patch_size(self) -> tuple[int, ...]:
@@ -108,14 +114,11 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _framework_fits_task(self) -> Self:
-        needs = {
-            "instance_segmentation": InstanceSettings,
-            "semantic_segmentation": FcnSettings,
-            "label_free": FcnSettings,
-            "restoration": FcnSettings,
-        }[self.task]
-        if not isinstance(self.framework, needs):
-            raise ValueError(f"task {self.task} cannot be learned by framework {self.framework.kind}")
+        if self.task not in self.framework.tasks:
+            raise ValueError(
+                f"task {self.task} cannot be learned by framework {self.framework.kind}, "
+                f"which learns {', '.join(self.framework.tasks)}"
+            )
         if isinstance(self.framework, FcnSettings):
             wanted = "segmentation" if self.task == "semantic_segmentation" else "image"
             if self.framework.output != wanted:
