@@ -126,10 +126,13 @@ def train(
     Im2ImError
         What is wrong, and the cure. Errors of settings and data come before training starts.
     """
+    from im2im_core.jobs.ranks import followed_run, is_follower
     from im2im_core.runs import Run
     from im2im_core.split import split_data
 
     owner = _project(project)
+    if is_follower():
+        return _execute(followed_run(owner, name), None, None, should_stop, started)
     recipe = _with_data(plan.recipe if plan else load_recipe(recipe), data, owner)
     recipe = recipe.override({"name": name}) if name else recipe
     samples, parts = load_data(recipe, owner)
@@ -305,13 +308,13 @@ def evaluate(prediction: Any, truth: Any, kind: KindOrAuto = "auto", on_event: O
 
 def evaluate_model(
     model: PathLike,
-    data: PathLike,
+    data: PathLike | DataSettings,
     *,
     on_event: OnEvent | None = None,
     should_stop: ShouldStop | None = None,
     samples: Sequence[Sample] | None = None,
 ) -> Report:
-    """Report on a model over a data set with targets."""
+    """Report on a model over a data set with targets; settings say what its files do not (axes, sparse labels)."""
     from im2im_core.engine.evaluate import evaluate_on
 
     return evaluate_on(model, data, on_event=on_event, should_stop=should_stop, samples=samples)

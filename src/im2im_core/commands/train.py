@@ -113,9 +113,14 @@ def follow(output: Output, work: Callable[..., Any]) -> int:
     The first Ctrl-C finishes the step and saves; the second ends at once.
     """
     from im2im_core.errors import Stopped
+    from im2im_core.jobs.ranks import is_follower
     from im2im_core.jobs.signals import StopFlag
     from im2im_core.progress import reporter
 
+    if is_follower():  # the first process speaks for all
+        with StopFlag() as stop:
+            work(on_event=None, should_stop=stop)
+        return int(stop.exit_code)
     with StopFlag() as stop, reporter(output.json) as on_event:
         try:
             run = work(on_event=on_event, should_stop=stop)

@@ -54,6 +54,8 @@ class Reporter(pl.Callback):
         self._mark = (pl_module.counters.step, time.monotonic())
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: StepModule, *args: Any) -> None:  # type: ignore[override]
+        if not trainer.is_global_zero:
+            return
         step, now = pl_module.counters.step, time.monotonic()
         if step % self.every == 0:
             self._report(trainer, pl_module, step, now)
@@ -67,7 +69,7 @@ class Reporter(pl.Callback):
         values = {n: float(v) for n, v in module.last.items()}
         weights = module.framework.loss_weights()
         values["total"] = sum(weights[n] * v for n, v in values.items())
-        speed = (step - self._mark[0]) / max(now - self._mark[1], 1e-6) * self.samples
+        speed = (step - self._mark[0]) / max(now - self._mark[1], 1e-6) * self.samples * trainer.world_size
         self._mark = (step, now)
         self.on_event(Losses(step, step / self.per_epoch, values, module.learning_rate, speed))
         self.table.add(step, "train", {**values, "learning_rate": module.learning_rate, "samples_per_second": speed})
@@ -142,6 +144,8 @@ class Stopper(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: StepModule, *args: Any) -> None:  # type: ignore[override]
         if self.ending.reason:
             trainer.should_stop = True
+            return
+        if not trainer.is_global_zero:
             return
         budget = pl_module.budget
         # A budget in minutes includes the last checkpoint and the last validation.

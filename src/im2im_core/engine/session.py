@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from im2im_core.engine.agreement import Agreement
 from im2im_core.engine.augment import Augmenter
 from im2im_core.engine.callbacks import (
     Checkpointer,
@@ -486,6 +487,7 @@ class _Session:
             self.validation,
             self.stopper,
             self.checkpointer,
+            Agreement(self.ending),
         ]
         trainer = make_trainer(self.recipe, self.plan.runtime.device, callbacks, self.folder)
         self.on_event(
@@ -525,6 +527,8 @@ class _Session:
         step, reason = self.module.counters.step, self.ending.reason or "budget"
         if reason in ("pause", "abort", "signal"):
             return Outcome("paused" if reason == "pause" else "stopped", step, reason, {})
+        if not trainer.is_global_zero:
+            return Outcome("finished", step, reason, {})
         metrics = self.finish(trainer)
         self.on_event(Finished(step, "model", metrics, round(self.module.elapsed(), 1), _WORDS.get(reason, reason)))
         return Outcome("finished", step, reason, metrics)

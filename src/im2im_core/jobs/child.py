@@ -6,7 +6,6 @@ import argparse
 import faulthandler
 import functools
 import logging
-import os
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from im2im_core.jobs.commands import CommandInbox
 from im2im_core.jobs.eventlog import EventLog
 from im2im_core.jobs.explain import explain
 from im2im_core.jobs.queue import DeviceQueue
+from im2im_core.jobs.ranks import is_follower, shared
 from im2im_core.jobs.signals import StopFlag
 from im2im_core.runs import HEARTBEAT_SECONDS, Run
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     Train = Callable[[Run, Callable[[Event], None], Callable[[], bool]], None]
 
 logger = logging.getLogger(__name__)
-_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 
 def main(argv: Sequence[str] | None = None, train: Train | None = None) -> int:
@@ -67,10 +66,10 @@ def run_attempt(run: Run, attempt: int | None = None, train: Train | None = None
         Another process owns the run, or its folder cannot be written to.
     """
     with StopFlag() as stop:
-        if _is_follower():
+        if is_follower():
             (train or _engine(0.0))(run, _ignore, stop)
             return stop.exit_code
-        with run.claim(attempt) as number, EventLog(run, number) as log, _logging_to(run), _heartbeat(run):
+        with run.claim(attempt) as number, EventLog(run, number) as log, _logging_to(run), _heartbeat(run), shared(run):
             return _Attempt(run, number, log, stop).work(train)
 
 
@@ -175,11 +174,6 @@ def _engine(waited: float) -> Train:
     from im2im_core.engine.session import run_training
 
     return functools.partial(run_training, started=process_start() + waited)
-
-
-def _is_follower() -> bool:
-    """Whether this is one of several processes of one training, and not the first, which owns the run."""
-    return any(os.environ.get(name, "0").isdigit() and int(os.environ.get(name, "0")) > 0 for name in _RANKS)
 
 
 def _ignore(event: Event) -> None:
