@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from im2im_core.metrics import Kind
     from im2im_core.plans import Plan
     from im2im_core.project import Project
+    from im2im_core.recipe.data import DataSettings
     from im2im_core.runs import Run
     from im2im_core.samples import Sample, Split
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from im2im_core.commands import Command, Output, add_trust, simple
+from im2im_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from im2im_core.recipe import DataSettings
+
+TOLD = ("axes", "input_channels", "target_channels", "labelling")
+"""Settings of the data that files may not say."""
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +29,28 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         choices=("auto", *get_args(Kind)),
         help="what is compared; auto: from the images",
     )
+    for name in TOLD:
+        parser.add_argument(f"--{name.replace('_', '-')}", help=f"for MODEL DATA: {_help(name)}".replace("%", "%%"))
     add_trust(parser)
+
+
+def _help(name: str) -> str:
+    from im2im_core.recipe import DataSettings
+    from im2im_core.recipe.fields import documented_fields
+
+    text = documented_fields(DataSettings)[name].description or ""
+    return text[:1].lower() + text[1:].rstrip(".")
+
+
+def _data(args: argparse.Namespace) -> str | DataSettings:
+    """Data set as named, or with what was told of it."""
+    from im2im_core.commands.settings import parse_value
+    from im2im_core.recipe import DataSettings
+
+    fields = DataSettings.model_fields
+    told = {n: parse_value(n, t, fields[n].annotation) for n in TOLD if (t := getattr(args, n)) is not None}
+    path: str = args.second
+    return DataSettings.load({"path": str(Path(path).resolve()), **told}) if told else path
 
 
 def _evaluate(args: argparse.Namespace, output: Output) -> int:
@@ -34,12 +62,17 @@ def _evaluate(args: argparse.Namespace, output: Output) -> int:
 
     trust_for_this_process(args.trust)
     if _holds_images(Path(args.first)):
+        if told := [n for n in TOLD if getattr(args, n) is not None]:
+            raise ConfigError(
+                f"--{told[0].replace('_', '-')} says how a model is to read its data, but {args.first} is no model",
+                "Name a model and a data set, or leave the option out",
+            )
         with reporter(output.json) as on_event:
             report = api.evaluate(args.first, args.second, kind=args.kind, on_event=on_event)
     else:
         with StopFlag() as stop, reporter(output.json) as on_event:
             try:
-                report = api.evaluate_model(args.first, args.second, on_event=on_event, should_stop=stop)
+                report = api.evaluate_model(args.first, _data(args), on_event=on_event, should_stop=stop)
             except Stopped as error:
                 sys.stderr.write(f"{error}\n")
                 return stop.exit_code or error.exit_code

@@ -40,7 +40,8 @@ def rehearse(recipe: Recipe, framework: Framework) -> None:
         )
     for player in framework.players():
         make_optimizer(player.optimizer or recipe.training.optimizer, list(player.parameters))
-    if isinstance(recipe.network, ClassNetwork) or not type(framework).__module__.startswith("im2im_core."):
+    shipped = all(type(part).__module__.startswith("im2im_core.") for part in (framework, recipe.network))
+    if not shipped or isinstance(recipe.network, ClassNetwork):
         _trace(recipe, framework)
 
 
