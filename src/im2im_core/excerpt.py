@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from im2im_core.axes import from_tczyx
 from im2im_core.errors import DataError
-from im2im_core.image import ArrayImage, select_channels
+from im2im_core.image import ArrayImage, channels_named, select_channels
 from im2im_core.normalize import Scaling, measure
 from im2im_core.rescale import grid_shape, rescaling
 from im2im_core.tiling import round_up
@@ -96,7 +97,7 @@ class Excerpt:
 def take_excerpt(
     image: Image, inference: Inference, region: Region, options: PredictOptions
 ) -> tuple[NDArray[Any], Excerpt] | None:
-    """Pixels along T, C, Z, Y, X, and the excerpt over them, that predict `region` as the whole image does.
+    """Pixels with the axes of the image, and the excerpt over them, that predict `region` as the whole image does.
 
     Only the chosen channels are in it. None where it would hold most of the image.
 
@@ -105,7 +106,8 @@ def take_excerpt(
     DataError
         The image has NaN or infinite pixels and the model takes none, or its size is absurd.
     """
-    chosen = select_channels(image, options.channels)
+    by_name = channels_named(image.info, inference.input.channel_names)
+    chosen = select_channels(image, options.channels or by_name)
     info = chosen.info
     part = reach(inference, info, region, options)
     if math.prod(s.stop - s.start for s in part) > WORTH * math.prod(image.info.shape):
@@ -113,10 +115,10 @@ def take_excerpt(
     settings = inference.input
     times = range(part[0].start, part[0].stop)
     scalings = {t: measure(chosen, settings.normalization, t, settings.invalid_pixels) for t in times}
-    pixels = np.asarray(chosen.read(part))
+    pixels = from_tczyx(np.asarray(chosen.read(part)), info.axes)
     inside = ArrayImage(
         pixels,
-        "TCZYX",
+        info.axes,
         name=info.name,
         voxel_size=info.voxel_size,
         channels=info.channels,

@@ -143,6 +143,12 @@ def select_channels(image: Image, channels: tuple[int | str, ...] | None) -> Ima
     return _ChannelImage(image, tuple(_channel_index(image.info, c) for c in channels))
 
 
+def channels_named(info: ImageInfo, names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """`names` where the image has a channel of each that is not in its place already; else None, which is all."""
+    clear = len(set(names)) == len(names) and all(info.channels.count(n) == 1 for n in names)
+    return names if names and clear and info.channels != names else None
+
+
 def _channel_index(info: ImageInfo, channel: int | str) -> int:
     count = info.shape[1]
     if isinstance(channel, str) and channel in info.channels:

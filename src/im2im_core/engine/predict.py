@@ -36,7 +36,7 @@ from im2im_core.engine.predict_read import TileReader
 from im2im_core.engine.predict_run import OutOfMemory, run_tiles
 from im2im_core.errors import ConfigError, ResourceError, nearest
 from im2im_core.events import Event, Message
-from im2im_core.image import Image, ImageInfo, as_image, select_channels
+from im2im_core.image import Image, ImageInfo, as_image, channels_named, select_channels
 from im2im_core.inference import Inference, OutputDescription
 from im2im_core.predict_options import PredictOptions
 from im2im_core.rescale import Rescaling, rescaling
@@ -260,7 +260,8 @@ class _Task:
 
         self.tell = tell
         opened = as_image(image, axes=axes, dimensions=self.inference.shapes.dimensions)
-        self.image: Image = select_channels(opened, options.channels)
+        by_name = channels_named(opened.info, self.inference.input.channel_names)
+        self.image: Image = select_channels(opened, options.channels or by_name)
         self.region = clip_region(self._all_channels(region), self.image.info)
         self.specs = wanted_outputs(self.framework.results, outputs)
 
