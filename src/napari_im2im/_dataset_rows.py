@@ -12,6 +12,7 @@ from im2im_core.errors import DataError, Stopped
 from im2im_core.events import Event, Progress
 
 if TYPE_CHECKING:
+    from im2im_core.datasets import DatasetEntry, Polygons
     from im2im_core.layouts.base import SampleFiles
     from im2im_core.review import Problem, SampleFacts
     from im2im_core.samples import Sample
@@ -86,6 +87,8 @@ class Reviewed:
 
     facts: Mapping[str, SampleFacts] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    task: str = ""
+    """What the first target looks like, where nobody said what is to be learned."""
 
 
 _LAYOUTS = {
@@ -166,20 +169,50 @@ def _task_of(sample: Sample | None, guess: Callable[[Sample], str]) -> str:
 
 
 def review_rows(
-    rows: Sequence[PairRow], task: str, labelling: str, on_event: OnEvent, should_stop: ShouldStop
+    rows: Sequence[PairRow],
+    task: str,
+    labelling: str,
+    prefilled: Mapping[str, Polygons],
+    on_event: OnEvent,
+    should_stop: ShouldStop,
 ) -> Reviewed:
     """Facts and problems of all rows that could be opened.
+
+    Parameters
+    ----------
+    task : str
+        What is to be learned; guessed from the first target where empty.
+    prefilled : mapping of str to polygons
+        Name of a row whose labels began as a prediction -> where they were corrected; only that counts.
 
     Raises
     ------
     Stopped
         `should_stop` said so.
     """
+    from im2im_core.datasets import guess_task
     from im2im_core.review import examine
 
     samples = [row.sample for row in rows if row.sample and row.sample.targets]
-    found = examine(samples, task, on_event, should_stop, labelling=labelling)
-    return Reviewed({f.sample: f for f in found.facts}, found.problems)
+    guessed = "" if task or not samples else _task_of(samples[0], guess_task)
+    samples = [_corrected(s, prefilled[s.name]) if s.name in prefilled else s for s in samples]
+    found = examine(samples, task or guessed, on_event, should_stop, labelling=labelling)
+    return Reviewed({f.sample: f for f in found.facts}, found.problems, guessed)
+
+
+def _corrected(sample: Sample, polygons: Polygons) -> Sample:
+    """Sample of which only what was corrected is left; all unknown where no region is drawn yet."""
+    from im2im_core.axes import from_tczyx
+    from im2im_core.datasets import complete_regions
+    from im2im_core.image import ArrayImage
+    from im2im_core.partial import only_inside
+    from im2im_core.samples import TARGET
+
+    image = sample.targets[TARGET]
+    info = image.info
+    labels = only_inside(image.read(), complete_regions(info.shape, info.axes, polygons))
+    known = ArrayImage(from_tczyx(labels, info.axes), info.axes, name=info.name, voxel_size=info.voxel_size)
+    return replace(sample, targets={TARGET: known})
 
 
 def with_review(rows: Iterable[PairRow], found: Reviewed) -> list[PairRow]:
@@ -234,6 +267,40 @@ def set_part(rows: Sequence[PairRow], numbers: Iterable[int], part: str) -> list
     return [replace(row, part=part) if row.group in groups else row for row in rows]
 
 
+def join_rows(rows: Sequence[PairRow], numbers: Iterable[int]) -> list[PairRow]:
+    """Rows in which `numbers` show the same specimen: one group, which goes where the first of them goes."""
+    chosen = [rows[number] for number in numbers if rows[number].sample]
+    groups = {row.group for row in chosen}
+    return [
+        replace(row, part=chosen[0].part, sample=replace(row.sample, group=chosen[0].group))
+        if row.sample and row.group in groups
+        else row
+        for row in rows
+    ]
+
+
+def separate_rows(rows: Sequence[PairRow], numbers: Iterable[int]) -> list[PairRow]:
+    """Rows in which each of `numbers` is a group of its own."""
+    chosen = set(numbers)
+    taken = {row.group for number, row in enumerate(rows) if number not in chosen}
+    result = []
+    for number, row in enumerate(rows):
+        if number in chosen and row.sample:
+            group = row.name if row.name not in taken else f"{row.name} ({number + 1})"
+            row = replace(row, sample=replace(row.sample, group=group))
+        result.append(row)
+    return result
+
+
+def renamed(row: PairRow, name: str) -> PairRow:
+    """Row under another name; a group that had the old one follows."""
+    if row.sample is None or row.name == name:
+        return row
+    group = name if row.sample.group == row.name else row.sample.group
+    facts = replace(row.facts, sample=name) if row.facts else None
+    return replace(row, name=name, sample=replace(row.sample, name=name, group=group), facts=facts)
+
+
 def join_copies(rows: Sequence[PairRow]) -> list[PairRow]:
     """Rows in which images with the same pixels are one group, and go where the first of them goes."""
     heads: dict[str, PairRow] = {}
@@ -283,6 +350,19 @@ def summary(rows: Sequence[PairRow]) -> str:
     return f"{lead}{f', {objects} objects' if objects else ''}: {', '.join(word for word in words if word)}"
 
 
+def entry_words(entry: DatasetEntry) -> str:
+    """What a saved data set holds, for example ``1 image, 1 region (38 objects); a strip of it validates``."""
+    words = ["1 image" if entry.count == 1 else f"{entry.count} images"]
+    if entry.regions:
+        words.append("1 region" if entry.regions == 1 else f"{entry.regions} regions")
+    text = ", ".join(words)
+    if entry.objects is not None:
+        text += " (1 object)" if entry.objects == 1 else f" ({entry.objects} objects)"
+    if entry.strips:
+        text += f"; a strip of {'it' if entry.count == 1 else f'{entry.strips} of them'} validates"
+    return text
+
+
 def as_saved(rows: Sequence[PairRow]) -> dict[str, Any]:
     """Samples, parts and excluded names for `save_dataset`."""
     used = [row for row in rows if row.used and row.sample]
@@ -290,4 +370,9 @@ def as_saved(rows: Sequence[PairRow]) -> dict[str, Any]:
         "samples": [row.sample for row in used],
         "parts": {row.name: row.part for row in used},
         "excluded": [row.name for row in rows if not row.used],
+        "objects": {
+            row.name: row.facts.labels.objects
+            for row in used
+            if row.layers is None and row.facts and row.facts.labels and row.facts.labels.objects is not None
+        },
     }

@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 
 from im2im_core.errors import DataError
 from napari_im2im._icons import icon
-from napari_im2im._layer_pairs import LayerPair, image_layers, label_layers
+from napari_im2im._layer_pairs import LayerPair, image_layers, label_layers, result_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,18 +68,23 @@ class SourcePanel(QTabWidget):
         self.images = QListWidget()
         self.images.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.images.setToolTip("The image; select several layers where they are the channels of one image")
+        self.images.setAccessibleName("Image")
         self.images.setMaximumHeight(74)
         self.target = QComboBox()
         self.target.setToolTip("What the network shall give for this image: labels, or another image")
+        self.target.setAccessibleName("Target")
         self.target.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.target.setMinimumContentsLength(12)
         self.add_button = QPushButton("Add pair")
         self.add_button.setIcon(icon("add"))
+        self.add_button.setToolTip("Put the chosen image and target into the table")
         self.add_button.clicked.connect(self._on_add)
         self.all_button = QPushButton("Find pairs")
         self.all_button.setToolTip("Pair all open layers by size and name")
         self.all_button.clicked.connect(self.pairAllWanted)
         self.path = QLineEdit()
+        self.path.setAccessibleName("Folder or table")
+        self.path.setToolTip("Write a path and press Enter, or choose it with the buttons")
         self.path.setPlaceholderText("Folder or CSV table with images and targets")
         self.path.returnPressed.connect(self._on_path)
         self.found = QLabel("IM and GT folders, X_IM and X_GT files, train/val/test folders or a table: any will do")
@@ -112,8 +117,12 @@ class SourcePanel(QTabWidget):
         layout.setContentsMargins(4, 4, 4, 4)
         row = QHBoxLayout()
         row.addWidget(self.path, 1)
-        for word, slot in (("Folder…", self._on_folder), ("Table…", self._on_table)):
+        for word, tip, slot in (
+            ("Folder…", "Choose a folder with images and targets", self._on_folder),
+            ("Table…", "Choose a CSV table that names images and targets", self._on_table),
+        ):
             button = QPushButton(word)
+            button.setToolTip(tip)
             button.clicked.connect(slot)
             row.addWidget(button)
         layout.addLayout(row)
@@ -135,7 +144,7 @@ class SourcePanel(QTabWidget):
             self.images.addItem(item)
             item.setSelected(layer in chosen)
         self.target.clear()
-        for layer in [*labels, *images]:
+        for layer in [*labels, *images, *result_layers(self._viewer)]:
             self.target.addItem(layer.name, layer)
         self.target.setCurrentIndex(max(self._place_of(target), 0) if self.target.count() else -1)
         self.add_button.setEnabled(bool(images) and self.target.count() > 1)
@@ -210,6 +219,7 @@ class CorrectionsEditor(QWidget):
         for column, (word, editor) in enumerate(
             (("Axes", self.axes), ("Channels", self.channels), ("Voxel size Z, Y, X (µm)", self.voxel_size))
         ):
+            editor.setAccessibleName(word)
             layout.addWidget(QLabel(word), 0, column)
             layout.addWidget(editor, 1, column)
             layout.setColumnStretch(column, 1)

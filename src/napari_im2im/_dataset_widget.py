@@ -25,6 +25,8 @@ from qtpy.QtWidgets import (
 )
 
 from im2im_core.errors import DataError, Im2ImError, Stopped
+from napari_im2im._copy_menu import CopyMenu
+from napari_im2im._dataset_memory import Memory, remember_rows
 from napari_im2im._dataset_rows import (
     LABEL_TASKS,
     Loaded,
@@ -32,10 +34,14 @@ from napari_im2im._dataset_rows import (
     Reviewed,
     as_saved,
     draw_parts,
+    entry_words,
     join_copies,
+    join_rows,
     load_rows,
     overlaps,
+    renamed,
     review_rows,
+    separate_rows,
     set_part,
     summary,
     unlike,
@@ -44,16 +50,20 @@ from napari_im2im._dataset_rows import (
 from napari_im2im._dataset_source import FILES, LAYERS, Corrections, CorrectionsEditor, SourcePanel
 from napari_im2im._dataset_work import Work
 from napari_im2im._icons import icon
-from napari_im2im._journal_watch import JournalWatch
+from napari_im2im._journal_watch import watch_labels
+from napari_im2im._later import Later
 from napari_im2im._layer_pairs import (
     COMPLETE,
     LABELLING,
     LABELS_OF,
-    PREVIEW,
+    PREFILLED,
     LayerPair,
+    adopt,
+    adoptable_regions,
     as_sparse,
     file_of,
     image_layers,
+    is_prefilled,
     kind_of,
     label_layers,
     labelling_of,
@@ -62,17 +72,20 @@ from napari_im2im._layer_pairs import (
     region_layers,
     sample_of,
 )
+from napari_im2im._layers import OURS, kept
 from napari_im2im._messages import Message, MessageBar
 from napari_im2im._pair_table import PairTable
+from napari_im2im._panels import open_panel, settle_dock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import napari
     from napari.layers import Labels, Layer
-    from qtpy.QtGui import QHideEvent
+    from qtpy.QtGui import QHideEvent, QShowEvent
 
     from im2im_core.datasets import DatasetEntry
+    from im2im_core.image import Image
     from im2im_core.project import Project
     from im2im_core.review import Problem
     from im2im_core.samples import Sample
@@ -97,6 +110,14 @@ MODES = {
 SHOWN_BYTES = 2**29
 """Images up to this size are shown whole, larger ones by their middle plane."""
 REFRESH_MILLISECONDS = 150
+SAVE_MILLISECONDS = 1000
+SHORT_MINUTES = 5.0
+"""Budget of the training that is offered."""
+PREVIEW = "preview"
+HOW_TO_CORRECT = (
+    "Correct a corner (1 is background, every number from 2 is a nucleus, key M gives a new number), "
+    "then draw a rectangle around it: only what lies inside is learned from"
+)
 
 
 class DatasetWidget(QWidget):
@@ -119,7 +140,13 @@ class DatasetWidget(QWidget):
         self._viewer = napari_viewer
         self._project = project or Project.open()
         self._path: Path | None = None
+        self._entry: DatasetEntry | None = None
+        self._taught_from = ""
         self._train_next = False
+        self._review_next = False
+        self._guessing = False
+        self._memory = Memory()
+        self._restoring = False
         self._shown = ""
         self._set_problems: tuple[Problem, ...] = ()
         self._previews: list[Layer] = []
@@ -127,7 +154,9 @@ class DatasetWidget(QWidget):
         self.messages = MessageBar()
         self.work = Work(self)
         self.show_work = Work(self)
-        self.journal = JournalWatch(napari_viewer, self._project, self.messages, self)
+        self.later = Later(self)
+        self.journal = watch_labels(napari_viewer, self._project)
+        self.journal.attach(self.messages)
         self._build()
         self._connect()
         self._refresh_summary()
@@ -135,6 +164,10 @@ class DatasetWidget(QWidget):
         self._soon.setSingleShot(True)
         self._soon.setInterval(REFRESH_MILLISECONDS)
         self._soon.timeout.connect(self._on_layers_settled)
+        self._save_soon = QTimer(self)
+        self._save_soon.setSingleShot(True)
+        self._save_soon.setInterval(SAVE_MILLISECONDS)
+        self._save_soon.timeout.connect(self._on_remember)
         self._opening = QTimer(self)
         self._opening.setSingleShot(True)
         self._opening.timeout.connect(self._on_open)
@@ -170,15 +203,18 @@ class DatasetWidget(QWidget):
         layout.addLayout(self._save_row())
 
     def _choices(self) -> QGridLayout:
-        self.task = _choice(TASKS, "What a network shall learn from these pairs")
-        self.labelling = _choice(LABELLINGS, "What was painted; unknown pixels are never learned from")
+        self.task = _choice(TASKS, "Learn", "What a network shall learn from these pairs")
+        self.labelling = _choice(LABELLINGS, "Labelled", "What was painted; unknown pixels are never learned from")
         self.complete = QCheckBox("complete inside the rectangles")
         self.complete.setToolTip("Inside the rectangles every object is labelled, so what is not painted is background")
         self.draw = QPushButton("Draw one")
         self.draw.setToolTip("Draw a rectangle around a part of which every object is labelled")
-        self.validation = _choice(MODES, "What is kept to see how good the network is; whole images tell most")
+        self.validation = _choice(
+            MODES, "Validate", "What is kept to see how good the network is; whole images tell most"
+        )
         self.correct = QToolButton()
         self.correct.setText("Correct axes, channels, voxel size")
+        self.correct.setToolTip("Say what the files or layers say wrong, or do not say")
         self.correct.setCheckable(True)
         self.correct.setAutoRaise(True)
         self.correct.setArrowType(Qt.ArrowType.RightArrow)
@@ -205,6 +241,7 @@ class DatasetWidget(QWidget):
         self.summary.setWordWrap(True)
         self.exclude = QPushButton()
         self.exclude.setIcon(icon("remove"))
+        self.exclude.setToolTip("Leave out every pair from which nothing can be learned as it is")
         self.exclude.hide()
         self.check = QPushButton("Check again")
         self.check.setToolTip("Look at all pixels again, for example after painting")
@@ -217,6 +254,7 @@ class DatasetWidget(QWidget):
     def _progress_row(self) -> QHBoxLayout:
         self.progress = QProgressBar()
         self.cancel = QPushButton("Cancel")
+        self.cancel.setToolTip("Stop what is under way; nothing is changed")
         row = QHBoxLayout()
         row.addWidget(self.progress, 1)
         row.addWidget(self.cancel)
@@ -227,15 +265,19 @@ class DatasetWidget(QWidget):
     def _save_row(self) -> QHBoxLayout:
         self.name = QLineEdit()
         self.name.setPlaceholderText("Name of the data set")
+        self.name.setAccessibleName("Name of the data set")
+        self.name.setToolTip("Under this name it is listed in Train; left empty, it is named after its images")
         self.save = QPushButton("Save")
         self.save.setToolTip(f"Keep these pairs in {self._project.root}, unchanged from now on")
         self.train = QPushButton("Train with it")
         self.train.setIcon(icon("start"))
         self.train.setToolTip("Save, then open Train with this data set")
+        self.copy_menu = CopyMenu(self._copies)
         row = QHBoxLayout()
         row.addWidget(self.name, 1)
         row.addWidget(self.save)
         row.addWidget(self.train)
+        row.addWidget(self.copy_menu)
         return row
 
     def _connect(self) -> None:
@@ -253,6 +295,10 @@ class DatasetWidget(QWidget):
         self.table.pairs.useChanged.connect(self._on_use)
         self.table.pairs.partChanged.connect(self._on_part)
         self.table.rowChosen.connect(self._on_row)
+        self.table.joinWanted.connect(self._on_same)
+        self.table.separateWanted.connect(self._on_separate)
+        self.table.useWanted.connect(self._on_use_chosen)
+        self.name.textEdited.connect(self._remember_soon)
         self.exclude.clicked.connect(self._on_exclude)
         self.check.clicked.connect(self.review)
         self.cancel.clicked.connect(self.work.cancel)
@@ -263,12 +309,20 @@ class DatasetWidget(QWidget):
         self.work.failed.connect(self._on_failed)
         self.show_work.done.connect(self._on_preview)
         self.show_work.failed.connect(self._on_failed)
-        for event in ("inserted", "removed", "reordered"):
+        for event in ("inserted", "removed", "reordered", "renamed"):
             getattr(self._viewer.layers.events, event).connect(self._on_layers)
 
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Find a place among the other panels."""
+        super().showEvent(event)
+        settle_dock(self)
+
     def hideEvent(self, event: QHideEvent | None) -> None:
-        """The window may be closing: what was painted last is written at once."""
+        """The window may be closing: what was painted or chosen last is written at once."""
         self.journal.flush()
+        if self._save_soon.isActive():
+            self._save_soon.stop()
+            self._content().write(self._project)
         super().hideEvent(event)
 
     # ---- public ----
@@ -281,64 +335,85 @@ class DatasetWidget(QWidget):
         """Put a pair of layers into the table; a pair with the same target is replaced."""
         self._on_pair(LayerPair(tuple(images), target))
 
-    def teach(self, image: Layer, prediction: Labels) -> Labels:
-        """Labels layer prefilled from a prediction, ready to be corrected with the brush; it is paired with `image`.
+    def teach(self, images: Layer | Sequence[Layer], prediction: Layer, model: str = "") -> Labels:
+        """Labels layer prefilled from a prediction, ready to be corrected with the brush; it is paired with `images`.
 
-        The labels are sparse: nothing is taken for true until a rectangle says that it is complete.
+        Of the labels only what lies inside complete regions is learned from: the rest is still a guess.
+
+        Parameters
+        ----------
+        images : layer, or several that are the channels of one image
+        model : str
+            Path of the model that predicted; a training on the corrections starts from it.
+
+        Raises
+        ------
+        DataError
+            The prediction has numbers that cannot rise by one.
         """
-        from im2im_core.partial import from_prediction
-
-        painted = self._viewer.add_labels(
-            from_prediction(np.asarray(prediction.data)),
-            name=f"{image.name} corrected",
-            scale=prediction.scale,
-            translate=prediction.translate,
-            units=prediction.units,
-            axis_labels=prediction.axis_labels,
-            metadata={LABELLING: "sparse", **{k: v for k, v in prediction.metadata.items() if k == "axes"}},
-        )
+        chosen = tuple(images) if isinstance(images, (list, tuple)) else (images,)
+        painted = correction_layer(self._viewer, chosen[0], prediction)
         prediction.visible = False
-        self._set_rows([row for row in self.rows() if row.layers is None or row.layers.target is not prediction])
-        self.add_pair([image], painted)
+        self._taught_from = model
+        pairs = [(row, row.layers) for row in self.rows() if row.layers]
+        self._set_rows([row for row, pair in pairs if pair.images != chosen and pair.target is not prediction])
+        self.add_pair(chosen, painted)
         self._viewer.layers.selection.active = painted
+        painted.selected_label = max(int(painted.data.max(initial=1)) + 1, 2)
         painted.mode = "paint"
-        self.messages.add(
-            "Correct a corner, then draw a rectangle around it: only what lies inside is learned from",
-            "info",
-            "",
-            "Draw the rectangle",
-            self._on_draw,
-        )
+        self.messages.add(HOW_TO_CORRECT, "info", "", "Draw the rectangle", self._on_draw)
         return painted
 
     def review(self) -> None:
-        """Look at all pixels of all pairs in a thread."""
+        """Look at all pixels of all pairs in a thread; what is being saved is saved first."""
+        if self.work.name == "save":
+            self._review_next = True
+            return
         rows = self._fresh_rows()
         if not rows:
             return
+        if any(row.layers for row in rows):
+            self.table.thumbnails.renew()
         self._set_rows(rows)
-        task, labelling = self.task.currentData(), self._labelling()
-        self._begin("review", lambda tell, stop: review_rows(rows, task, labelling, tell, stop))
+        task = "" if self._guessing else str(self.task.currentData())
+        labelling = self._labelling()
+        prefilled = {row.name: self._polygons(row.layers) for row in rows if row.layers and self._is_guess(row)}
+        self._begin("review", lambda tell, stop: review_rows(rows, task, labelling, prefilled, tell, stop))
 
     # ---- collecting ----
 
     def _on_open(self) -> None:
         self.source.refresh()
-        self.journal.start()
         if not self.rows():
             self._on_pair_all()
+        self._memory = Memory.read(self._project)
+        if not self.rows() and self.work.name == "" and self._memory.path and Path(self._memory.path).exists():
+            self._restoring = True
+            self.corrections.setValue(self._memory.corrected())
+            self._on_folder(self._memory.path)
 
     def _on_layers(self, event: Any) -> None:
         if isalive(self):  # the viewer does not know that this widget was closed
             self._soon.start()
 
+    def _on_regions(self, event: Any) -> None:
+        """Another part of prefilled labels counts."""
+        if isalive(self):
+            self._review_next = True
+            self._soon.start()
+
     def _on_layers_settled(self) -> None:
-        """Follow the layer list once it is quiet."""
+        """Follow the layer list once it is quiet, and nothing is being saved."""
+        if self.work.name == "save":
+            self._soon.start()
+            return
         self.source.refresh()
         there = set(self._viewer.layers)
         kept = [r for r in self.rows() if r.layers is None or {*r.layers.images, r.layers.target} <= there]
         if len(kept) < len(self.rows()):
             self._set_rows(kept)
+        self._follow_names()
+        self._review_late()
         if not kept and self.source.currentIndex() == LAYERS and self.work.name == "":
             self._on_pair_all()
         self._show_choices()
@@ -352,23 +427,32 @@ class DatasetWidget(QWidget):
         if pairs:
             self._take_pairs(pairs)
 
+    def _follow_names(self) -> None:
+        """Name rows after their layers, as these are called now."""
+        rows = self.rows()
+        layered = [row.layers for row in rows if row.layers]
+        names = iter(_names(layered))
+        fresh = [renamed(row, next(names)) if row.layers else row for row in rows]
+        if [row.name for row in fresh] != [row.name for row in rows]:
+            self._set_rows(fresh)
+            self.review()
+
     def _take_pairs(self, pairs: Sequence[LayerPair]) -> None:
         self.source.setCurrentIndex(LAYERS)
         self._path = None
-        rows = [row for row in (self._row_of(pair, number, pairs) for number, pair in enumerate(pairs)) if row]
-        if rows and not self.rows():
-            self._guess(rows[0])
+        if pairs and not self.rows():
+            self._guess(pairs[0])
         if any(labelling_of(pair.target) == "sparse" for pair in pairs):
             self._choose(self.labelling, "sparse")
-            rows = [row for row in (self._row_of(pair, number, pairs) for number, pair in enumerate(pairs)) if row]
+        before = {row.layers.target.unique_id: row for row in self.rows() if row.layers}
+        found = (self._row_of(pair, name) for pair, name in zip(pairs, _names(pairs), strict=True))
+        rows = [_as_before(row, before.get(row.layers.target.unique_id)) for row in found if row and row.layers]
         self._set_rows(self._divided(rows))
         self._show_choices()
         self.review()
 
-    def _row_of(self, pair: LayerPair, number: int, pairs: Sequence[LayerPair]) -> PairRow | None:
+    def _row_of(self, pair: LayerPair, name: str) -> PairRow | None:
         """Row of a pair; None, with the question, where the axes of a layer are not known."""
-        names = [p.name for p in pairs]
-        name = pair.name if names.count(pair.name) == 1 else f"{pair.name} {names[:number].count(pair.name) + 1}"
         try:
             return PairRow(name, self._sample(pair, name), layers=pair)
         except DataError as error:
@@ -404,24 +488,22 @@ class DatasetWidget(QWidget):
             question = f"Are its dimensions {' '.join(axes)}?"
             self._say(error.message, "warning", question, f"They are {axes}", answer)
 
-    def _guess(self, row: PairRow) -> None:
-        """Set task and labelling from what the first pair looks like."""
-        from im2im_core.datasets import guess_task
-
-        assert row.layers is not None
-        target = row.layers.target
+    def _guess(self, pair: LayerPair) -> None:
+        """Set task and labelling from what the first pair says; the pixels are asked in the review."""
+        target = pair.target
+        self._guessing = False
         if kind_of(target) != "labels":
-            words = f"{target.name} {row.name}".lower()
+            words = f"{target.name} {pair.name}".lower()
             self._choose(self.task, "restoration" if "clean" in words or "noisy" in words else "label_free")
             return
+        self._choose(self.task, "instance_segmentation")
         self._choose(self.labelling, labelling_of(target))
-        task = guess_task(row.sample) if row.sample else "instance_segmentation"
-        sparse = labelling_of(target) == "sparse"
-        self._choose(self.task, task if task in LABEL_TASKS and not sparse else "instance_segmentation")
+        self._guessing = labelling_of(target) == "dense"
         if region_layers(self._viewer):
             self.complete.setChecked(True)
 
     def _on_folder(self, text: str) -> None:
+        self._guessing = False
         self.source.setCurrentIndex(FILES)
         self.source.path.setText(text)
         self._path = Path(text)
@@ -437,11 +519,31 @@ class DatasetWidget(QWidget):
             self._choose(self.task, found.task)
         self._choose(self.labelling, "dense")
         self._choose(self.validation, "own" if found.parts_given else "images")
-        self._set_rows(found.rows if found.parts_given else self._divided(found.rows))
         if not self.name.text():
             self.name.setText(self._path.stem)
+        if self._memory.path == str(self._path):
+            self._show_as_left(found)
+        else:
+            self._set_rows(found.rows if found.parts_given else self._divided(found.rows))
         self._show_choices()
-        self.review()
+        if self._restoring:
+            self._restoring = False
+            self._say("The pairs are as you left them", "info", "", "Check again", self.review)
+        else:
+            self.review()
+        self._remember_soon()
+
+    def _show_as_left(self, found: Loaded) -> None:
+        """Choices and rows as they were when this folder was last open."""
+        for box, value in (
+            (self.task, self._memory.task),
+            (self.labelling, self._memory.labelling),
+            (self.validation, self._memory.validation),
+        ):
+            if box.findData(value) >= 0:
+                self._choose(box, value)
+        self.name.setText(self._memory.name or self.name.text())
+        self._set_rows(self._memory.applied(found.rows))
 
     def _on_tab(self, index: int) -> None:
         if index == FILES:
@@ -455,6 +557,7 @@ class DatasetWidget(QWidget):
 
     def _on_corrections(self, value: Corrections) -> None:
         if self._path is not None:
+            self._content()
             self._on_folder(str(self._path))
             return
         if value.axes:
@@ -467,6 +570,8 @@ class DatasetWidget(QWidget):
         self.review()
 
     def _on_task(self) -> None:
+        self._guessing = False
+        self._remember_soon()
         self._show_choices()
         self.review()
 
@@ -479,8 +584,39 @@ class DatasetWidget(QWidget):
         self.review()
 
     def _on_complete(self, on: bool) -> None:
-        if on and not region_layers(self._viewer):
+        """Take the shapes that are drawn for the regions; where there are none, let the user draw one."""
+        if not on:
+            return
+        self._adopt_regions()
+        if not any(len(layer.data) for layer in region_layers(self._viewer)):
             self._on_draw()
+
+    def _adopt_regions(self) -> None:
+        for shapes in adoptable_regions(self._viewer, [r.layers.target for r in self._label_rows() if r.layers]):
+            adopt(shapes)
+            self.messages.add(f"Everything inside the shapes of “{shapes.name}” is taken for labelled", "info")
+
+    def _is_guess(self, row: PairRow) -> bool:
+        """Whether the labels of a row began as a prediction."""
+        return row.layers is not None and kind_of(row.layers.target) == "labels" and is_prefilled(row.layers.target)
+
+    def _has_all_regions(self, rows: Sequence[PairRow]) -> bool:
+        """Whether every prefilled row has a region; where one has none, the user is asked for it."""
+        lacking = [r for r in rows if r.used and r.layers and self._is_guess(r) and not self._polygons(r.layers)]
+        if not lacking:
+            return True
+        text = f"{lacking[0].name}: nothing says yet which part of the prediction is corrected"
+        cure = "Only what lies inside a rectangle is learned from"
+        drawn = adoptable_regions(self._viewer, [r.layers.target for r in lacking if r.layers])
+        if drawn:
+            self._say(text, "warning", cure, f"Take the shapes of “{drawn[0].name}”", self._take_shapes)
+        else:
+            self._say(text, "warning", cure, "Draw the rectangle", self._on_draw)
+        return False
+
+    def _take_shapes(self) -> None:
+        self.complete.setChecked(True)
+        self._adopt_regions()
 
     def _on_draw(self) -> None:
         """Let the user draw a rectangle in the Shapes layer of the first painted pair."""
@@ -502,14 +638,16 @@ class DatasetWidget(QWidget):
                 edge_width=1,
                 metadata={COMPLETE: True, LABELS_OF: key},
             )
+            shapes.events.data.connect(self._on_regions)
         self.complete.setChecked(True)
         self._viewer.layers.selection.active = shapes
         shapes.mode = "add_rectangle"
 
     def _chosen_labels(self) -> Layer | None:
+        """Labels of the selected row, else of the first one that lacks a region."""
         rows = self.rows()
-        layers = [rows[i].layers for i in self.table.chosen()]
-        return next((p.target for p in layers if p and kind_of(p.target) == "labels"), None)
+        chosen = [*(rows[i] for i in self.table.chosen()), *(r for r in rows if self._is_guess(r))]
+        return next((r.layers.target for r in chosen if r.layers and kind_of(r.layers.target) == "labels"), None)
 
     def _label_rows(self) -> list[PairRow]:
         return [row for row in self.rows() if row.layers and kind_of(row.layers.target) == "labels"]
@@ -517,6 +655,7 @@ class DatasetWidget(QWidget):
     def _on_validation(self) -> None:
         if self.validation.currentData() != "own":
             self._set_rows(draw_parts(self.rows(), self.validation.currentData()), reset=False)
+        self._remember_soon()
 
     def _divided(self, rows: Sequence[PairRow]) -> list[PairRow]:
         mode = self.validation.currentData()
@@ -545,6 +684,7 @@ class DatasetWidget(QWidget):
     # ---- rows ----
 
     def _set_rows(self, rows: Sequence[PairRow], *, reset: bool = True) -> None:
+        self._entry = None
         if reset:
             self.table.pairs.set_rows(rows, labels=self.task.currentData() in LABEL_TASKS)
             self._show_detail(None)
@@ -568,22 +708,41 @@ class DatasetWidget(QWidget):
         return rows
 
     def _on_use(self, number: int, on: bool) -> None:
-        chosen = {number, *self.table.chosen()} if number in self.table.chosen() else {number}
-        names = {self.rows()[i].name for i in chosen if self.rows()[i].sample}
+        self._on_use_chosen({number, *self.table.chosen()} if number in self.table.chosen() else {number}, on)
+
+    def _on_use_chosen(self, numbers: Iterable[int], on: bool) -> None:
+        names = {self.rows()[i].name for i in numbers if self.rows()[i].sample}
         self.table.pairs.change(lambda row: replace(row, used=on) if row.name in names else row)
+        self._entry = None
         self._refresh_summary()
+        self._remember_soon()
+
+    def _on_same(self, numbers: Sequence[int]) -> None:
+        self._regroup(join_rows(self.rows(), numbers))
+
+    def _on_separate(self, numbers: Sequence[int]) -> None:
+        self._regroup(separate_rows(self.rows(), numbers))
+
+    def _regroup(self, rows: Sequence[PairRow]) -> None:
+        """Show other groups; parts are drawn anew where they are drawn at all."""
+        mode = self.validation.currentData()
+        self._set_rows(rows if mode == "own" else draw_parts(rows, mode), reset=False)
+        self._show_set_problems()
+        self._remember_soon()
 
     def _on_part(self, number: int, part: str) -> None:
         chosen = {number, *self.table.chosen()} if number in self.table.chosen() else {number}
         self._choose(self.validation, "own")
         self._set_rows(set_part(self.rows(), chosen, part), reset=False)
         self._show_set_problems()
+        self._remember_soon()
 
     def _on_exclude(self) -> None:
         self.table.pairs.change(lambda row: replace(row, used=False) if row.hopeless else row)
         if self.validation.currentData() != "own":
             self._set_rows(self._divided(self.rows()), reset=False)
         self._refresh_summary()
+        self._remember_soon()
 
     def _refresh_summary(self) -> None:
         rows = self.rows()
@@ -596,10 +755,19 @@ class DatasetWidget(QWidget):
         self.save.setEnabled(ready)
         self.train.setEnabled(ready)
         self.check.setEnabled(bool(rows) and not self.work.name)
+        saving = self.work.name == "save"
+        for widget in (self.source, self.task, self.labelling, self.complete, self.draw, self.validation):
+            widget.setEnabled(not saving)
+        for widget in (self.correct, self.corrections, self.table, self.name, self.exclude):
+            widget.setEnabled(not saving)
 
     # ---- problems ----
 
     def _reviewed(self, found: Reviewed) -> None:
+        if self._guessing and found.task:
+            self._guessing = False
+            self._choose(self.task, found.task)
+            self._show_choices()
         self._set_rows(with_review(self.rows(), found), reset=False)
         self._set_problems = tuple(p for p in found.problems if not p.sample or p.code == "duplicate")
         self._show_set_problems()
@@ -697,11 +865,11 @@ class DatasetWidget(QWidget):
         sample, is_labels, axes, source, target, limits = result
         for layer in [layer for layer in self._previews if layer in self._viewer.layers]:
             self._viewer.layers.remove(layer)
-        look = {**_world(sample.source.info, axes[0]), "metadata": {PREVIEW: True}}
+        look = {**_world(sample.source.info, axes[0]), "metadata": {OURS: PREVIEW}}
         image = self._viewer.add_image(source, name=f"{sample.name} (image)", contrast_limits=limits, **look)
         self._previews = [image]
         if target is not None:
-            look = {**_world(sample.source.info, axes[1]), "metadata": {PREVIEW: True}}
+            look = {**_world(sample.source.info, axes[1]), "metadata": {OURS: PREVIEW}}
             shown = f"{sample.name} (target)"
             is_whole = target.dtype.kind in "bui"
             add = self._viewer.add_labels if is_labels and is_whole else self._viewer.add_image
@@ -711,28 +879,24 @@ class DatasetWidget(QWidget):
     # ---- saving ----
 
     def _on_save(self) -> None:
-        from im2im_core.datasets import prefer_file, save_dataset
+        from im2im_core.datasets import save_dataset
         from im2im_core.samples import TARGET
 
         rows = self._fresh_rows()
+        if not self._has_all_regions(rows):
+            self._train_next = False
+            return
         regions = {row.name: self._polygons(row.layers) for row in rows if row.layers and row.used}
         regions = {name: found for name, found in regions.items() if found}
+        prefilled = {row.name for row in rows if self._is_guess(row)}
         files = {r.name: (file_of(r.layers.images[0]), file_of(r.layers.target)) for r in rows if r.layers}
         content, task, labelling = as_saved(rows), self.task.currentData(), self._labelling()
         name = self.name.text().strip() or (rows[0].name if len(rows) == 1 else f"{len(rows)} pairs")
         project = self._project
 
-        def kept(sample: Sample) -> Sample:
-            source, target = files.get(sample.name, (None, None))
-            if source is not None:
-                sample = replace(sample, source=prefer_file(sample.source, source))
-            if target is not None:
-                sample = replace(sample, targets={TARGET: prefer_file(sample.targets[TARGET], target)})
-            return sample
-
-        def work(tell: Any, stop: Any) -> DatasetEntry:
-            samples = [kept(sample) for sample in content["samples"]]
-            return save_dataset(
+        def work(tell: Any, stop: Any) -> tuple[DatasetEntry, list[str]]:
+            samples = [_held(s, *files[s.name]) if s.name in files else s for s in content["samples"]]
+            entry = save_dataset(
                 project,
                 name,
                 samples,
@@ -740,24 +904,31 @@ class DatasetWidget(QWidget):
                 labelling,
                 task=task,
                 regions=regions,
+                prefilled=prefilled,
+                objects=content["objects"],
                 excluded=content["excluded"],
                 on_event=tell,
                 should_stop=stop,
             )
+            # What was painted meanwhile is not in it and stays in the journal.
+            live = {sample.name: sample.targets[TARGET] for sample in content["samples"] if sample.name in files}
+            same = [s.name for s in samples if s.name in live and _equal(s.targets[TARGET], live[s.name])]
+            return entry, same
 
         self._begin("save", work)
 
     def _polygons(self, pair: LayerPair) -> list[Any]:
-        if not self.complete.isChecked() or kind_of(pair.target) != "labels":
+        """Complete regions of a pair; those of prefilled labels count in any case, as nothing else does."""
+        if kind_of(pair.target) != "labels" or not (self.complete.isChecked() or is_prefilled(pair.target)):
             return []
         return polygons_of(region_layers(self._viewer), pair.target)
 
-    def _saved(self, entry: DatasetEntry) -> None:
+    def _saved(self, entry: DatasetEntry, same: Sequence[str]) -> None:
         for row in self.rows():
-            if row.used and row.layers and kind_of(row.layers.target) == "labels":
+            if row.name in same and row.layers and kind_of(row.layers.target) == "labels":
                 self.journal.settle(row.layers.target)
-        images = "1 image" if entry.count == 1 else f"{entry.count} images"
-        self.messages.add(f"“{entry.name}” is saved: {images} in {entry.path}", "info")
+        self._entry = entry
+        self.messages.add(f"“{entry.name}” is saved: {entry_words(entry)}", "info")
         self.dataset_saved.emit(str(entry.path))
         if self._train_next:
             self._open_train(entry)
@@ -768,14 +939,56 @@ class DatasetWidget(QWidget):
 
     def _open_train(self, entry: DatasetEntry) -> None:
         try:
-            _, widget = self._viewer.window.add_plugin_dock_widget("napari-im2im", "Train")
-        except ValueError as error:  # napari was started without the plugin's manifest
-            self.messages.add(f"Train could not be opened: {error}", "warning", "Open it from the Plugins menu")
-            return
-        panel = getattr(widget, "start_panel", None)
-        if panel is not None:
-            panel.refresh()
-            panel.apply({"data.path": self._project.relative(entry.path)})
+            panel = open_panel(self._viewer, "Train")
+            panel.prepare(
+                str(entry.path),
+                task=entry.task_hint,
+                dimensions=entry.dimensions,
+                start_from=self._taught_from if self._taught_from and self._learns_corrections() else None,
+                minutes=SHORT_MINUTES,
+            )
+        except Im2ImError as error:
+            self.messages.add_error(error)
+
+    def _learns_corrections(self) -> bool:
+        """Whether corrections of a prediction are among what is used."""
+        return any(row.used and self._is_guess(row) for row in self.rows())
+
+    def _copies(self) -> dict[str, str]:
+        """Texts of the copy menu: of the folder or table, or of layers as they were saved last."""
+        from napari_im2im._dataset_copies import copies
+
+        path = self._path or (self._entry.path if self._entry else None)
+        if path is None:
+            raise DataError("These pairs are open layers that no command can read", "Save them first")
+        corrections = Corrections() if self._path is None else self.corrections.value()
+        return copies(path, str(self.task.currentData()), self.rows(), corrections)
+
+    # ---- memory ----
+
+    def _remember_soon(self, *_: object) -> None:
+        if self._path is not None:
+            self._save_soon.start()
+
+    def _on_remember(self) -> None:
+        content, project = self._content(), self._project
+        self.later.ask("memory", lambda: content.write(project), lambda _: None)
+
+    def _content(self) -> Memory:
+        """What shall be remembered: the folder that is open, else the one before."""
+        if self._path is None or not self.rows():
+            return self._memory
+        value = self.corrections.value()
+        self._memory = Memory(
+            str(self._path),
+            self.name.text(),
+            str(self.task.currentData()),
+            str(self.labelling.currentData()),
+            str(self.validation.currentData()),
+            {"axes": value.axes, "channels": value.channels, "voxel_size": value.voxel_size},
+            remember_rows(self.rows()),
+        )
+        return self._memory
 
     # ---- work in the thread ----
 
@@ -799,14 +1012,23 @@ class DatasetWidget(QWidget):
         elif name == "review":
             self._reviewed(result)
         else:
-            self._saved(result)
+            self._saved(*result)
             self._train_next = False
+            self._review_late()
+
+    def _review_late(self) -> None:
+        """Do what had to wait until everything was saved."""
+        if self._review_next:
+            self._review_next = False
+            self.review()
 
     def _on_failed(self, name: str, error: Any) -> None:
         if name != "show":
             self._end()
+        self._restoring = self._restoring and name != "load"
         if name == "save":
             self._train_next = False
+            self._review_late()
         if isinstance(error, Stopped):
             return
         if isinstance(error, (Im2ImError, OSError, MemoryError)):
@@ -823,8 +1045,61 @@ class DatasetWidget(QWidget):
 # ---- small things --------------------------------------------------------------
 
 
-def _choice(words: dict[str, str], tooltip: str) -> QComboBox:
+def correction_layer(viewer: napari.Viewer, image: Layer, prediction: Layer) -> Labels:
+    """Sparse labels over `prediction`: 1 is background, every object has its number plus one.
+
+    Raises
+    ------
+    DataError
+        The prediction has numbers that cannot rise by one.
+    """
+    from im2im_core.partial import from_prediction
+
+    labels = from_prediction(np.asarray(prediction.data))
+    space: dict[str, Any] = {name: getattr(prediction, name) for name in ("scale", "translate", "units", "axis_labels")}
+    metadata = {LABELLING: "sparse", PREFILLED: True, **{k: v for k, v in prediction.metadata.items() if k == "axes"}}
+    return viewer.add_labels(labels, name=f"{image.name} · corrections", metadata=metadata, **space)
+
+
+def _names(pairs: Sequence[LayerPair]) -> list[str]:
+    """Names of pairs, numbered where several have the same."""
+    names = [pair.name for pair in pairs]
+    return [n if names.count(n) == 1 else f"{n} {names[:i].count(n) + 1}" for i, n in enumerate(names)]
+
+
+def _as_before(row: PairRow, before: PairRow | None) -> PairRow:
+    """Row of the same layers with what the user chose for it."""
+    if before is None or before.sample is None or row.sample is None or before.layers != row.layers:
+        return row
+    group = row.sample.group if before.sample.group == before.name else before.sample.group
+    return replace(row, used=before.used, part=before.part, sample=replace(row.sample, group=group))
+
+
+def _held(sample: Sample, source: Path | None = None, target: Path | None = None) -> Sample:
+    """Sample of the pixels of this moment: unchanged files where there are some, else copies; not for the main thread.
+
+    Parameters
+    ----------
+    source, target : path, optional
+        Files that the layers were opened from.
+    """
+    from im2im_core.datasets import prefer_file
+    from im2im_core.samples import TARGET
+
+    image, truth = kept(sample.source), kept(sample.targets[TARGET])
+    image = image if source is None else prefer_file(image, source)
+    truth = truth if target is None else prefer_file(truth, target)
+    return replace(sample, source=image, targets={TARGET: truth})
+
+
+def _equal(one: Image, other: Image) -> bool:
+    """Whether two images have the same pixels; a layer may be another array by now."""
+    return bool(np.array_equal(one.read(), other.read()))
+
+
+def _choice(words: dict[str, str], name: str, tooltip: str) -> QComboBox:
     box = QComboBox()
+    box.setAccessibleName(name)
     for value, word in words.items():
         box.addItem(word, value)
     box.setToolTip(tooltip)
@@ -838,7 +1113,6 @@ def _pixels_of(sample: Sample) -> tuple[tuple[str, str], Any, Any, tuple[float, 
     """Axes, pixels of image and target, and the contrast; read in the thread."""
     from im2im_core.axes import from_tczyx
     from im2im_core.datasets import middle_plane
-    from im2im_core.image import Image
     from im2im_core.samples import TARGET
 
     def read(image: Image) -> tuple[str, Any]:

@@ -9,15 +9,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType, ref
 
 import numpy as np
 from qtpy.compat import isalive
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QEvent, QObject, QTimer, Signal
+from qtpy.QtWidgets import QApplication, QWidget
 
 from im2im_core.errors import DataError, Im2ImError, ResourceError
 from im2im_core.events import Event, Message
 from im2im_core.journal import Journal, blocks_at, list_journals
-from napari_im2im._layer_pairs import file_of, kind_of
+from napari_im2im._later import Later
+from napari_im2im._layer_pairs import LABELLING, PREFILLED, file_of, kind_of
+from napari_im2im._layers import AXES_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Labels
 
-    from im2im_core.journal import Place
+    from im2im_core.journal import JournalInfo, Place
     from im2im_core.project import Project
     from napari_im2im._messages import MessageBar
 
@@ -33,6 +37,8 @@ POLL_MILLISECONDS = 1000
 PAINT_MILLISECONDS = 300
 OFFERED = 3
 """Journals that are offered at once; the others come at the next start."""
+NOTED = (LABELLING, AXES_KEY, PREFILLED)
+"""Metadata of a layer that is restored with it."""
 CALM = 4.0
 """A full look at a layer is repeated after this many times its own duration, at least every second."""
 
@@ -50,6 +56,37 @@ class _Watched:
     running: Future[tuple[int, float]] | None = None
 
 
+def watch_labels(viewer: Viewer, project: Project | None = None) -> JournalWatch:
+    """The watch over the labels of `viewer`; begun where no panel began it yet, it lasts as long as the window.
+
+    Parameters
+    ----------
+    project : Project, optional
+        Where the journals of a new watch are kept; the nearest project if not given.
+    """
+    from im2im_core.project import Project
+
+    owner = _owner(viewer)
+    for watch in owner.findChildren(JournalWatch) if owner is not None else ():
+        if watch.watches(viewer):
+            return watch
+    watch = JournalWatch(viewer, project or Project.open(), owner)
+    watch.start()
+    return watch
+
+
+def _owner(viewer: Viewer) -> QObject | None:
+    """Main window of the viewer; the application for a viewer without one."""
+    window = getattr(viewer, "window", None)
+    menu = getattr(window, "plugins_menu", None)
+    return _bare(menu.parent()) if menu is not None else QApplication.instance()
+
+
+def _bare(thing: Any) -> Any:
+    """What napari may have wrapped for a plugin."""
+    return getattr(thing, "__wrapped__", thing)
+
+
 class JournalWatch(QObject):
     """Watches the Labels layers of a viewer; pixels are read and written in threads, one after the other.
 
@@ -60,11 +97,15 @@ class JournalWatch(QObject):
     written = Signal(str)
     """Name of a layer whose changes are on disk now."""
 
-    def __init__(self, viewer: Viewer, project: Project, messages: MessageBar, parent: QObject | None = None) -> None:
+    def __init__(self, viewer: Viewer, project: Project, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._viewer, self._project, self._messages = viewer, project, messages
+        self._viewer, self._project = viewer, project
+        self._bar: ReferenceType[MessageBar] | None = None
+        self._unsaid: list[tuple[Any, ...]] = []
         self._watched: dict[str, _Watched] = {}
+        self._warned: set[str] = set()
         self._last: Future[Any] | None = None
+        self._later = Later(self)
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MILLISECONDS)
         self._timer.timeout.connect(self._on_tick)
@@ -74,6 +115,10 @@ class JournalWatch(QObject):
         self._soon.timeout.connect(self._on_tick)
         self._closed = False
 
+    def watches(self, viewer: Viewer) -> bool:
+        """Whether this is the watch over `viewer`, and goes on."""
+        return not self._closed and _bare(self._viewer.layers) is _bare(viewer.layers)
+
     def start(self) -> None:
         """Begin to watch, and offer what an earlier viewer left."""
         for layer in self._viewer.layers:
@@ -81,7 +126,23 @@ class JournalWatch(QObject):
         self._viewer.layers.events.inserted.connect(self._on_inserted)
         self._viewer.layers.events.removed.connect(self._on_removed)
         self._timer.start()
+        owner = self.parent()
+        if isinstance(owner, QWidget):
+            owner.installEventFilter(self)
         self.offer()
+
+    def attach(self, bar: MessageBar) -> None:
+        """Speak in `bar` from now on, and say there what nobody heard yet."""
+        self._bar = ref(bar)
+        unsaid, self._unsaid = self._unsaid, []
+        for words in unsaid:
+            bar.add(*words)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Write what was announced before the window closes; there may be no later."""
+        if event is not None and event.type() == QEvent.Type.Close:
+            self.flush()
+        return False
 
     def stop(self) -> None:
         """Write what is not on disk yet, and end the thread."""
@@ -100,6 +161,7 @@ class JournalWatch(QObject):
         self._watched.clear()
         if self._last is not None:
             wait([self._last])
+        self.deleteLater()
 
     def flush(self) -> None:
         """Write what was announced at once, because there may be no later."""
@@ -124,45 +186,71 @@ class JournalWatch(QObject):
         pool.shutdown(wait=False)
         return self._last
 
+    # ---- saying ----
+
+    def _say(self, *words: Any) -> None:
+        """A message in the bar that was attached last; without one a note of napari, and the message waits."""
+        bar = self._bar() if self._bar is not None else None
+        if bar is not None and isalive(bar):
+            bar.add(*words)
+            return
+        if any(said[0] == words[0] for said in self._unsaid):
+            return
+        from napari.utils.notifications import show_info, show_warning
+
+        self._unsaid.append(words)
+        text, level, cure, *_ = (*words, "", "", "")
+        (show_info if level == "info" else show_warning)(f"{text}. {cure or 'Open Dataset to see more'}")
+
     # ---- restoring ----
 
     def offer(self) -> None:
-        """A message with a button for each of the latest journals that can be restored."""
-        for journal in list_journals(self._project)[:OFFERED]:
-            info = journal.info()
-            size = " × ".join(map(str, info.shape))
-            self._messages.add(
-                f"“{info.name}” ({size}) was painted {_ago(time.time() - info.changed)} and not saved",
-                "info",
-                "",
-                "Restore it",
-                partial(self._on_restore, journal),
-            )
+        """Look in a thread for what can be restored; each of the latest journals is a message with buttons."""
+        project = self._project
+        self._later.ask("offer", lambda: [(j, j.info()) for j in list_journals(project)[:OFFERED]], self._on_found)
+
+    def _on_found(self, found: list[tuple[Journal, JournalInfo]]) -> None:
+        for journal, info in found:
+            text = f"{_described(info)} was painted {_ago(time.time() - info.changed)} and not saved"
+            discard = ("Discard it", partial(self._on_discard, journal, info))
+            self._say(text, "info", "", "Restore it", partial(self._on_restore, journal), [discard])
+
+    def _on_discard(self, journal: Journal, info: JournalInfo) -> None:
+        """Ask once more: nothing brings it back."""
+        restore = ("Restore it", partial(self._on_restore, journal))
+        self._say(f"{_described(info)} will be gone for good", "warning", "", "Delete it", journal.discard, [restore])
 
     def _on_restore(self, journal: Journal) -> None:
-        from napari_im2im._layer_pairs import LABELLING
+        def work() -> tuple[Journal, JournalInfo, np.ndarray, list[Event]]:
+            damage: list[Event] = []
+            return journal, journal.info(), journal.restore(damage.append), damage
 
-        try:
-            info = journal.info()
-            pixels = journal.restore(self._on_damage)
-        except Im2ImError as error:
-            self._messages.add_error(error)
-            return
+        self._later.ask(f"restore {journal.uuid}", work, self._on_restored, self._on_lost)
+
+    def _on_lost(self, error: BaseException) -> None:
+        if not isinstance(error, (Im2ImError, OSError)):
+            raise error
+        self._say(str(getattr(error, "message", error)), "error", getattr(error, "cure", ""))
+
+    def _on_restored(self, found: tuple[Journal, JournalInfo, np.ndarray, list[Event]]) -> None:
+        journal, info, pixels, damage = found
+        for event in damage:
+            if isinstance(event, Message):
+                self._say(event.text, event.level, event.cure)
         about = {k: tuple(v) for k, v in info.about.items() if k in ("scale", "translate", "units", "axis_labels")}
-        noted = {k: info.about[k] for k in (LABELLING, "axes") if k in info.about}
+        noted = {k: info.about[k] for k in NOTED if k in info.about}
         layer = self._viewer.add_labels(pixels, name=info.name, metadata=noted, **about)
         watched = self._watched[layer.unique_id.hex]
         # The old journal goes only after the new one has it all.
         self._submit(_move, journal, watched.journal, pixels, info.name, info.about)
 
-    def _on_damage(self, event: Event) -> None:
-        if isinstance(event, Message):
-            self._messages.add(event.text, event.level, event.cure)
-
     # ---- watching ----
 
     def _add(self, layer: Any) -> None:
-        if kind_of(layer) != "labels" or layer.multiscale or not isinstance(layer.data, np.ndarray):
+        if kind_of(layer) != "labels":
+            return
+        if layer.multiscale or not isinstance(layer.data, np.ndarray):
+            layer.events.paint.connect(self._on_paint_into_file)
             return
         watched = _Watched(layer, Journal(self._project, layer.unique_id.hex))
         self._watched[layer.unique_id.hex] = watched
@@ -197,6 +285,14 @@ class JournalWatch(QObject):
                 watched.whole = True
         self._soon.start()
 
+    def _on_paint_into_file(self, event: Any) -> None:
+        """What is read lazily cannot be compared within seconds; the user must know that it is not kept."""
+        layer = event.source
+        if isalive(self) and layer.unique_id.hex not in self._warned:
+            self._warned.add(layer.unique_id.hex)
+            text = f"“{layer.name}” is read from its file as needed, so what you paint there cannot be restored"
+            self._say(text, "warning", "To be safe, save it as a TIFF and paint there")
+
     def _on_data(self, event: Any) -> None:
         watched = self._watched.get(event.source.unique_id.hex)
         if watched is not None and isalive(self):
@@ -218,7 +314,7 @@ class JournalWatch(QObject):
         try:
             count, seconds = future.result()
         except (ResourceError, DataError) as error:
-            self._messages.add(f"What you paint cannot be kept safe: {error.message}", "warning", error.cure)
+            self._say(f"What you paint cannot be kept safe: {error.message}", "warning", error.cure)
             watched.whole = True
             return
         watched.next_look = time.monotonic() + CALM * seconds
@@ -239,7 +335,7 @@ class JournalWatch(QObject):
             "translate": [float(t) for t in layer.translate],
             "units": [str(u) for u in layer.units],
             "axis_labels": [str(a) for a in layer.axis_labels],
-            **{k: str(layer.metadata[k]) for k in ("labelling", "axes") if k in layer.metadata},
+            **{k: layer.metadata[k] for k in NOTED if isinstance(layer.metadata.get(k), (str, bool))},
         }
         watched.running = self._submit(_write, watched.journal, data, places, layer.name, about, file_of(layer))
 
@@ -300,6 +396,10 @@ def _forget(journal: Journal, data: np.ndarray) -> None:
 def _move(old: Journal, new: Journal, pixels: np.ndarray, name: str, about: dict[str, Any]) -> None:
     new.note_base(pixels, name=name, about=about)
     old.discard()
+
+
+def _described(info: JournalInfo) -> str:
+    return f"“{info.name}” ({' × '.join(map(str, info.shape))})"
 
 
 def _ago(seconds: float) -> str:

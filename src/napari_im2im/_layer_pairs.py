@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_im2im._layers import is_result, is_users, layer_axes, layer_shape, take_snapshot
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
     from napari.layers import Layer, Shapes
     from numpy.typing import NDArray
 
-    from im2im_core.image import VoxelSize
+    from im2im_core.axes import Region
+    from im2im_core.image import Image, ImageInfo, VoxelSize
     from im2im_core.samples import Sample
 
-PREVIEW = "im2im_preview"
-"""Key in the metadata of layers that only show a row of the table."""
+PREFILLED = "prefilled"
+"""Key in the metadata of a labels layer that began as a prediction: only complete regions of it are known."""
 COMPLETE = "complete_regions"
 """Key in the metadata of a Shapes layer inside which everything is labelled."""
 LABELS_OF = "complete_regions_of"
@@ -46,30 +49,27 @@ class LayerPair:
 
 def image_layers(viewer: Viewer) -> list[Layer]:
     """Image layers that belong to the user."""
-    return [layer for layer in viewer.layers if kind_of(layer) == "image"]
+    return [layer for layer in viewer.layers if is_users(layer) and kind_of(layer) == "image"]
 
 
 def label_layers(viewer: Viewer) -> list[Layer]:
-    """Labels layers that belong to the user."""
-    return [layer for layer in viewer.layers if kind_of(layer) == "labels"]
+    """Labels layers that belong to the user; what a model found is not the truth until somebody says so."""
+    return [layer for layer in viewer.layers if is_users(layer) and kind_of(layer) == "labels"]
+
+
+def result_layers(viewer: Viewer) -> list[Layer]:
+    """Layers that predictions made, which a person may choose as targets."""
+    return [layer for layer in viewer.layers if is_result(layer) and kind_of(layer) in ("image", "labels")]
 
 
 def kind_of(layer: Layer) -> str:
-    """image, labels or shapes; empty for all others and for our own previews."""
+    """image, labels or shapes; empty for all others, and for our own layers that are no results."""
     from napari.layers import Image, Labels, Shapes
 
-    if layer.metadata.get(PREVIEW):
+    if not (is_users(layer) or is_result(layer)):
         return ""
     kinds = ((Labels, "labels"), (Shapes, "shapes"), (Image, "image"))
     return next((name for cls, name in kinds if isinstance(layer, cls)), "")
-
-
-def fits(image: Layer, target: Layer) -> bool:
-    """Whether two layers have the same width and height."""
-    from napari_im2im._layers import layer_shape
-
-    one, other = _plane(image, layer_shape(image)), _plane(target, layer_shape(target))
-    return one == other
 
 
 def pair_layers(images: Sequence[Layer], labels: Sequence[Layer]) -> list[LayerPair]:
@@ -85,8 +85,12 @@ def pair_layers(images: Sequence[Layer], labels: Sequence[Layer]) -> list[LayerP
 
 
 def _match(images: Sequence[Layer], targets: Sequence[Layer]) -> list[LayerPair]:
+    planes = [_plane(i, layer_shape(i)) for i in images], [_plane(t, layer_shape(t)) for t in targets]
     ranked = sorted(
-        ((-_likeness(i.name, t.name), n, m) for n, t in enumerate(targets) for m, i in enumerate(images) if fits(i, t))
+        (-_likeness(i.name, t.name), n, m)
+        for n, t in enumerate(targets)
+        for m, i in enumerate(images)
+        if planes[0][m] == planes[1][n]
     )
     found: dict[int, int] = {}
     for _, n, m in ranked:
@@ -105,8 +109,6 @@ def _words(name: str) -> set[str]:
 
 
 def _plane(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
-    from napari_im2im._layers import layer_axes
-
     axes = layer_axes(layer) or ""
     y, x = (axes.index("Y"), axes.index("X")) if len(axes) == len(shape) else (-2, -1)
     return shape[y], shape[x]
@@ -116,7 +118,7 @@ def _plane(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def sample_of(pair: LayerPair, name: str, voxel_size: VoxelSize | None = None) -> Sample:
-    """Sample of the pixels that the layers hold now.
+    """Sample that shows what the layers hold whenever it is read; nothing is read or copied here.
 
     Raises
     ------
@@ -126,9 +128,8 @@ def sample_of(pair: LayerPair, name: str, voxel_size: VoxelSize | None = None) -
     from dataclasses import replace
 
     from im2im_core.samples import TARGET, Sample
-    from napari_im2im._layers import take_snapshot
 
-    source, target = take_snapshot(pair.images), take_snapshot([pair.target])
+    source, target = (take_snapshot(layers, copy=False) for layers in (pair.images, [pair.target]))
     if voxel_size is not None:
         source, target = (replace(s, voxel_size=voxel_size, path=None) for s in (source, target))
     path = file_of(pair.images[0])
@@ -140,15 +141,28 @@ def as_sparse(sample: Sample) -> Sample:
     """Sample with dense labels, numbered as sparse ones: background becomes 1, every id rises by one."""
     from dataclasses import replace
 
-    from im2im_core.axes import from_tczyx
-    from im2im_core.image import ArrayImage
-    from im2im_core.partial import from_prediction
     from im2im_core.samples import TARGET
 
-    image = sample.targets[TARGET]
-    info = image.info
-    pixels = from_tczyx(from_prediction(image.read()), info.axes)
-    return replace(sample, targets={TARGET: ArrayImage(pixels, info.axes, name=info.name, voxel_size=info.voxel_size)})
+    return replace(sample, targets={TARGET: _Raised(sample.targets[TARGET])})
+
+
+class _Raised:
+    """Dense labels as sparse ones; the numbers rise where they are read."""
+
+    def __init__(self, image: Image) -> None:
+        from dataclasses import replace
+
+        self._image = image
+        self._info = replace(image.info, dtype=np.dtype(np.uint32), identity=f"{image.info.identity}+1")
+
+    @property
+    def info(self) -> ImageInfo:
+        return self._info
+
+    def read(self, region: Region | None = None) -> NDArray[Any]:
+        from im2im_core.partial import from_prediction
+
+        return from_prediction(self._image.read(region))
 
 
 def file_of(layer: Layer) -> Path | None:
@@ -162,12 +176,41 @@ def labelling_of(layer: Layer) -> str:
     return "sparse" if layer.metadata.get(LABELLING) == "sparse" else "dense"
 
 
+def is_prefilled(layer: Layer) -> bool:
+    """Whether the layer began as a prediction, so that only its complete regions are known."""
+    return bool(layer.metadata.get(PREFILLED))
+
+
 # ---- complete regions ----------------------------------------------------------
+
+CLOSED = ("rectangle", "polygon", "ellipse")
 
 
 def region_layers(viewer: Viewer) -> list[Shapes]:
     """Shapes layers whose insides are completely labelled."""
     return [layer for layer in viewer.layers if kind_of(layer) == "shapes" and layer.metadata.get(COMPLETE)]
+
+
+def adoptable_regions(viewer: Viewer, labels: Iterable[Layer]) -> list[Shapes]:
+    """Shapes layers of the user with a closed shape over one of `labels` that nobody called complete yet."""
+    chosen = list(labels)
+    found = []
+    for layer in viewer.layers:
+        if is_users(layer) and kind_of(layer) == "shapes" and not layer.metadata.get(COMPLETE):
+            if any(_touches(points, one) for one in chosen for points in _closed_shapes(layer, one)):
+                found.append(layer)
+    return found
+
+
+def adopt(shapes: Shapes) -> None:
+    """Say that everything inside the shapes is labelled."""
+    shapes.metadata = {**shapes.metadata, COMPLETE: True}
+
+
+def _touches(points: NDArray[Any], labels: Layer) -> bool:
+    low, high = points[:, -2:].min(axis=0), points[:, -2:].max(axis=0)
+    size = np.array(_plane(labels, layer_shape(labels)))
+    return bool((high >= 0).all() and (low < size).all())
 
 
 def polygons_of(shapes: Iterable[Shapes], labels: Layer) -> list[NDArray[Any]]:
@@ -176,10 +219,17 @@ def polygons_of(shapes: Iterable[Shapes], labels: Layer) -> list[NDArray[Any]]:
     for layer in shapes:
         if layer.metadata.get(LABELS_OF) not in (None, labels.unique_id.hex):
             continue
-        for corners, kind in zip(layer.data, layer.shape_type, strict=True):
-            if kind in ("rectangle", "polygon", "ellipse"):
-                found.append(_in_pixels(_outline(np.asarray(corners, float), kind), layer, labels))
+        found += _closed_shapes(layer, labels)
     return found
+
+
+def _closed_shapes(layer: Shapes, labels: Layer) -> list[NDArray[Any]]:
+    """Corners of the shapes that have an inside, in pixels of `labels`."""
+    return [
+        _in_pixels(_outline(np.asarray(corners, float), kind), layer, labels)
+        for corners, kind in zip(layer.data, layer.shape_type, strict=True)
+        if kind in CLOSED
+    ]
 
 
 def _outline(corners: NDArray[Any], kind: str) -> NDArray[Any]:

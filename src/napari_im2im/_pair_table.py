@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QAbstractTableModel, QEvent, QModelIndex, QObject, QSize, Qt, Signal
 from qtpy.QtGui import QIcon, QPixmap
-from qtpy.QtWidgets import QAbstractItemView, QComboBox, QHeaderView, QStyledItemDelegate, QTableView, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QComboBox,
+    QHeaderView,
+    QMenu,
+    QStyledItemDelegate,
+    QTableView,
+    QWidget,
+)
 
 from napari_im2im._dataset_rows import PairRow, main_problem
 from napari_im2im._icons import icon
@@ -14,6 +23,8 @@ from napari_im2im._thumbnails import GAP, SIDE, Thumbnails
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from qtpy.QtGui import QContextMenuEvent
 
     from im2im_core.image import Image, VoxelSize
     from im2im_core.samples import Sample
@@ -56,6 +67,7 @@ class PairModel(QAbstractTableModel):
     def __init__(self, thumbnails: Thumbnails, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._rows: list[PairRow] = []
+        self._fellows: dict[str, list[PairRow]] = {}
         self._thumbnails = thumbnails
         self._labels = True
         thumbnails.made.connect(self._on_made)
@@ -72,11 +84,13 @@ class PairModel(QAbstractTableModel):
         if labels != self._labels:
             self._thumbnails.clear()
         self._rows, self._labels = list(rows), labels
+        self._sort_groups()
         self.endResetModel()
 
     def change(self, make: Callable[[PairRow], PairRow]) -> None:
         """Replace every row by what `make` says; selection and scroll position stay."""
         self._rows = [make(row) for row in self._rows]
+        self._sort_groups()
         if self._rows:
             self.dataChanged.emit(self.index(0, 0), self.index(len(self._rows) - 1, len(COLUMNS) - 1))
 
@@ -108,7 +122,7 @@ class PairModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.DecorationRole:
             return self._decoration(row, column)
         if role == Qt.ItemDataRole.DisplayRole:
-            return _text(row, column)
+            return _text(row, column, self._fellow(row))
         if role == Qt.ItemDataRole.ToolTipRole:
             return _tooltip(row, column)
         if role == Qt.ItemDataRole.EditRole and column == PART:
@@ -123,6 +137,15 @@ class PairModel(QAbstractTableModel):
             self.partChanged.emit(index.row(), value)
             return True
         return False
+
+    def _fellow(self, row: PairRow) -> str:
+        """Another row of the same group; empty where it is alone."""
+        return next((other.name for other in self._fellows.get(row.group, ()) if other.name != row.name), "")
+
+    def _sort_groups(self) -> None:
+        self._fellows = {}
+        for row in self._rows:
+            self._fellows.setdefault(row.group, []).append(row)
 
     def _decoration(self, row: PairRow, column: int) -> Any:
         if column == PICTURE and row.sample is not None:
@@ -144,6 +167,7 @@ class _PartDelegate(QStyledItemDelegate):
 
     def createEditor(self, parent: QWidget | None, option: Any, index: QModelIndex) -> QWidget:
         editor = QComboBox(parent)
+        editor.setToolTip("What the image is for")
         for part, word in PARTS.items():
             editor.addItem(word, part)
             editor.setItemData(editor.count() - 1, PART_HELP[part], Qt.ItemDataRole.ToolTipRole)
@@ -169,6 +193,12 @@ class PairTable(QTableView):
 
     rowChosen = Signal(int)
     """A row that was clicked or reached with the keyboard."""
+    joinWanted = Signal(tuple)
+    """Rows that show the same specimen."""
+    separateWanted = Signal(tuple)
+    """Rows that show specimens of their own."""
+    useWanted = Signal(tuple, bool)
+    """Rows and whether they shall be used."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -197,6 +227,8 @@ class PairTable(QTableView):
         assert selection is not None
         selection.currentRowChanged.connect(lambda now, _: self.rowChosen.emit(now.row()))
         self.clicked.connect(self._on_clicked)
+        self.setAccessibleName("Pairs of image and target")
+        self.setToolTip("Right-click on selected rows to say that they show the same specimen")
 
     def chosen(self) -> tuple[int, ...]:
         """Numbers of the selected rows."""
@@ -206,6 +238,30 @@ class PairTable(QTableView):
     def _on_clicked(self, index: QModelIndex) -> None:
         if index.column() == PART:
             self.edit(index)
+
+    def menu(self) -> QMenu:
+        """What can be done with the selected rows."""
+        rows = self.chosen()
+        menu = QMenu(self)
+        for text, tip, signal, words, needed in (
+            ("Same specimen", "These images never go to training and validation apart", self.joinWanted, (rows,), 2),
+            ("Separate", "Each of these images may go to another part", self.separateWanted, (rows,), 1),
+            ("Use", "Learn from or validate with them", self.useWanted, (rows, True), 1),
+            ("Leave out", "Keep them out of the data set", self.useWanted, (rows, False), 1),
+        ):
+            action = menu.addAction(text, partial(signal.emit, *words))
+            assert action is not None
+            action.setToolTip(tip)
+            action.setEnabled(len(rows) >= needed)
+        menu.setToolTipsVisible(True)
+        return menu
+
+    def contextMenuEvent(self, event: QContextMenuEvent | None) -> None:
+        """Offer what can be done with the selected rows; the menu key of the keyboard does too."""
+        if event is not None and self.chosen():
+            menu = self.menu()
+            menu.exec(event.globalPos())
+            menu.deleteLater()
 
     def changeEvent(self, event: QEvent | None) -> None:
         """Repaint the icons of a new theme."""
@@ -243,10 +299,11 @@ def voxel_text(size: VoxelSize) -> str:
     return f"{' × '.join(known)} µm" if known else "voxel size unknown"
 
 
-def _text(row: PairRow, column: int) -> str:
+def _text(row: PairRow, column: int, fellow: str) -> str:
     if column == NAME and row.sample is not None:
         image = row.sample.source
-        return f"{row.name}\n{size_text(image)}\n{voxel_text(image.info.voxel_size)}"
+        third = f"same specimen as {fellow}" if fellow else voxel_text(image.info.voxel_size)
+        return f"{row.name}\n{size_text(image)}\n{third}"
     if column == NAME:
         return row.name
     if column == OBJECTS:
@@ -268,7 +325,8 @@ def _tooltip(row: PairRow, column: int) -> str:
         info = row.sample.source.info
         channels = f"\nchannels: {', '.join(info.channels)}" if info.channels else ""
         targets = "".join(f"\n{key}: {size_text(i)}, {i.info.dtype}" for key, i in row.sample.targets.items())
-        return f"{row.name}\naxes {info.axes}, {info.dtype}{channels}{targets}\ngroup: {row.group}"
+        size = voxel_text(info.voxel_size)
+        return f"{row.name}\naxes {info.axes}, {info.dtype}{channels}{targets}\n{size}\ngroup: {row.group}"
     if column == PART:
         return PART_HELP[row.part]
     return {USE: "Whether the pair is used", OBJECTS: "Labelled objects"}.get(column, "")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType, ref
 
 from qtpy.compat import isalive
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow
 
 from im2im_core.errors import DataError
+from napari_im2im._endings import when_destroyed
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -51,7 +54,7 @@ def settle_dock(widget: QWidget) -> None:
         return
     dock.setProperty(SETTLED, True)
     # napari takes the panel out of a dock that is closed and forgets it; its timers and threads would stay.
-    dock.destroyed.connect(lambda: _delete(widget))
+    when_destroyed(dock, partial(_delete, ref(widget)))
     others = [d for d in window.findChildren(QDockWidget) if d is not dock and _is_open(d)]
     here = [d for d in others if window.dockWidgetArea(d) == window.dockWidgetArea(dock)]
     if here and dock not in window.tabifiedDockWidgets(here[-1]):
@@ -77,7 +80,8 @@ def _raise(dock: QDockWidget) -> None:
         dock.raise_()
 
 
-def _delete(widget: QWidget) -> None:
+def _delete(panel: ReferenceType[QWidget]) -> None:
     """Delete a panel whose dock is gone; one that was put into another dock lives on."""
-    if isalive(widget) and widget.parentWidget() is None:
+    widget = panel()
+    if widget is not None and isalive(widget) and widget.parentWidget() is None:
         widget.deleteLater()

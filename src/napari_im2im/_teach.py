@@ -2,60 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from im2im_core.errors import DataError
-from im2im_core.partial import from_prediction
+from napari_im2im._layers import is_image_layer
+from napari_im2im._panels import open_panel
 
 if TYPE_CHECKING:
+    import os
+
     from napari import Viewer
     from napari.layers import Labels, Layer
 
     from napari_im2im._layers import Snapshot
 
-PLUGIN, DATASET = "napari-im2im", "Dataset"
 
+def teach(viewer: Viewer, source: Snapshot, prediction: Layer, model: str | os.PathLike[str] | None = None) -> Labels:
+    """Labels layer prefilled from `prediction`, ready to paint and paired with its image in the Dataset panel.
 
-def teach(viewer: Viewer, source: Snapshot, prediction: Layer) -> Labels:
-    """Labels layer prefilled from `prediction`, chosen and ready to paint, with the Dataset panel open beside it.
-
-    Raises
-    ------
-    DataError
-        The prediction has numbers that cannot rise by one.
-    """
-    layer = correction_layer(viewer, source, prediction)
-    prediction.visible = False
-    viewer.layers.selection.active = layer
-    layer.mode = "paint"
-    layer.selected_label = 1
-    open_dataset(viewer)
-    return layer
-
-
-def correction_layer(viewer: Viewer, source: Snapshot, prediction: Layer) -> Labels:
-    """Sparse labels over `prediction`: 1 is background, every object has its number plus one, 0 becomes unknown."""
-    labels = from_prediction(np.asarray(prediction.data))
-    space: dict[str, Any] = {name: getattr(prediction, name) for name in ("scale", "translate", "units", "axis_labels")}
-    metadata = {"labelling": "sparse", "image": source.name, "axes": prediction.metadata.get("axes", "")}
-    return viewer.add_labels(labels, name=f"{source.name} · corrections", metadata=metadata, **space)
-
-
-def open_dataset(viewer: Viewer) -> Any:
-    """The Dataset panel; an open one comes to the front.
+    Parameters
+    ----------
+    model : path, optional
+        Model that predicted; a training on the corrections starts from it.
 
     Raises
     ------
     DataError
-        napari does not know it.
+        The image is not open any more, or the prediction has numbers that cannot rise by one.
     """
-    try:
-        dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, DATASET)
-    except (KeyError, ValueError, TypeError, ModuleNotFoundError) as error:
-        raise DataError(
-            "The Dataset panel could not be opened", f"Open it from Plugins > {PLUGIN}; the corrections are kept"
-        ) from error
-    dock.raise_()
-    return widget
+    names = source.channels if len(source.arrays) > 1 else (source.name,)
+    by_name = {layer.name: layer for layer in viewer.layers if is_image_layer(layer)}
+    gone = [name for name in names if name not in by_name]
+    if gone:
+        raise DataError(f"The image “{gone[0]}” is not open any more", "Open it, and predict again")
+    panel = open_panel(viewer, "Dataset")
+    painted: Labels = panel.teach([by_name[name] for name in names], prediction, "" if model is None else str(model))
+    return painted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Thumbnails(QObject):
         super().__init__(parent)
         self._pixmaps: dict[Hashable, QPixmap] = {}
         self._asked: set[Hashable] = set()
+        self._waiting = 0
         self._round = 0
         self._tasks: queue.LifoQueue[_Task | None] = queue.LifoQueue()
         self._results: queue.SimpleQueue[tuple[int, Hashable, Any]] = queue.SimpleQueue()
@@ -55,17 +57,27 @@ class Thumbnails(QObject):
         """Picture of a pair; None while it is made."""
         if key not in self._asked:
             self._asked.add(key)
+            self._waiting += 1
             self._tasks.put((self._round, key, sample, labels))
             self._start()
         return self._pixmaps.get(key)
 
     def clear(self) -> None:
         """Forget all pictures and what was asked for."""
-        self._round += 1
         self._pixmaps.clear()
+        self.renew()
+
+    def renew(self) -> None:
+        """Make every picture anew when it is asked for next; the old one is shown until then."""
+        self._round += 1
+        self._waiting = 0
         self._asked.clear()
-        while not self._tasks.empty():
-            self._tasks.get_nowait()
+        ends = 0
+        with suppress(queue.Empty):
+            while True:
+                ends += self._tasks.get_nowait() is None
+        for _ in range(ends):  # a thread that was told to end still must
+            self._tasks.put(None)
 
     def stop(self) -> None:
         """End the thread."""
@@ -85,9 +97,10 @@ class Thumbnails(QObject):
         while not self._results.empty():
             turn, key, picture = self._results.get()
             if turn == self._round:
+                self._waiting -= 1
                 self._pixmaps[key] = to_pixmap(picture)
                 self.made.emit(key)
-        if len(self._pixmaps) == len(self._asked):
+        if not self._waiting:
             self.stop_when_idle()
 
     def stop_when_idle(self) -> None:
