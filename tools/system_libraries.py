@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -11,6 +12,14 @@ PACKAGES = (
     "xvfb", "xauth", "libegl1", "libgl1", "libgl1-mesa-dri", "libxkbcommon-x11-0", "libxcb-cursor0", "libxcb-icccm4",
     "libxcb-keysyms1", "libxcb-shape0", "libxcb-xinerama0", "libdbus-1-3",
 )  # fmt: skip
+
+
+LIBRARIES = (
+    "libEGL.so.1", "libGL.so.1", "libxkbcommon-x11.so.0", "libxcb-cursor.so.0", "libxcb-icccm.so.4",
+    "libxcb-keysyms.so.1", "libxcb-shape.so.0", "libxcb-xinerama.so.0", "libdbus-1.so.3",
+)  # fmt: skip
+"""What the packages bring, under the names that they have on every Linux."""
+PROGRAMS = ("Xvfb", "xauth")
 
 
 def missing() -> list[str]:
@@ -23,9 +32,28 @@ def _status(package: str) -> str:
     return subprocess.run(query, capture_output=True, text=True, check=False).stdout
 
 
+def absent() -> list[str]:
+    """Libraries and programs that are not found, on systems with another package manager."""
+    return [*(p for p in PROGRAMS if not shutil.which(p)), *(name for name in LIBRARIES if not _loads(name))]
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
 def main() -> int:
     """Always 0: without these libraries the tests of widgets are skipped, all others run."""
+    if not sys.platform.startswith("linux"):
+        return 0
     if not shutil.which("dpkg-query") or not shutil.which("apt-get"):
+        if names := absent():
+            sys.stderr.write(
+                f"The viewer needs {', '.join(names)}. Install them with the package manager of this system\n"
+            )
         return 0
     wanted = missing()
     if not wanted:

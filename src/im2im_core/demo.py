@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -39,7 +41,7 @@ class Result:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the demonstration; says where everything is and what to do next."""
-    from im2im_core.errors import Im2ImError
+    from im2im_core.errors import Im2ImError, Stopped
 
     parser = argparse.ArgumentParser(prog="python -m im2im_core.demo", description=__doc__)
     parser.add_argument("--minutes", type=float, default=2.0, help="budget of the training (default: 2)")
@@ -52,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Im2ImError as error:
         sys.stderr.write(f"demo: {error}\n")
         return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("demo: stopped\n")
+        return Stopped.exit_code
     if args.gui:
         open_viewer(results, model)
         import_module("napari").run()
@@ -59,8 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def demonstrate(folder: Path, minutes: float) -> tuple[list[Result], Path]:
-    """Results on images not trained on and the model, after a training of `minutes` on simulated nuclei."""
+    """Results on images not trained on and the model, after a training of `minutes` on simulated nuclei.
+
+    Raises
+    ------
+    Stopped
+        The training was interrupted; the message says how it goes on.
+    """
     from im2im_core import api
+    from im2im_core.errors import Stopped
     from im2im_core.microscope import write_dataset
     from im2im_core.progress import reporter
     from im2im_core.project import Project
@@ -78,6 +90,11 @@ def demonstrate(folder: Path, minutes: float) -> tuple[list[Result], Path]:
     )
     with reporter(as_json=False) as on_event:
         run = api.train(recipe, project=project, name="demo", on_event=on_event)
+    if run.state != "finished":
+        raise Stopped(
+            f"The training is {run.state}; everything up to its last step is saved",
+            f"Go on with: {command('im2im', 'resume', run.folder)}",
+        )
     _say("3/4 predicting images that were not trained on")
     results = [_predict(run.model, path, folder) for path in sorted((folder / "new" / "IM").iterdir())]
     _say("4/4 drawing")
@@ -135,12 +152,21 @@ def _tell(results: Sequence[Result], folder: Path, model: Path, picture: Path, s
     for result in results:
         _say(f"\n{result.name}: {int(result.truth.max())} objects in truth, {int(result.labels.max())} found")
         _say(result.scores.table())
+    image, out = folder / "new" / "IM" / results[0].name, folder / "labels.tif"
     _say(
         f"\nDone in {duration(seconds)}.\n  picture      {picture}\n  predictions  {folder / 'prediction'}\n"
-        f"  model        {model}\n\nNext:\n  im2im predict {model} YOUR_IMAGE.tif -o labels.tif\n"
-        "  im2im train instance_seg_2d --data.path YOUR_FOLDER\n"
-        "  napari            then Plugins > napari-im2im"
+        f"  model        {model}\n\nNext, with these images or your own:\n"
+        f"  {command('im2im', 'predict', model, image, '-o', out)}\n"
+        f"  {command('im2im', 'train', 'instance_seg_2d', '--data.path', folder / 'training')}\n"
+        f"  {command('napari')}\n    then Plugins > napari-im2im"
     )
+
+
+def command(program: str, *words: object) -> str:
+    """Shell command that works where it is pasted: the program of this environment, every word quoted."""
+    found = shutil.which(program, path=str(Path(sys.executable).parent))
+    start = [found] if found else [sys.executable, "-m", {"im2im": "im2im_core.cli"}.get(program, program)]
+    return shlex.join([*start, *map(str, words)])
 
 
 def _say(text: str) -> None:
