@@ -73,6 +73,7 @@ class StartPanel(QWidget):
         self._preset = FIRST_PRESET
         self._quiet = 0
         self._form: ConfigForm | None = None
+        self._default = ""
         self._entries: dict[str, DatasetEntry] = {}
         self._models: list[tuple[str, str]] = []
         self._data = _combo("Data set to learn from")
@@ -439,7 +440,8 @@ class StartPanel(QWidget):
     def _show_default(self) -> None:
         """Resetting a setting means the preset's value, however the recipe came about."""
         name = self._preset or preset_of(self._recipe)
-        if self._form is not None and name:
+        if self._form is not None and name != self._default:
+            self._default = name
             self._form.setDefault(api.load_preset(name))
 
 

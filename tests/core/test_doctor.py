@@ -8,7 +8,7 @@ import pytest
 
 from im2im_core.api import load_preset
 from im2im_core.doctor import diagnose, diagnose_end
-from im2im_core.events import Failed, Losses, Progress, Validated
+from im2im_core.events import Failed, Losses, Progress, Started, Validated
 from im2im_core.recipe import Recipe
 
 RECIPE = load_preset("instance_seg_2d")
@@ -140,10 +140,20 @@ def test_fault_27_kill_and_crash_are_told_apart():
     assert killed is not None
     assert "killed by signal 9, probably out of memory" in killed.text
     assert killed.recipe_changes == {"training.batch": 8, "training.accumulate": 2}
+    assert killed.cure.startswith("Resume goes on from the last checkpoint")
     log = "x\nFatal Python error: Segmentation fault\n\nThread 0x1 (most recent call first):\n"
     crashed = diagnose_end([], "interrupted", log, RECIPE)
     assert crashed is not None
     assert "Segmentation fault" in crashed.text
+    assert crashed.cure.startswith("Resume goes on from the last checkpoint")
+
+
+def test_who_is_killed_again_is_told_to_take_smaller_batches_first():
+    again = diagnose_end([Started(), Started()], "interrupted", "", RECIPE)
+    assert again is not None
+    assert again.code == "killed_again"
+    assert again.cure.startswith("Start anew with smaller batches")
+    assert again.recipe_changes == {"training.batch": 8, "training.accumulate": 2}
 
 
 def test_failure_keeps_message_and_cure():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import sys
 import time
@@ -18,18 +19,18 @@ STEPS = 40
 PACE = float(os.environ.get("FAKE_PACE", "0.03"))
 
 
-def preview(run, step):
-    y, x = np.mgrid[:64, :64]
+def preview(run, step, name="preview", start=(0, 0, 0), stop=(1, 64, 64)):
+    y, x = np.mgrid[start[1] : stop[1], start[2] : stop[2]]
     labels = ((y // 16) * 4 + x // 16 + 1) * ((y % 16 < 4 + step // 10) & (x % 16 < 12))
-    path = run.previews / f"preview_{step:08d}.npy"
+    path = run.previews / f"{name}_{step:08d}.npy"
     np.save(path, labels[None].astype(np.uint16))
-    if step == 10:
-        np.save(run.previews / "preview_source.npy", (y + x)[None].astype(np.float32))
-        np.save(run.previews / "preview_target.npy", labels[None].astype(np.uint16))
-    return Previewed(step, f"previews/{path.name}")
+    if not (run.previews / f"{name}_source.npy").exists():
+        np.save(run.previews / f"{name}_source.npy", (y + x)[None].astype(np.float32))
+        np.save(run.previews / f"{name}_target.npy", labels[None].astype(np.uint16))
+    return Previewed(step, f"previews/{path.name}", name)
 
 
-def say(on_event, run, step, steps):
+def say(on_event, run, step, steps, regions):
     """What a training says of one step; every tenth is validated."""
     on_event(Losses(step, step / 10, {"total": 1 / step, "dice": 0.5 / step}, 1e-3, 100.0))
     on_event(Progress("training", step, steps, step * PACE, (steps - step) * PACE))
@@ -37,6 +38,8 @@ def say(on_event, run, step, steps):
         values = {"total": 1 / step, "dice": 0.5 / step, "ap50": 1 - 1 / step}
         on_event(Validated(step, step / 10, values, True))
         on_event(preview(run, step))
+        for region in regions:
+            on_event(preview(run, step, region["name"], region["start"], region["stop"]))
 
 
 def misbehave(mode, step):
@@ -47,6 +50,10 @@ def misbehave(mode, step):
         os.kill(os.getpid(), 9)
     if step == 25 and mode == "crash":
         ctypes.string_at(0)
+    if step == 25 and mode == "memory":
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+    if step == 25 and mode == "runtime":
+        raise RuntimeError("the wheels came off")
 
 
 def train(run, on_event, should_stop):
@@ -54,16 +61,21 @@ def train(run, on_event, should_stop):
     mode, saved = run.recipe.name, run.checkpoints / "step.txt"
     misbehave(mode, 0)
     step = int(saved.read_text()) if saved.exists() else 0
-    steps = STEPS if mode in ("quick", "killed", "crash") else 4000
+    steps = STEPS if mode in ("quick", "killed", "crash", "memory", "runtime") else 4000
     on_event(Started(steps, None, "cpu", 1000))
-    inbox, asked = CommandInbox(run, run.attempt), ""
+    logging.getLogger(__name__).warning("the wheels turn")
+    inbox, asked, regions = CommandInbox(run, run.attempt), "", []
     while step < steps and not asked:
         step += 1
         saved.write_text(str(step))
-        say(on_event, run, step, steps)
+        say(on_event, run, step, steps, regions)
         misbehave(mode, step)
         time.sleep(PACE)
         for command in inbox.poll():
+            if command.verb == "preview":
+                regions.append(command.arguments)
+                on_event(CommandDone(command.number, command.verb, "shown from the next validation on"))
+                continue
             on_event(CommandDone(command.number, command.verb))
             asked = command.verb
         asked = "signal" if should_stop() else asked

@@ -9,13 +9,14 @@ import pytest
 from qtpy.QtCore import QThread
 
 from im2im_core.errors import DataError
-from im2im_core.events import Finished, Losses, Progress, Validated
-from im2im_core.jobs.eventlog import EventLog
+from im2im_core.events import Failed, Finished, Losses, Progress, Validated
+from im2im_core.jobs.eventlog import EventLog, EventTail, parse_line
+from im2im_core.jobs.queue import device_key
 from im2im_core.recipe import Recipe
 from im2im_core.runs import Run
 from napari_im2im._background import Background
 from napari_im2im._run_watch import RunWatch, end_of_log
-from napari_im2im._runs_table import fraction, row_of, score_words
+from napari_im2im._runs_table import RowCache, fraction, row_of, score_words
 
 ERRORS = [RuntimeError("out of memory"), MemoryError("no room"), KeyboardInterrupt(), SystemExit(3), ValueError("odd")]
 
@@ -161,7 +162,79 @@ def test_watching_does_not_hold_up_other_workers(watch, qtbot):
     qtbot.waitUntil(lambda: pool.activeThreadCount() == before)
 
 
+def test_a_long_history_comes_in_parts_and_the_last_one_says_so(run, watch, qtbot, monkeypatch):
+    monkeypatch.setattr("napari_im2im._run_watch.PART_BYTES", 2000)
+    write(run, *(loss(step) for step in range(1, 101)))
+    looking, got = watch(list_runs=list), []
+    looking.seen.connect(lambda _, seen: got.append(([s.event.step for s in seen.events], seen.more)))
+    looking.watch(str(run.folder))
+    looking.start()
+    qtbot.waitUntil(lambda: bool(got) and not got[-1][1], timeout=10_000)
+    assert len(got) > 3
+    assert [step for steps, _ in got for step in steps] == list(range(1, 101))
+    assert all(more for _, more in got[:-1])
+
+
+def test_a_line_longer_than_a_part_is_read_whole(run):
+    write(run, loss(1), Failed("long", traceback="x" * 5000), loss(2))
+    tail = EventTail(run)
+    steps = []
+    for _ in range(10):
+        steps += tail.poll(300)
+    assert [type(s.event).__name__ for s in steps] == ["Losses", "Failed", "Losses"]
+
+
+def test_log_is_read_in_the_thread_when_it_is_wanted(run, watch, qtbot):
+    run.log.write_text("begun\n")
+    looking, got = watch(list_runs=list), []
+    looking.logged.connect(lambda folder, text: got.append((folder, text)))
+    looking.start()
+    qtbot.wait(100)
+    assert got == []
+    looking.read_log(str(run.folder))
+    qtbot.waitUntil(lambda: got == [(str(run.folder), "begun\n")])
+    run.log.write_text("begun\ngoes on\n")
+    qtbot.waitUntil(lambda: got[-1][1].endswith("goes on\n"))
+    looking.read_log("")
+    run.log.write_text("nobody reads this")
+    qtbot.wait(500)
+    assert len(got) == 2
+
+
 # ---- rows ----------------------------------------------------------------------
+
+
+def test_rows_are_read_again_only_where_files_changed(run, monkeypatch):
+    calls = []
+    monkeypatch.setattr("napari_im2im._runs_table.row_of", lambda run: calls.append(run) or row_of(run))
+    write(run, loss(10))
+    rows = RowCache()
+    assert rows.row(run) == rows.row(Run(run.folder))
+    assert len(calls) == 1
+    write(run, Validated(20, 1, {"ap50": 0.25}, best=True))
+    assert rows.row(run).best == "AP 0.25"
+    run.set_state("finished")
+    assert rows.row(run).state == "finished"
+    assert [rows.row(run).state for _ in range(3)] == ["finished"] * 3
+    assert len(calls) == 3
+
+
+def test_a_run_whose_process_died_without_a_word_is_seen(run, monkeypatch):
+    rows = RowCache()
+    before = rows.row(run)
+    assert (before.state, before.device) == ("queued", device_key("auto"))
+    monkeypatch.setattr("im2im_core.runs._platform.is_alive", lambda *_: False)
+    assert (rows.row(run).state, rows.row(run).device) == ("interrupted", "")
+
+
+def test_a_log_is_read_backwards_until_all_is_known(run, monkeypatch):
+    write(run, *(Progress("training", i, 300, 1.0) for i in range(1, 201)), *(loss(i) for i in range(1, 101)))
+    write(run, Validated(200, 1, {"ap50": 0.5}, best=True), Progress("training", 201, 300, 1.0))
+    parsed = []
+    real = parse_line
+    monkeypatch.setattr("napari_im2im._runs_table.parse_line", lambda line: parsed.append(line) or real(line))
+    assert row_of(run).best == "AP 0.5"
+    assert len(parsed) == 2
 
 
 def test_row_tells_progress_and_best_from_the_end_of_the_log(run):
@@ -184,6 +257,8 @@ def test_scores_have_names_and_units():
     assert score_words({"total": 0.4, "dice": 0.87654}) == "Dice 0.877"
     assert score_words({"psnr": 31.27, "ssim": 0.9}) == "PSNR 31.3 dB"
     assert score_words({"total": 0.4}) == ""
+    better = score_words({"ap50": 0.91}, {"ap50": 0.743}, "the kept strip")
+    assert better == "AP 0.91 on the kept strip (was 0.743)"
 
 
 def test_end_of_log_bears_anything(run):

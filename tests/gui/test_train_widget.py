@@ -15,12 +15,16 @@ import numpy as np
 import pytest
 
 from im2im_core.api import load_preset
-from im2im_core.events import Losses, Validated
+from im2im_core.datasets import save_dataset
+from im2im_core.events import Finished, Losses, Previewed, Progress, Validated
 from im2im_core.files import read_json, write_json
+from im2im_core.image import ArrayImage
 from im2im_core.jobs import start
 from im2im_core.jobs.eventlog import EventLog, read_events
 from im2im_core.runs import Run
-from napari_im2im import _train_widget
+from im2im_core.samples import Sample
+from napari_im2im import _closing, _train_widget
+from napari_im2im._layers import is_users
 from napari_im2im._plan_summary import Planner, read_answer, summary
 from napari_im2im._train_widget import MEMORY, NEW, RUNS, TrainWidget
 
@@ -111,6 +115,18 @@ def texts(widget):
     return [m.text for m in widget.run_panel.messages.messages()]
 
 
+def saved(project, name="corner", task="instance_segmentation", shape=(64, 64), part="strip", **options):
+    """A data set of one image with two objects."""
+    axes = "ZYX"[-len(shape) :]
+    pixels = np.random.default_rng(1).random(shape, np.float32)
+    labels = np.zeros(shape, np.uint16)
+    labels[..., 8:24, 8:24], labels[..., 40:56, 4:20] = 1, 2
+    target = labels if task == "instance_segmentation" else pixels * 0.5
+    images = [ArrayImage(array, axes, name=f"{name}{end}") for array, end in ((pixels, ""), (target, " target"))]
+    sample = Sample(name, name, images[0], {"target": images[1]})
+    return save_dataset(project, name, [sample], {name: part}, task=task, **options)
+
+
 def wait_state(widget, qtbot, *states):
     qtbot.waitUntil(lambda: view(widget) is not None and view(widget).state in states, timeout=LONG)
 
@@ -143,6 +159,25 @@ def test_fits_a_small_screen_in_both_themes(open_widget, qtbot):
             assert window.height() <= 768
             assert window.width() <= 1366
             assert widget.minimumSizeHint().width() <= 480
+
+
+def test_fits_a_small_screen_with_messages_curves_and_the_log(open_widget, qtbot, make_napari_viewer):
+    widget = open_widget(make_napari_viewer(show=True))
+    panel = widget.run_panel
+    widget.tabs.setCurrentIndex(RUNS)
+    panel.setState("running")
+    panel.curves.show()
+    panel.slider.setSteps([10, 20])
+    for number in range(6):
+        panel.say(
+            f"Message {number}: " + "something that a person should read about this training " * 3, "warning", "Cure"
+        )
+    qtbot.wait(50)
+    assert panel.room.height() <= 150
+    assert panel.minimumSizeHint().height() <= 640
+    assert widget.window().height() <= 768
+    panel.messages.clear()
+    assert not panel.room.isVisible()
 
 
 def test_summary_is_planned_elsewhere_and_stale_plans_are_dropped(open_widget, qtbot, fake, data):
@@ -199,6 +234,129 @@ def test_essentials_and_recipe_are_one(open_widget, qtbot, data):
     assert panel._form.value().training.steps == 3
 
 
+def test_summary_counts_regions_and_objects_of_a_saved_data_set(project):
+    square = [[[0, 0], [0, 64], [64, 64], [64, 0]]]
+    corner = saved(project, regions={"corner": square})
+    assert summary(PLAN, corner).startswith(
+        "1 image, 1 region (2 objects); a strip of it is kept for validation; about"
+    )
+    whole = saved(project, "whole", task="label_free", part="train")
+    assert summary(PLAN, whole).startswith("1 image, 1 kept for validation; about 5 min")
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_prepare_fills_everything_in(table, open_widget, project):
+    saved(project)
+    entry = saved(project, "embryos", "label_free", (16, 64, 64))
+    widget = open_widget(name="")
+    widget.tabs.setCurrentIndex(RUNS)
+    widget.prepare(entry.table if table else entry.path, minutes=3)
+    recipe = widget.start_panel.value()
+    assert widget.tabs.currentIndex() == NEW
+    assert (recipe.task, recipe.data.dimensions, recipe.name) == ("label_free", 3, "embryos")
+    assert (recipe.data.path, recipe.training.minutes) == (project.relative(entry.path), 3.0)
+    assert widget.start_panel._cards.value() == widget.start_panel.preset() == "labelfree_3d"
+    assert widget.start_panel._data.currentText() == "embryos (1 image)"
+    widget.prepare(entry.path, task="restoration", dimensions=2)
+    assert widget.start_panel.preset() == "restoration_2d"
+    assert widget.start_panel.value().training.minutes == 3.0
+
+
+def test_prepare_with_a_model_takes_what_its_weights_need(open_widget, project, data):
+    changes = {"data.path": str(data), "data.rescale.kind": "object_size", "data.rescale.diameter": 21.0}
+    run = Run.create(project, load_preset("instance_seg_2d").override(changes))
+    entry = saved(project)
+    widget = open_widget(name="")
+    widget.start_panel._cards.setValue("labelfree_3d")
+    widget.start_panel.refresh([("nuclei (trained here)", str(run.model))])
+    widget.prepare(entry.path, start_from=run.model)
+    recipe = widget.start_panel.value()
+    assert (recipe.training.start_from, recipe.training.minutes) == (str(run.model), 5.0)
+    assert (recipe.task, recipe.data.dimensions, recipe.data.rescale.diameter) == ("instance_segmentation", 2, 21.0)
+    assert widget.start_panel.preset() == "instance_seg_2d"
+    assert widget.start_panel._from.currentText() == "nuclei (trained here)"
+
+
+def test_start_from_lists_all_models_and_keeps_them(open_widget, qtbot, monkeypatch):
+    models = [("Nuclei 2D (comes with napari-im2im)", "/models/nuclei.zip")]
+    monkeypatch.setattr(_train_widget, "local_models", lambda: models)
+    widget = open_widget()
+    widget._look_for_models()
+    qtbot.waitUntil(lambda: widget.start_panel.models() == models, timeout=LONG)
+    widget.start_panel.refresh()
+    assert widget.start_panel._from.findText(models[0][0]) == 1
+
+
+def test_local_models_have_titles_with_their_place(monkeypatch):
+    from types import SimpleNamespace
+
+    model = SimpleNamespace(name="Nuclei 2D", place="comes with napari-im2im", path=Path("/models/nuclei"))
+    monkeypatch.setattr("im2im_core.models.list_models", lambda: (model,))
+    assert _train_widget.local_models() == [("Nuclei 2D (comes with napari-im2im)", str(model.path))]
+
+
+def test_a_data_set_brings_its_task_its_dimensions_and_its_name(open_widget, project):
+    panel = open_widget(name="").start_panel
+    saved(project, "embryos", "label_free", (16, 64, 64))
+    assert panel._data.count() == 1
+    panel._data.opened.emit()
+    assert panel._data.itemText(0) == "embryos (1 image)"
+    assert (panel.value().task, panel.value().data.dimensions, panel.value().name) == ("label_free", 3, "embryos")
+    panel.apply({"name": "mine"})
+    saved(project)
+    panel.refresh()
+    panel._on_data(panel._data.findText("corner (1 image)"))
+    assert (panel.preset(), panel.value().name) == ("instance_seg_2d", "mine")
+
+
+def test_volumes_in_a_folder_are_told_with_a_button(open_widget):
+    widget = open_widget(name="")
+    widget.start_panel.setPlan({**PLAN, "facts": {**PLAN["facts"], "shape": [16, 64, 64]}})
+    message = widget.start_panel.messages.messages()[-1]
+    assert message.text == "The images are volumes of 16 planes; this network sees each plane alone"
+    message.button.click()
+    assert widget.start_panel.preset() == "instance_seg_3d"
+    widget.start_panel.setPlan({**PLAN, "facts": {**PLAN["facts"], "shape": [1, 64, 64]}})
+    widget.start_panel.messages.messages()[-1].button.click()
+    assert widget.start_panel.value().data.dimensions == 2
+
+
+def test_reset_means_the_value_of_the_preset(open_widget):
+    panel = open_widget(**{"training.optimizer.lr": 0.125}).start_panel
+    panel._more.setChecked(True)
+    rate = ("training", "optimizer", "lr")
+    assert panel._form.draft.changed(rate)
+    panel._form.draft.reset(rate)
+    assert panel._form.draft.get(rate) == load_preset("instance_seg_2d").training.optimizer.lr
+    panel._cards.setValue("labelfree_3d")
+    assert panel._form.draft.default(("data", "dimensions")) == 3
+
+
+def test_nothing_is_measured_while_a_training_holds_the_device(open_widget, qtbot, fake):
+    script = (
+        "import json, sys; plan = {plan!r}; plan['estimate'] = plan['estimate'] if '--probe' in sys.argv else None\n"
+    )
+    fake.write_text(script.format(plan=PLAN) + "print(json.dumps(plan))")
+    widget = open_widget(**{"training.device": "cpu"})
+    widget._note_busy({"cpu"})
+    widget.start_panel.apply({"training.steps": 7})
+    qtbot.waitUntil(lambda: "not measured while a training runs" in widget.start_panel.summary(), timeout=LONG)
+    assert "memory" not in widget.start_panel.summary()
+    widget._note_busy(set())
+    qtbot.waitUntil(lambda: "memory 1.1 GB" in widget.start_panel.summary(), timeout=LONG)
+    assert "not measured" not in widget.start_panel.summary()
+
+
+def test_everything_has_a_name_for_those_who_do_not_see_it(open_widget):
+    widget = open_widget()
+    panel, run_panel = widget.start_panel, widget.run_panel
+    panel._more.setChecked(True)
+    named = (panel._amount, panel._unit, panel._data, panel._from, panel._more, panel._cards._list, panel._form._search)
+    for item in (*named, run_panel.slider._slider, run_panel.log_button, run_panel.table):
+        assert item.accessibleName()
+        assert item.toolTip()
+
+
 def test_starting_from_a_run_takes_its_network_and_a_short_budget(open_widget, project, data):
     recipe = load_preset("instance_seg_2d").override({"network.features": [8, 8, 8, 16, 16, 8]})
     run = Run.create(project, recipe)
@@ -249,18 +407,151 @@ def test_previews_follow_the_newest_until_moved_back(open_widget, qtbot):
     assert type(layer).__name__ == "Labels"
 
 
-def test_fault_22_preview_layer_removed_by_the_user_comes_back(open_widget, qtbot):
+def test_fault_22_preview_layer_removed_by_the_user_stays_away_until_it_is_wanted(open_widget, qtbot):
     widget = open_widget()
     run = start_run(widget, qtbot)
     name = f"preview of {run.name}"
     qtbot.waitUntil(lambda: name in widget._viewer.layers, timeout=LONG)
-    widget.run_panel.slider.setOn(False)
     widget._viewer.layers.remove(name)
+    assert not widget.run_panel.slider.isOn()
+    assert widget._content()["live"]  # of the next run
     count = len(widget.preview.steps)
     qtbot.waitUntil(lambda: len(widget.preview.steps) > count, timeout=LONG)
     assert name not in widget._viewer.layers
     widget.run_panel.slider.setOn(True)
-    assert name in widget._viewer.layers
+    assert sorted(layer.name for layer in widget._viewer.layers) == sorted(trio(run))
+
+
+def trio(run):
+    """Names of the layers that a run shows."""
+    return [f"{what} of {run.name}" for what in ("source", "target", "preview")]
+
+
+def previewed(project, data, name):
+    """A run that has one preview."""
+    run = Run.create(project, load_preset("instance_seg_2d").override({"name": name, "data.path": str(data)}))
+    np.save(run.previews / "preview_00000010.npy", np.ones((1, 32, 32), np.uint16))
+    np.save(run.previews / "preview_source.npy", np.ones((1, 32, 32), np.float32))
+    run.write_plan({"facts": {"voxel_size": [1.0, 0.25, 0.25]}})
+    with EventLog(run, 1) as log:
+        log.append(Validated(10, 1.0, {"total": 1.0}, True))
+        log.append(Previewed(10, "previews/preview_00000010.npy"))
+    run.set_state("finished")
+    return run
+
+
+def test_fault_22_each_run_keeps_its_layers_however_often_it_is_shown(open_widget, qtbot, project, data):
+    runs = [previewed(project, data, name) for name in ("a", "b")]
+    widget = open_widget()
+    for run in (runs[0], runs[1], runs[0], runs[1]):
+        widget.show_run(str(run.folder))
+        qtbot.waitUntil(lambda run=run: f"preview of {run.name}" in widget._viewer.layers, timeout=LONG)
+        qtbot.wait(400)
+    names = [layer.name for layer in widget._viewer.layers]
+    assert names == [f"{what} of {run.name}" for run in runs for what in ("source", "preview")]
+    assert not any(is_users(layer) for layer in widget._viewer.layers)
+    widget._viewer.layers.remove(names[1])  # of a run that is not shown
+    assert widget.run_panel.slider.isOn()
+
+
+@pytest.mark.parametrize(
+    ("space", "scale", "unit"),
+    [
+        ({"scale": (0.5, 0.5), "units": "nm"}, 0.25, "micrometer"),
+        ({"scale": (2.0, 2.0)}, 2.0, "pixel"),
+        (None, 0.25, "micrometer"),
+    ],
+)
+def test_previews_have_the_size_and_the_unit_of_the_image(space, scale, unit, make_napari_viewer, project, data):
+    from napari_im2im._preview_layer import PreviewLayer
+
+    viewer, run = make_napari_viewer(), previewed(project, data, "a")
+    if space is not None:
+        viewer.add_image(np.zeros((64, 64), np.float32), **space)
+    preview = PreviewLayer(viewer)
+    preview.setRun(str(run.folder))
+    preview.setVoxelSize(str(run.folder), (1.0, 0.25, 0.25))
+    preview.add([Previewed(10, "previews/preview_00000010.npy")])
+    assert preview.show(0) == ""
+    for layer in viewer.layers[-2:]:
+        assert tuple(layer.scale) == (scale, scale)
+        assert str(layer.units[0]) == unit
+    assert viewer.layers.extent.units is not None
+    source, shown = viewer.layers[-2:]
+    assert shown.translate[1] >= source.translate[1] + 32 * scale
+
+
+def test_a_rectangle_of_the_user_is_watched_and_kept_on_the_slider(open_widget, qtbot, project):
+    entry = saved(project)
+    widget = open_widget(**{"data.path": project.relative(entry.path)})
+    viewer = widget._viewer
+    viewer.add_image(np.zeros((64, 64), np.float32), name="corner")
+    shapes = viewer.add_shapes([[[4, 6], [4, 25], [19, 25], [19, 6]]], shape_type="rectangle")
+    viewer.layers.selection = {shapes}
+    shapes.selected_data = {0}
+    run = start_run(widget, qtbot)
+    qtbot.waitUntil(lambda: widget.run_panel.watch_button.isVisibleTo(widget), timeout=LONG)
+    qtbot.waitUntil(lambda: steps_seen(widget) > 0, timeout=LONG)
+    widget.run_panel.watch_button.click()
+    name = f"preview of region 1 of {run.name}"
+    qtbot.waitUntil(lambda: name in viewer.layers, timeout=LONG)
+    (path,) = (run.folder / "commands").glob("*-preview.json")
+    asked = read_json(path)["arguments"]
+    assert (asked["sample"], asked["start"], asked["stop"]) == ("corner", [0, 4, 6], [1, 20, 26])
+    assert viewer.layers[name].data.shape == (16, 20)
+    assert f"target of region 1 of {run.name}" in viewer.layers
+    assert widget.run_panel.slider._region.currentText() == "region 1"
+    assert any("shown from the next validation on" in text for text in texts(widget))
+    widget.run_panel.slider.regionChosen.emit("preview")
+    assert widget.preview.name == "preview"
+    qtbot.waitUntil(lambda: len(widget.preview.steps) > 1, timeout=LONG)
+
+
+def test_a_region_of_an_unknown_image_is_refused_in_words(open_widget, qtbot, project):
+    entry = saved(project)
+    widget = open_widget(**{"data.path": project.relative(entry.path)})
+    start_run(widget, qtbot)
+    widget.run_panel.watch_button.click()
+    assert texts(widget)[-1] == "There is no image in the viewer"
+    image = widget._viewer.add_image(np.zeros((64, 64), np.float32), name="stranger")
+    shapes = widget._viewer.add_shapes([[[4, 6], [4, 25], [19, 25], [19, 6]]], shape_type="rectangle")
+    widget._viewer.layers.selection = {shapes}
+    widget.run_panel.watch_button.click()
+    expected = "This training does not learn from “stranger”; it learns from corner"
+    qtbot.waitUntil(lambda: any(text.startswith(expected) for text in texts(widget)), timeout=LONG)
+    image.name = "corner"
+    shapes.data = [[[60, 4], [60, 8], [63, 8], [63, 4]]]  # between the parts that train and validate
+    widget.run_panel.watch_button.click()
+    outside = "“corner” is learned from, but not this part of it"
+    qtbot.waitUntil(lambda: outside in texts(widget) or len(widget._asked_previews) == 1, timeout=LONG)
+
+
+def test_the_log_is_folded_and_follows_the_run(open_widget, qtbot):
+    widget = open_widget()
+    run = start_run(widget, qtbot)
+    qtbot.waitUntil(lambda: run.log.is_file() and "wheels" in run.log.read_text(), timeout=LONG)
+    assert widget.run_panel.log() == ""
+    widget.run_panel.log_button.click()
+    qtbot.waitUntil(lambda: "the wheels turn" in widget.run_panel.log(), timeout=LONG)
+    widget.run_panel.log_button.click()
+    assert not widget.run_panel._log.isVisibleTo(widget)
+
+
+def test_layers_that_are_edited_or_renamed_meanwhile_do_not_matter(open_widget, qtbot):
+    widget = open_widget()
+    labels = widget._viewer.add_labels(np.zeros((64, 64), np.uint16), name="painted")
+    run = start_run(widget, qtbot)
+    name = f"preview of {run.name}"
+    qtbot.waitUntil(lambda: name in widget._viewer.layers, timeout=LONG)
+    shown = widget._viewer.layers[name]
+    labels.name, shown.name = "mine", "watched"
+    labels.data_setitem((np.array([3]), np.array([3])), 1)
+    count = len(widget.preview.steps)
+    qtbot.waitUntil(lambda: len(widget.preview.steps) > count, timeout=LONG)
+    assert [layer.name for layer in widget._viewer.layers] == ["mine", *trio(run)[:2], "watched"]
+    newest = np.load(run.folder / widget.preview._files[run.folder, "preview"][widget.preview.steps[-1]])[0]
+    qtbot.waitUntil(lambda: np.array_equal(shown.data, newest) or len(widget.preview.steps) > count + 1, timeout=LONG)
+    assert texts(widget) == []
 
 
 def test_pause_and_resume(open_widget, qtbot):
@@ -291,7 +582,7 @@ def test_fault_25_abort_ends_soon(open_widget, qtbot):
     widget = open_widget()
     run = start_run(widget, qtbot)
     qtbot.waitUntil(lambda: steps_seen(widget) > 2, timeout=LONG)
-    widget.run_panel.button("abort").click()
+    widget.run_panel.abort_action.trigger()
     qtbot.waitUntil(lambda: run.state not in ("queued", "running"), timeout=LONG)
     wait_state(widget, qtbot, "finished", "stopped")
 
@@ -314,6 +605,29 @@ def test_fault_27_the_widget_survives_a_killed_training(name, words, open_widget
     wait_state(widget, qtbot, "interrupted")
     qtbot.waitUntil(lambda: any(words in text for text in texts(widget)), timeout=LONG)
     assert widget.run_panel.button("resume").isVisibleTo(widget)
+    message = next(m for m in widget.run_panel.messages.messages() if words in m.text)
+    assert message.button.text() == "Resume"
+    message.button.click()
+    qtbot.waitUntil(lambda: Run(widget.shown()).attempt == 2, timeout=LONG)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "cure"),
+    [
+        ("memory", "The memory does not suffice", "Choose a smaller patch, batch or network"),
+        ("runtime", "RuntimeError: the wheels came off", "This is an error of the program; see log.txt"),
+    ],
+)
+def test_fault_24_an_error_inside_a_training_is_told_in_words(name, words, cure, open_widget, qtbot):
+    widget = open_widget(name=name, **{"training.batch": 8})
+    start_run(widget, qtbot)
+    wait_state(widget, qtbot, "failed")
+    qtbot.waitUntil(lambda: words in texts(widget), timeout=LONG)
+    message = next(m for m in widget.run_panel.messages.messages() if m.text == words)
+    assert (message.cure, message.level) == (cure, "error")
+    if name == "memory":
+        message.button.click()
+        assert widget.start_panel.value().training.batch == 4
 
 
 @pytest.mark.parametrize(
@@ -367,6 +681,7 @@ def written_run(project, data, name, rising=False):
     with EventLog(run, 1) as log:
         for step in range(1, 61):
             log.append(Losses(step, 1.0, {"total": 1 / step}, 1e-3, 50.0))
+            log.append(Progress("training", step, 60, 1.0))
             if step % 6 == 0:
                 log.append(Validated(step, 1.0, {"total": step / 10 if rising else 1 / step, "ap50": 0.5}, step == 6))
     run.set_state("finished")
@@ -406,7 +721,46 @@ def test_dismissed_message_stays_away(open_widget, qtbot, project, data):
     qtbot.waitUntil(lambda: "overfit" in widget.run_panel.codes(), timeout=LONG)
     next(m for m in widget.run_panel.messages.messages() if "by heart" in m.text).dismissed.emit()
     widget._examine(view(widget))
+    qtbot.waitUntil(lambda: not widget._examining, timeout=LONG)
     assert "overfit" not in widget.run_panel.codes()
+
+
+def test_runs_are_examined_off_the_main_thread_and_without_progress(open_widget, qtbot, project, data, monkeypatch):
+    import threading
+
+    threads, kinds = [], set()
+
+    def examine(folder, events, progress, state):
+        threads.append(threading.current_thread())
+        kinds.update(type(s.event) for s in events)
+        return real(folder, events, progress, state)
+
+    real = _train_widget.examine
+    monkeypatch.setattr(_train_widget, "examine", examine)
+    run = written_run(project, data, "a", rising=True)
+    run.set_state("paused")
+    widget = open_widget()
+    widget.show_run(str(run.folder))
+    qtbot.waitUntil(lambda: "overfit" in widget.run_panel.codes(), timeout=LONG)
+    assert threading.main_thread() not in threads
+    assert kinds == {Losses, Validated}
+    assert view(widget).progress.done == 60
+
+
+def test_the_end_tells_how_good_it_is_and_was(open_widget, qtbot, project):
+    entry = saved(project)
+    changes = {"data.path": project.relative(entry.path), "training.start_from": "/models/nuclei"}
+    run = Run.create(project, load_preset("instance_seg_2d").override(changes))
+    run.write_plan({"facts": {"validation": 1, "split": "1 of 2 groups are given for validation"}})
+    with EventLog(run, 1) as log:
+        for step, score in ((10, 0.74), (20, 0.91)):
+            log.append(Validated(step, 1.0, {"total": 1 / step, "ap50": score}, True))
+        log.append(Finished(20, "model", {"ap50": 0.91}, 61.0))
+    run.set_state("finished")
+    widget = open_widget()
+    widget.show_run(str(run.folder))
+    words = "Done. AP 0.91 on the kept strip (was 0.74). 20 steps, "
+    qtbot.waitUntil(lambda: widget.run_panel._done_words.text().startswith(words), timeout=LONG)
 
 
 def test_context_menu_exports_and_copies(open_widget, qtbot, project, data, monkeypatch, tmp_path):
@@ -426,6 +780,8 @@ def test_context_menu_exports_and_copies(open_widget, qtbot, project, data, monk
     for kind, words in (("command", "im2im train instance_seg_2d"), ("yaml", "epochs: 60"), ("python", "load_preset")):
         widget.run_panel.table.asked.emit(kind, folder)
         assert words in QApplication.clipboard().text()
+    widget.run_panel.table.asked.emit("command", folder)
+    assert f"--project {project.root}" in QApplication.clipboard().text()
     widget.run_panel.table.asked.emit("continue", folder)
     assert widget.start_panel.value().training.start_from == folder
 
@@ -465,6 +821,24 @@ def test_fault_21_closing_can_be_taken_back(open_widget, qtbot, make_napari_view
     widget.ask_on_close = lambda names: "cancel"
     assert not window.close()
     widget.ask_on_close = lambda names: "keep"
+
+
+def test_fault_21_closing_asks_although_the_dock_is_closed(open_widget, qtbot, make_napari_viewer, monkeypatch):
+    viewer = make_napari_viewer(show=True)
+    widget = open_widget(viewer)
+    run = start_run(widget, qtbot)
+    widget.show()
+    window = widget._window_asked()
+    viewer.window.remove_dock_widget(widget)
+    widget.close()
+    widget.deleteLater()
+    qtbot.wait(100)
+    asked = []
+    monkeypatch.setattr(_closing, "ask", lambda names, parent: asked.append(names) or "cancel")
+    monkeypatch.setattr(_train_widget, "ask", lambda names, parent: asked.append(names) or "cancel")
+    assert not window.close()
+    assert asked == [[run.name]]
+    monkeypatch.setattr(_train_widget, "ask", lambda names, parent: "keep")
 
 
 def test_fault_23_dock_closed_while_running_and_opened_again(open_widget, qtbot, make_napari_viewer):
@@ -531,31 +905,88 @@ print(took, *sorted(heavy))
     assert float(took) < 0.3
 
 
-@pytest.mark.slow
-def test_true_training_of_two_steps(make_napari_viewer, project, qtbot):
+TINY = {
+    "data.path": "nuclei",
+    "training.batch": 2,
+    "training.device": "cpu",
+    "data.patch": [32, 32],
+    "network.features": [8, 8, 8, 16, 16, 8],
+    "logging.every": 1,
+}
+
+
+@pytest.fixture
+def true_widget(make_napari_viewer, project, qtbot):
+    """The widget with nuclei to learn from; its trainings are real."""
     from im2im_core.microscope import write_dataset
 
     write_dataset(project.root / "nuclei", "instance_segmentation", count=3, shape=(64, 64), seed=1)
     widget = TrainWidget(make_napari_viewer(), project)
     widget.ask_on_close = lambda names: "keep"
-    changes = {
-        "data.path": "nuclei",
-        "name": "tiny",
-        "training.steps": 2,
-        "training.batch": 2,
-        "data.patch": [32, 32],
-        "network.features": [8, 8, 8, 16, 16, 8],
-        "logging.every": 1,
-    }
-    widget.start_panel.setValue(load_preset("instance_seg_2d").override(changes))
-    run = start_run(widget, qtbot)
-    qtbot.waitUntil(lambda: view(widget) is not None and view(widget).state in ("finished", "failed"), timeout=300_000)
-    assert view(widget).state == "finished", (texts(widget), run.log.read_text())
-    assert widget.run_panel.curves._series["tiny" if run.name == "tiny" else run.name].columns["train", "total"][0] == [
-        1,
-        2,
-    ]
-    assert any(run.model.glob("*.yaml"))
+    yield widget
+    for run in working(project):
+        os.kill(run.status.pid, signal.SIGKILL)
     widget.planner.cancel()
     widget.watch.stop()
     time.sleep(0.2)
+
+
+def finish(widget, qtbot):
+    """Waits for the end of a real training."""
+    qtbot.waitUntil(lambda: view(widget) is not None and view(widget).state in ("finished", "failed"), timeout=300_000)
+    assert view(widget).state == "finished", (texts(widget), Run(widget.shown()).log.read_text())
+
+
+@pytest.mark.slow
+def test_a_run_started_in_napari_and_the_copied_command_give_identical_weights(true_widget, project, qtbot):
+    import shlex
+
+    from im2im_core.bundle import open_bundle
+
+    widget = true_widget
+    widget.start_panel.setValue(load_preset("instance_seg_2d").override({**TINY, "name": "tiny", "training.steps": 3}))
+    qtbot.waitUntil(lambda: widget._planned is not None, timeout=LONG)
+    before = _train_widget.copies(widget.start_panel.value(), None, project, widget._planned)["command"]
+    run = start_run(widget, qtbot)
+    finish(widget, qtbot)
+    assert widget.run_panel.curves._series[run.name].columns["train", "total"][0] == [1, 2, 3]
+    weights = open_bundle(run.model).load_weights()
+    for copied in (before, _train_widget.copies(run.recipe, run, project)["command"]):
+        words = shlex.split(copied)
+        assert words[:3] == ["im2im", "train", "--plan"]
+        done = subprocess.run(
+            [sys.executable, "-m", "im2im_core.cli", *words[1:]], capture_output=True, text=True, check=False, cwd="/"
+        )
+        assert done.returncode == 0, done.stderr
+        again = open_bundle(project.runs()[-1].model).load_weights()
+        assert project.runs()[-1].name != run.name
+        assert again.keys() == weights.keys()
+        for name, values in weights.items():
+            assert np.array_equal(values.numpy(), again[name].numpy()), name
+
+
+@pytest.mark.slow
+def test_a_true_training_watches_a_region_of_the_user(true_widget, project, qtbot):
+    from im2im_core.api import load_split
+    from im2im_core.io import open_image
+
+    widget = true_widget
+    changes = {**TINY, "name": "tiny", "training.steps": 4000, "training.validate_every": 5}
+    recipe = load_preset("instance_seg_2d").override({**changes, "data.rescale.kind": "object_size"})
+    sample = load_split(recipe, project).train[0]
+    path = Path(sample.source.info.identity.partition("|")[0])
+    pixels = open_image(path).read()[0, 0, 0]
+    widget._viewer.add_image(pixels, name=sample.name)
+    shapes = widget._viewer.add_shapes([[[8, 8], [8, 55], [55, 55], [55, 8]]], shape_type="rectangle")
+    widget._viewer.layers.selection = {shapes}
+    widget.start_panel.setValue(recipe)
+    run = start_run(widget, qtbot)
+    qtbot.waitUntil(lambda: steps_seen(widget) > 0, timeout=300_000)
+    widget.run_panel.watch_button.click()
+    name = f"preview of region 1 of {run.name}"
+    qtbot.waitUntil(lambda: name in widget._viewer.layers or bool(texts(widget)[1:]), timeout=300_000)
+    assert name in widget._viewer.layers, (texts(widget), run.log.read_text())
+    assert f"target of region 1 of {run.name}" in widget._viewer.layers
+    assert widget._viewer.layers[f"target of region 1 of {run.name}"].data.any()
+    widget.run_panel.button("stop").click()
+    finish(widget, qtbot)
