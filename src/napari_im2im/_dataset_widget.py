@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.compat import isalive
 from qtpy.QtCore import QSize, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
@@ -26,6 +25,15 @@ from qtpy.QtWidgets import (
 
 from im2im_core.errors import DataError, Im2ImError, Stopped
 from napari_im2im._copy_menu import CopyMenu
+from napari_im2im._dataset_layers import (
+    as_before,
+    correction_layer,
+    held,
+    pair_names,
+    pixels_of,
+    same_pixels,
+    world_of,
+)
 from napari_im2im._dataset_memory import Memory, remember_rows
 from napari_im2im._dataset_rows import (
     LABEL_TASKS,
@@ -56,7 +64,6 @@ from napari_im2im._layer_pairs import (
     COMPLETE,
     LABELLING,
     LABELS_OF,
-    PREFILLED,
     LayerPair,
     adopt,
     adoptable_regions,
@@ -72,7 +79,7 @@ from napari_im2im._layer_pairs import (
     region_layers,
     sample_of,
 )
-from napari_im2im._layers import OURS, kept
+from napari_im2im._layers import OURS
 from napari_im2im._messages import Message, MessageBar
 from napari_im2im._pair_table import PairTable
 from napari_im2im._panels import open_panel, settle_dock
@@ -85,7 +92,6 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QHideEvent, QShowEvent
 
     from im2im_core.datasets import DatasetEntry
-    from im2im_core.image import Image
     from im2im_core.project import Project
     from im2im_core.review import Problem
     from im2im_core.samples import Sample
@@ -107,8 +113,6 @@ MODES = {
     "none": "on nothing",
     "own": "as in the table",
 }
-SHOWN_BYTES = 2**29
-"""Images up to this size are shown whole, larger ones by their middle plane."""
 REFRESH_MILLISECONDS = 150
 SAVE_MILLISECONDS = 1000
 SHORT_MINUTES = 5.0
@@ -409,12 +413,12 @@ class DatasetWidget(QWidget):
             return
         self.source.refresh()
         there = set(self._viewer.layers)
-        kept = [r for r in self.rows() if r.layers is None or {*r.layers.images, r.layers.target} <= there]
-        if len(kept) < len(self.rows()):
-            self._set_rows(kept)
+        left = [r for r in self.rows() if r.layers is None or {*r.layers.images, r.layers.target} <= there]
+        if len(left) < len(self.rows()):
+            self._set_rows(left)
         self._follow_names()
         self._review_late()
-        if not kept and self.source.currentIndex() == LAYERS and self.work.name == "":
+        if not left and self.source.currentIndex() == LAYERS and self.work.name == "":
             self._on_pair_all()
         self._show_choices()
 
@@ -431,7 +435,7 @@ class DatasetWidget(QWidget):
         """Name rows after their layers, as these are called now."""
         rows = self.rows()
         layered = [row.layers for row in rows if row.layers]
-        names = iter(_names(layered))
+        names = iter(pair_names(layered))
         fresh = [renamed(row, next(names)) if row.layers else row for row in rows]
         if [row.name for row in fresh] != [row.name for row in rows]:
             self._set_rows(fresh)
@@ -445,8 +449,8 @@ class DatasetWidget(QWidget):
         if any(labelling_of(pair.target) == "sparse" for pair in pairs):
             self._choose(self.labelling, "sparse")
         before = {row.layers.target.unique_id: row for row in self.rows() if row.layers}
-        found = (self._row_of(pair, name) for pair, name in zip(pairs, _names(pairs), strict=True))
-        rows = [_as_before(row, before.get(row.layers.target.unique_id)) for row in found if row and row.layers]
+        found = (self._row_of(pair, name) for pair, name in zip(pairs, pair_names(pairs), strict=True))
+        rows = [as_before(row, before.get(row.layers.target.unique_id)) for row in found if row and row.layers]
         self._set_rows(self._divided(rows))
         self._show_choices()
         self.review()
@@ -576,6 +580,10 @@ class DatasetWidget(QWidget):
         self.review()
 
     def _on_labelling(self) -> None:
+        if self.labelling.currentData() == "dense" and self._learns_corrections():
+            self._choose(self.labelling, "sparse")
+            self._say("Labels that began as a prediction are numbered so that 1 is background", "info")
+            return
         for row in self.rows():
             if row.layers and kind_of(row.layers.target) == "labels":
                 metadata = {**row.layers.target.metadata, LABELLING: self.labelling.currentData()}
@@ -848,7 +856,7 @@ class DatasetWidget(QWidget):
         elif row.sample:
             sample, is_labels = row.sample, self.task.currentData() in LABEL_TASKS
             self._shown = row.name
-            self.show_work.start("show", lambda tell, stop: (sample, is_labels, *_pixels_of(sample)))
+            self.show_work.start("show", lambda tell, stop: (sample, is_labels, *pixels_of(sample)))
 
     def _show_layers(self, pair: LayerPair) -> None:
         """Hide the layers of all other pairs."""
@@ -865,11 +873,11 @@ class DatasetWidget(QWidget):
         sample, is_labels, axes, source, target, limits = result
         for layer in [layer for layer in self._previews if layer in self._viewer.layers]:
             self._viewer.layers.remove(layer)
-        look = {**_world(sample.source.info, axes[0]), "metadata": {OURS: PREVIEW}}
+        look = {**world_of(sample.source.info, axes[0]), "metadata": {OURS: PREVIEW}}
         image = self._viewer.add_image(source, name=f"{sample.name} (image)", contrast_limits=limits, **look)
         self._previews = [image]
         if target is not None:
-            look = {**_world(sample.source.info, axes[1]), "metadata": {OURS: PREVIEW}}
+            look = {**world_of(sample.source.info, axes[1]), "metadata": {OURS: PREVIEW}}
             shown = f"{sample.name} (target)"
             is_whole = target.dtype.kind in "bui"
             add = self._viewer.add_labels if is_labels and is_whole else self._viewer.add_image
@@ -895,7 +903,7 @@ class DatasetWidget(QWidget):
         project = self._project
 
         def work(tell: Any, stop: Any) -> tuple[DatasetEntry, list[str]]:
-            samples = [_held(s, *files[s.name]) if s.name in files else s for s in content["samples"]]
+            samples = [held(s, *files[s.name]) if s.name in files else s for s in content["samples"]]
             entry = save_dataset(
                 project,
                 name,
@@ -912,7 +920,7 @@ class DatasetWidget(QWidget):
             )
             # What was painted meanwhile is not in it and stays in the journal.
             live = {sample.name: sample.targets[TARGET] for sample in content["samples"] if sample.name in files}
-            same = [s.name for s in samples if s.name in live and _equal(s.targets[TARGET], live[s.name])]
+            same = [s.name for s in samples if s.name in live and same_pixels(s.targets[TARGET], live[s.name])]
             return entry, same
 
         self._begin("save", work)
@@ -1045,58 +1053,6 @@ class DatasetWidget(QWidget):
 # ---- small things --------------------------------------------------------------
 
 
-def correction_layer(viewer: napari.Viewer, image: Layer, prediction: Layer) -> Labels:
-    """Sparse labels over `prediction`: 1 is background, every object has its number plus one.
-
-    Raises
-    ------
-    DataError
-        The prediction has numbers that cannot rise by one.
-    """
-    from im2im_core.partial import from_prediction
-
-    labels = from_prediction(np.asarray(prediction.data))
-    space: dict[str, Any] = {name: getattr(prediction, name) for name in ("scale", "translate", "units", "axis_labels")}
-    metadata = {LABELLING: "sparse", PREFILLED: True, **{k: v for k, v in prediction.metadata.items() if k == "axes"}}
-    return viewer.add_labels(labels, name=f"{image.name} · corrections", metadata=metadata, **space)
-
-
-def _names(pairs: Sequence[LayerPair]) -> list[str]:
-    """Names of pairs, numbered where several have the same."""
-    names = [pair.name for pair in pairs]
-    return [n if names.count(n) == 1 else f"{n} {names[:i].count(n) + 1}" for i, n in enumerate(names)]
-
-
-def _as_before(row: PairRow, before: PairRow | None) -> PairRow:
-    """Row of the same layers with what the user chose for it."""
-    if before is None or before.sample is None or row.sample is None or before.layers != row.layers:
-        return row
-    group = row.sample.group if before.sample.group == before.name else before.sample.group
-    return replace(row, used=before.used, part=before.part, sample=replace(row.sample, group=group))
-
-
-def _held(sample: Sample, source: Path | None = None, target: Path | None = None) -> Sample:
-    """Sample of the pixels of this moment: unchanged files where there are some, else copies; not for the main thread.
-
-    Parameters
-    ----------
-    source, target : path, optional
-        Files that the layers were opened from.
-    """
-    from im2im_core.datasets import prefer_file
-    from im2im_core.samples import TARGET
-
-    image, truth = kept(sample.source), kept(sample.targets[TARGET])
-    image = image if source is None else prefer_file(image, source)
-    truth = truth if target is None else prefer_file(truth, target)
-    return replace(sample, source=image, targets={TARGET: truth})
-
-
-def _equal(one: Image, other: Image) -> bool:
-    """Whether two images have the same pixels; a layer may be another array by now."""
-    return bool(np.array_equal(one.read(), other.read()))
-
-
 def _choice(words: dict[str, str], name: str, tooltip: str) -> QComboBox:
     box = QComboBox()
     box.setAccessibleName(name)
@@ -1107,32 +1063,3 @@ def _choice(words: dict[str, str], name: str, tooltip: str) -> QComboBox:
     box.setMinimumContentsLength(8)
     box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     return box
-
-
-def _pixels_of(sample: Sample) -> tuple[tuple[str, str], Any, Any, tuple[float, float]]:
-    """Axes, pixels of image and target, and the contrast; read in the thread."""
-    from im2im_core.axes import from_tczyx
-    from im2im_core.datasets import middle_plane
-    from im2im_core.samples import TARGET
-
-    def read(image: Image) -> tuple[str, Any]:
-        info = image.info
-        if int(np.prod(info.shape)) * info.dtype.itemsize > SHOWN_BYTES:
-            return "YX", middle_plane(image)
-        return info.axes, from_tczyx(image.read(), info.axes)
-
-    axes, source = read(sample.source)
-    other, target = read(sample.targets[TARGET]) if TARGET in sample.targets else ("", None)
-    few = source[(..., *(slice(None, None, max(1, n // 256)) for n in source.shape[-2:]))]
-    low, high = np.nanpercentile(few, (0.5, 99.8)) if few.size else (0.0, 1.0)
-    return (axes, other), source, target, (float(low), float(max(high, low + 1e-6)))
-
-
-def _world(info: Any, axes: str) -> dict[str, Any]:
-    """Scale and units that lay a preview out in micrometres where they are known."""
-    sizes = dict(zip("ZYX", info.voxel_size, strict=True))
-    return {
-        "scale": tuple(sizes.get(a) or 1.0 for a in axes),
-        "axis_labels": tuple(a.lower() for a in axes),
-        "units": tuple("micrometer" if a in "ZYX" and sizes[a] else "pixel" for a in axes),
-    }

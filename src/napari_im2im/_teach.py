@@ -9,21 +9,16 @@ from napari_im2im._layers import is_image_layer
 from napari_im2im._panels import open_panel
 
 if TYPE_CHECKING:
-    import os
-
     from napari import Viewer
     from napari.layers import Labels, Layer
 
     from napari_im2im._layers import Snapshot
 
 
-def teach(viewer: Viewer, source: Snapshot, prediction: Layer, model: str | os.PathLike[str] | None = None) -> Labels:
+def teach(viewer: Viewer, source: Snapshot, prediction: Layer) -> Labels:
     """Labels layer prefilled from `prediction`, ready to paint and paired with its image in the Dataset panel.
 
-    Parameters
-    ----------
-    model : path, optional
-        Model that predicted; a training on the corrections starts from it.
+    A training on the corrections starts from the model whose path the prediction notes.
 
     Raises
     ------
@@ -35,6 +30,6 @@ def teach(viewer: Viewer, source: Snapshot, prediction: Layer, model: str | os.P
     gone = [name for name in names if name not in by_name]
     if gone:
         raise DataError(f"The image “{gone[0]}” is not open any more", "Open it, and predict again")
-    panel = open_panel(viewer, "Dataset")
-    painted: Labels = panel.teach([by_name[name] for name in names], prediction, "" if model is None else str(model))
+    model = prediction.metadata.get("im2im", {}).get("model_path", "")
+    painted: Labels = open_panel(viewer, "Dataset").teach([by_name[name] for name in names], prediction, str(model))
     return painted

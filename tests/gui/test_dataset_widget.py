@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 from napari.layers import Image, Labels, Shapes
+from qtpy.QtWidgets import QPushButton
 
 from im2im_core import datasets
 from im2im_core.datasets import list_datasets, load_dataset, read_about
@@ -19,12 +21,25 @@ from im2im_core.errors import DataError, ResourceError
 from im2im_core.image import ArrayImage
 from im2im_core.journal import Journal, list_journals
 from im2im_core.samples import TARGET, Sample
-from napari_im2im._dataset_rows import PairRow, Reviewed, draw_parts, join_copies, set_part, summary, with_review
+from napari_im2im._dataset_rows import (
+    PairRow,
+    Reviewed,
+    draw_parts,
+    join_copies,
+    join_rows,
+    separate_rows,
+    set_part,
+    summary,
+    with_review,
+)
 from napari_im2im._dataset_source import CorrectionsEditor, parse_channels, parse_voxel_size
 from napari_im2im._dataset_widget import DatasetWidget
+from napari_im2im._dataset_work import Work
+from napari_im2im._journal_watch import watch_labels
 from napari_im2im._layer_pairs import COMPLETE, LABELS_OF, LayerPair, pair_layers, polygons_of
+from napari_im2im._layers import OURS, RESULT
 from napari_im2im._pair_table import NAME, OBJECTS, PART, PROBLEMS, USE, PairTable
-from napari_im2im._thumbnails import colours, greys, pair_picture
+from napari_im2im._thumbnails import Thumbnails, colours, greys, pair_picture
 
 SCALE = {"scale": (0.5, 0.5), "units": ("micrometer", "micrometer")}
 
@@ -199,22 +214,171 @@ def test_fault_22_a_removed_layer_takes_its_row_along(make_napari_viewer: Any, q
     wait(qtbot, widget)
 
 
-def test_teach_prefills_labels_that_are_unknown_until_told(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
-    image, prediction = Image(noise(), name="a", **SCALE), Labels(squares(), name="a · model", **SCALE)
+def test_of_a_corrected_prediction_only_the_rectangle_is_learned_from(
+    make_napari_viewer: Any, qtbot: Any, project: Any
+) -> None:
+    image, prediction = Image(noise(0, (96, 192)), name="a", **SCALE), Labels(squares(192), name="a · model", **SCALE)
+    prediction.metadata = {OURS: RESULT, "axes": "YX"}
     viewer, widget = opened(make_napari_viewer, qtbot, project, image, prediction)
+    assert widget.rows() == ()
     painted = widget.teach(image, prediction)
     wait(qtbot, widget)
-    np.testing.assert_array_equal(painted.data, squares() + 1)
+    np.testing.assert_array_equal(painted.data, squares(192) + 1)
     assert painted.mode == "paint"
+    assert painted.selected_label == 74
     assert widget.labelling.currentData() == "sparse"
     assert [r.layers.target for r in widget.rows() if r.layers] == [painted]
-    press(widget, "Correct a corner")
+    widget.save.click()
+    assert widget.work.name == ""
+    assert list_datasets(project) == ()
+    press(widget, "nothing says yet")
     shapes = viewer.layers.selection.active
     assert shapes.mode == "add_rectangle"
     assert shapes.metadata[LABELS_OF] == painted.unique_id.hex
     np.testing.assert_allclose(shapes.scale, painted.scale)
     assert widget.complete.isChecked()
+    shapes.add_rectangles([[0, 0], [0, 63], [63, 63], [63, 0]])
+    qtbot.waitUntil(lambda: settled(widget) and cell(widget, 0, OBJECTS) == "16", timeout=10_000)
+    widget._choose(widget.validation, "none")
+    widget._on_validation()
+    with qtbot.waitSignal(widget.dataset_saved, timeout=30_000):
+        widget.save.click()
     wait(qtbot, widget)
+    (entry,) = list_datasets(project)
+    (saved,), _ = load_dataset(entry.path)
+    assert saved.weight is not None
+    known = saved.weight.read()[0, 0, 0]
+    assert known[:64, :64].all()
+    assert known.sum() == 64 * 64
+    assert any("1 image, 1 region (16 objects)" in m.text for m in widget.messages.messages())
+
+
+def test_what_a_model_found_is_no_target_until_it_is_chosen(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    image = Image(noise(), name="nuclei to learn")
+    result = Labels(squares(), name="nuclei to learn · Nuclei 2D", metadata={OURS: RESULT})
+    overlay = Labels(squares(), name="nuclei to learn mistakes", metadata={OURS: "overlay"})
+    painted = Labels(squares(), name="painted labels")
+    _, widget = opened(make_napari_viewer, qtbot, project, image, painted, result, overlay)
+    assert [r.layers.target for r in widget.rows() if r.layers] == [painted]
+    offered = [widget.source.target.itemData(i) for i in range(widget.source.target.count())]
+    assert offered == [painted, image, result]
+    widget.source.choose([image], result)
+    widget.source.add_button.click()
+    wait(qtbot, widget)
+    assert [r.layers.target for r in widget.rows() if r.layers] == [painted, result]
+
+
+def test_a_rectangle_that_the_user_drew_is_taken(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    strokes = np.where(squares() > 18, squares() + 1, 0)
+    labels = Labels(strokes, name="a labels", metadata={"labelling": "sparse"})
+    own = Shapes([[[0, 0], [0, 40], [40, 40], [40, 0]]], shape_type="rectangle", name="Shapes")
+    line = Shapes([[[0, 0], [9, 9]]], shape_type="line", name="a line")
+    far = Shapes([[[500, 500], [500, 600], [600, 600]]], shape_type="polygon", name="far away")
+    viewer, widget = opened(make_napari_viewer, qtbot, project, Image(noise(), name="a"), labels, own, line, far)
+    widget.complete.click()
+    assert [layer.name for layer in (own, line, far) if layer.metadata.get(COMPLETE)] == ["Shapes"]
+    assert len(viewer.layers) == 5
+    wait(qtbot, widget)
+
+
+def test_one_image_is_one_image(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    labels = Labels(squares(192), name="a labels")
+    _, widget = opened(make_napari_viewer, qtbot, project, Image(noise(0, (96, 192)), name="a"), labels)
+    with qtbot.waitSignal(widget.dataset_saved, timeout=30_000):
+        widget.save.click()
+    wait(qtbot, widget)
+    said = [m.text for m in widget.messages.messages() if "is saved" in m.text]
+    assert said == ["“a” is saved: 1 image (72 objects); a strip of it validates"]
+    (entry,) = list_datasets(project)
+    assert (entry.count, entry.strips, entry.dimensions) == (1, 1, 2)
+
+
+def test_nothing_can_be_changed_while_it_is_saved(
+    make_napari_viewer: Any, qtbot: Any, project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    real = datasets.save_dataset
+
+    def slow(*arguments: Any, **more: Any) -> Any:
+        go.wait(10)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(datasets, "save_dataset", slow)
+    labels = Labels(squares(), name="l")
+    viewer, widget = opened(make_napari_viewer, qtbot, project, Image(noise(), name="a"), labels)
+    widget.save.click()
+    choices = (widget.source, widget.task, widget.labelling, widget.validation, widget.table, widget.name)
+    assert not any(choice.isEnabled() for choice in choices)
+    viewer.layers["a"].name = "renamed"
+    qtbot.wait(300)
+    widget.review()
+    assert widget.work.name == "save"
+    with qtbot.waitSignal(widget.dataset_saved, timeout=10_000):
+        go.set()
+    qtbot.waitUntil(lambda: [r.name for r in widget.rows()] == ["renamed"] and settled(widget), timeout=10_000)
+    assert all(choice.isEnabled() for choice in choices)
+    assert list_datasets(project)[0].name == "a"
+
+
+def test_rows_follow_the_names_of_their_layers(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    viewer, widget = opened(
+        make_napari_viewer, qtbot, project, Image(noise(), name="a"), Labels(squares(), name="a labels")
+    )
+    widget._on_use(0, False)
+    viewer.layers["a"].name = "embryo"
+    qtbot.waitUntil(lambda: settled(widget) and [r.name for r in widget.rows()] == ["embryo"], timeout=10_000)
+    assert widget.source.images.item(0).text() == "embryo"
+    (found,) = widget.rows()
+    assert found.sample is not None
+    assert (found.sample.name, found.group, found.used) == ("embryo", "embryo", False)
+
+
+def test_50_layers_cost_the_main_thread_nothing(
+    make_napari_viewer: Any, qtbot: Any, project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer = make_napari_viewer()
+    pixels = noise(0, (1024, 512))
+    labels = np.zeros((1024, 512), np.uint16)
+    labels[:8, :8] = 1
+    for number in range(25):
+        viewer.add_layer(Image(pixels.copy(), name=f"field {number}"))
+        viewer.add_layer(Labels(labels.copy(), name=f"field {number} labels"))
+    read_in: set[str] = set()
+    real = ArrayImage.read
+
+    def watched(self: ArrayImage, region: Any = None) -> Any:
+        read_in.add(threading.current_thread().name)
+        return real(self, region)
+
+    monkeypatch.setattr(ArrayImage, "read", watched)
+    monkeypatch.setattr(Work, "start", lambda *_: None)
+    begin = time.thread_time()
+    widget = DatasetWidget(viewer, project)
+    viewer.window.add_dock_widget(widget, name="Dataset")
+    widget._opening.stop()
+    widget._on_open()
+    spent = time.thread_time() - begin
+    assert len(widget.rows()) == 25
+    assert threading.main_thread().name not in read_in
+    assert spent < 0.3
+
+
+def test_copies_speak_of_what_is_saved(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    _, widget = opened(make_napari_viewer, qtbot, project, Image(noise(), name="a"), Labels(squares(), name="l"))
+    with pytest.raises(DataError, match="Save them first"):
+        widget._copies()
+    with qtbot.waitSignal(widget.dataset_saved, timeout=30_000):
+        widget.save.click()
+    wait(qtbot, widget)
+    (entry,) = list_datasets(project)
+    texts = widget._copies()
+    check, train = texts["command"].splitlines()
+    assert check == f"im2im check {entry.path} --task instance_segmentation"
+    assert train.startswith("im2im train instance_seg_2d")
+    assert f"--data.path {entry.path}" in train
+    assert str(entry.path) in texts["yaml"]
+    compile(texts["python"], "copied", "exec")
+    assert "36 labelled objects" in texts["methods"]
 
 
 # ---- from files ----------------------------------------------------------------
@@ -265,6 +429,39 @@ def test_a_table_with_parts_keeps_them(make_napari_viewer: Any, qtbot: Any, proj
     assert widget.validation.currentData() == "own"
     widget.table.pairs.setData(widget.table.pairs.index(1, PART), "test")
     assert [r.part for r in widget.rows()] == ["validation", "test", "test"]
+
+
+def test_a_folder_is_remembered_as_it_was_left(
+    make_napari_viewer: Any, qtbot: Any, project: Any, tmp_path: Path
+) -> None:
+    folder = folder_of(tmp_path / "stacks", "abcd")
+    viewer, widget = opened(make_napari_viewer, qtbot, project)
+    widget._on_folder(str(folder))
+    qtbot.waitUntil(lambda: len(widget.rows()) == 4 and settled(widget), timeout=30_000)
+    widget._on_use(0, False)
+    widget._on_part(1, "test")
+    widget.table.selectAll()
+    widget._on_same((2, 3))
+    widget.corrections.voxel_size.setText("0.3, 0.3")
+    widget.corrections.voxel_size.editingFinished.emit()
+    qtbot.waitUntil(lambda: len(widget.rows()) == 4 and settled(widget), timeout=30_000)
+    left = [(r.name, r.used, r.part, r.group) for r in widget.rows()]
+    assert left[0][1:3] == (False, left[0][2])
+    assert left[1][2] == "test"
+    assert left[2][3] == left[3][3]
+    widget.name.setText("mine")
+    widget._remember_soon()
+    widget.show()
+    widget.hide()
+    viewer.window.remove_dock_widget(widget)
+    widget.deleteLater()
+    second = DatasetWidget(viewer, project)
+    qtbot.addWidget(second)
+    qtbot.waitUntil(lambda: len(second.rows()) == 4 and settled(second), timeout=30_000)
+    assert [(r.name, r.used, r.part, r.group) for r in second.rows()] == left
+    assert second.name.text() == "mine"
+    assert second.corrections.value().voxel_size == (None, 0.3, 0.3)
+    assert second.source.path.text() == str(folder)
 
 
 def test_a_folder_that_is_none_is_said_in_words(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
@@ -353,6 +550,48 @@ def test_parts_keep_groups_together() -> None:
     assert [r.part for r in draw_parts(rows, "none")] == ["train"] * 5
     assert [r.part for r in set_part(rows, [1], "test")] == ["test", "test", "train", "train", "train"]
     assert summary(rows[:3]) == "3 pairs: 3 train, nothing validates"
+
+
+def test_rows_of_one_specimen_are_one_group() -> None:
+    rows = [row("a"), row("b", part="validation"), row("c"), row("d", "c")]
+    joined = join_rows(rows, [1, 2])
+    assert [r.group for r in joined] == ["a", "b", "b", "b"]
+    assert [r.part for r in joined] == ["train", "validation", "validation", "validation"]
+    assert [r.group for r in separate_rows(joined, [1, 2, 3])] == ["a", "b", "c", "d"]
+    assert [r.group for r in separate_rows(joined, [1])] == ["a", "b (2)", "b", "b"]
+
+
+def test_groups_are_edited_where_they_are_seen(qtbot: Any) -> None:
+    table = PairTable()
+    qtbot.addWidget(table)
+    table.pairs.set_rows([row("a"), row("b"), row("c", "b")])
+    assert str(table.pairs.index(1, NAME).data()).endswith("same specimen as c")
+    assert "voxel size unknown" in str(table.pairs.index(0, NAME).data())
+    table.selectRow(0)
+    same, separate, *_ = table.menu().actions()
+    assert (same.text(), separate.text()) == ("Same specimen", "Separate")
+    assert not same.isEnabled()
+    table.selectAll()
+    with qtbot.waitSignal(table.joinWanted) as wish:
+        table.menu().actions()[0].trigger()
+    assert wish.args == [(0, 1, 2)]
+    with qtbot.waitSignal(table.separateWanted):
+        table.menu().actions()[1].trigger()
+    table.thumbnails.stop()
+
+
+def test_pictures_are_made_anew_while_the_old_ones_are_shown(qtbot: Any) -> None:
+    thumbnails = Thumbnails()
+    sample = row("a").sample
+    assert sample is not None
+    assert thumbnails.get("a", sample, labels=True) is None
+    qtbot.waitUntil(lambda: thumbnails.get("a", sample, labels=True) is not None, timeout=5000)
+    old = thumbnails.get("a", sample, labels=True)
+    thumbnails.renew()
+    with qtbot.waitSignal(thumbnails.made, timeout=5000):
+        assert thumbnails.get("a", sample, labels=True) is old
+    assert thumbnails.get("a", sample, labels=True) is not old
+    thumbnails.stop()
 
 
 def test_copies_are_joined_into_one_group() -> None:
@@ -503,7 +742,9 @@ def test_fault_01_what_is_painted_is_on_disk_within_two_seconds_and_comes_back(
     second = DatasetWidget(viewer, project)
     qtbot.addWidget(second)
     wait(qtbot, second)
+    qtbot.waitUntil(lambda: bool(second.messages.messages()), timeout=5000)
     press(second, "“mine” (300 × 300) was painted")
+    qtbot.waitUntil(lambda: "mine" in viewer.layers, timeout=5000)
     restored = viewer.layers["mine"]
     np.testing.assert_array_equal(restored.data, before)
     np.testing.assert_allclose(restored.scale, labels.scale)
@@ -545,6 +786,58 @@ def test_what_was_painted_while_nobody_watched_is_a_change(make_napari_viewer: A
     qtbot.waitUntil(lambda: bool((journal.restore() == labels.data).all()), timeout=5000)
     wait(qtbot, second)
     second.journal.stop()
+
+
+def test_one_watch_serves_all_panels_of_a_viewer(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    labels = Labels(np.zeros((40, 40), np.uint8), name="mine")
+    viewer = make_napari_viewer()
+    viewer.add_layer(labels)
+    watch = watch_labels(viewer, project)
+    assert watch_labels(viewer) is watch
+    journal = Journal(project, labels.unique_id.hex)
+    labels.paint((5, 5), 1)
+    qtbot.waitUntil(lambda: journal.exists, timeout=5000)
+    widget = DatasetWidget(viewer, project)
+    qtbot.addWidget(widget)
+    assert widget.journal is watch
+    wait(qtbot, widget)
+    watch.stop()
+    second = watch_labels(viewer, project)
+    assert second is not watch
+    second.stop()
+
+
+def test_a_journal_is_discarded_only_when_asked_twice(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    journal = Journal(project, "painted-before")
+    journal.note_base(np.eye(30, dtype=np.uint8), name="old")
+    journal.write_changes(np.ones((30, 30), np.uint8))
+    journal.release()
+    viewer, widget = opened(make_napari_viewer, qtbot, project)
+    said = widget.messages.messages
+    qtbot.waitUntil(lambda: bool(said()), timeout=5000)
+    (offer,) = said()
+    offer.findChildren(QPushButton)[1].click()
+    assert journal.exists
+    (sure,) = said()
+    assert "gone for good" in sure.text
+    restore = sure.findChildren(QPushButton)[1]
+    sure.button.click()
+    assert not journal.exists
+    assert said() == ()
+    restore.click()
+    qtbot.waitUntil(lambda: any(m.level == "error" for m in said()), timeout=5000)
+    assert len(viewer.layers) == 0
+
+
+def test_painting_into_a_file_is_said_not_to_be_kept(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    zarr = pytest.importorskip("zarr")
+    labels = Labels(zarr.zeros((40, 40), dtype="u2"), name="in a file")
+    viewer, widget = opened(make_napari_viewer, qtbot, project, labels)
+    assert widget.messages.messages() == ()
+    viewer.layers["in a file"].events.paint(value=[])
+    assert ["cannot be restored" in m.text for m in widget.messages.messages()] == [True]
+    viewer.layers["in a file"].events.paint(value=[])
+    assert len(widget.messages.messages()) == 1
 
 
 # ---- opening -------------------------------------------------------------------

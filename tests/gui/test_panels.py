@@ -9,6 +9,7 @@ from qtpy.compat import isalive
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractSlider,
+    QAbstractSpinBox,
     QComboBox,
     QDockWidget,
     QLabel,
@@ -118,7 +119,7 @@ def test_a_panel_that_napari_does_not_know_is_said_in_words(viewer: Any) -> None
 def test_everything_that_can_be_used_says_what_it_does(viewer: Any, qtbot: Any, name: str) -> None:
     panel = open_panel(viewer, name)
     qtbot.wait(300)
-    kinds = (QAbstractButton, QComboBox, QAbstractSlider, QLineEdit)
+    kinds = (QAbstractButton, QComboBox, QAbstractSlider, QAbstractSpinBox, QLineEdit)
     used = [
         w for kind in kinds for w in panel.findChildren(kind) if w.isVisible() and w.isEnabled() and not _is_part(w)
     ]
@@ -131,12 +132,9 @@ def test_everything_that_can_be_used_says_what_it_does(viewer: Any, qtbot: Any, 
 def _is_part(widget: QWidget) -> bool:
     """Whether it is a part of another control, such as a scroll bar or the field of a box."""
     parent = widget.parentWidget()
-    in_box = isinstance(parent, QComboBox) or (
-        parent is not None and parent.metaObject().className().endswith("SpinBox")
-    )
-    return (
-        isinstance(widget, QScrollBar) or in_box or widget.objectName().startswith(("qt_", "ScrollLeft", "ScrollRight"))
-    )
+    in_box = parent is not None and isinstance(parent, QComboBox | QAbstractSpinBox)
+    names = ("qt_", "ScrollLeft", "ScrollRight")
+    return isinstance(widget, QScrollBar) or in_box or widget.objectName().startswith(names)
 
 
 def _tip(widget: QWidget) -> str:

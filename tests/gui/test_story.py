@@ -32,7 +32,7 @@ class Mouse:
         self.clicks = 0
 
     def click(self, widget: QWidget) -> None:
-        self.qtbot.waitUntil(lambda: widget.isVisible() and widget.isEnabled(), timeout=PATIENCE)
+        self.qtbot.waitUntil(lambda: widget.isEnabled() and in_sight(widget), timeout=PATIENCE)
         QTest.mouseClick(widget, Qt.MouseButton.LeftButton)
         self.clicks += 1
 
@@ -44,6 +44,12 @@ class Mouse:
         return action.menu()
 
 
+def in_sight(widget: QWidget) -> bool:
+    """Whether its middle can be pressed: what is scrolled away or behind another tab is visible to Qt alone."""
+    middle = widget.rect().center()
+    return widget.isVisible() and widget.visibleRegion().contains(middle)
+
+
 def open_panel(mouse: Mouse, viewer: Any, title: str) -> None:
     """Plugins > napari-im2im > `title`, each with a click."""
     menu = viewer.window.plugins_menu
@@ -52,7 +58,7 @@ def open_panel(mouse: Mouse, viewer: Any, title: str) -> None:
     mouse.clicks += 1
     below = mouse.choose(menu, "napari-im2im")
     assert below is not None
-    mouse.choose(below, title)
+    mouse.choose(below, f"{title} (napari-im2im)")
 
 
 def panel(kind: type, qtbot: Any) -> Any:
