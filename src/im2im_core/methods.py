@@ -160,7 +160,8 @@ def _data(account: Account) -> str:
     counts = f"{_count(facts.training, 'image')} were used for training, {facts.validation} for validation"
     tested = f" and {facts.test} for testing" if facts.test else ""
     pixel = [f"{axis} {size:.3g}" for axis, size in zip("ZYX", facts.voxel_size, strict=True) if size]
-    voxel = f" The median voxel size was {', '.join(pixel)} µm." if pixel else ""
+    after = "" if account.recipe.data.rescale.kind == "none" else " after rescaling"
+    voxel = f" The median voxel size{after} was {', '.join(pixel)} µm." if pixel else ""
     objects = f" Objects had a median diameter of {facts.object_diameter:.3g} px." if facts.object_diameter else ""
     return f"{counts}{tested} ({facts.split.rstrip('.')}).{voxel}{objects}"
 
@@ -192,6 +193,8 @@ def _optimisation(account: Account) -> str:
     decay = f", weight decay {pull:g}" if pull else ""
     schedule = f"{training.scheduler.kind.replace('_', ' ')} ({_inside(_said(training.scheduler))})"
     ema = f" An exponential moving average of the weights (factor {training.ema:g}) was used." if training.ema else ""
+    if training.swa:
+        ema += f" Over the last {training.swa:.0%} of the training all weights counted alike in their average."
     clip = f" Gradients were clipped to a norm of {training.clip:g}." if training.clip else ""
     return (
         f"Weights were optimised with {_said(optimizer)} at a learning rate of {optimizer.lr:g}{decay} "

@@ -98,7 +98,10 @@ def _by_object(trained: InputDescription, told: float | None) -> Rescaling:
     diameter = rescale.diameter if rescale.kind == "object_size" else trained.object_diameter
     if told is None or diameter is None:
         return Rescaling((1.0, 1.0, 1.0), "the object diameter of the image is not known", unsure=True)
-    return Rescaling((diameter / told,) * 3, f"objects of {told:g} pixels, trained at {diameter:g}")
+    factor = diameter / told
+    # A training on one object size leaves the planes as they are.
+    z = 1.0 if rescale.kind == "object_size" else factor
+    return Rescaling((z, factor, factor), f"objects of {told:g} pixels, trained at {diameter:g}")
 
 
 def _words(factor: Sequence[float]) -> str:

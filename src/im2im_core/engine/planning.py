@@ -215,6 +215,11 @@ def _factors(recipe: Recipe, samples: tuple[Sample, ...], seen: dict[int, _Seen]
     """Magnification of every sample; the median where it depends on labels that were not looked at."""
     if not isinstance(recipe.data.rescale, ObjectRescale):
         return [factor_of(Item(s, 0), recipe, None) for s in samples]
+    if not labels_are_targets(recipe):
+        raise ConfigError(
+            f"data.rescale.kind is object_size, but task {recipe.task} has no labels to measure objects in",
+            "Use voxel_size or none",
+        )
     z, y, x = (float(v) for v in np.median([s.factor for s in seen.values()] or [(1.0, 1.0, 1.0)], axis=0))
     return [seen[n].factor if n in seen else (z, y, x) for n in range(len(samples))]
 

@@ -87,7 +87,7 @@ def prepare(item: Item, recipe: Recipe, framework: Framework, target_scaling: Sc
     scaling = measure(ArrayImage(pixels, "CZYX", name=name), data.normalization, 0, data.invalid_pixels)
     source = fill_invalid(pixels)
     targets, weight = _targets(item, recipe)
-    factor = factor_of(item, recipe, targets.get(TARGET))
+    factor = factor_of(item, recipe, targets.get(TARGET) if labels_are_targets(recipe) else None)
     if factor != (1.0, 1.0, 1.0):
         grid = grid_shape(source.shape[1:], factor)
         order = "nearest" if labels_are_targets(recipe) else "linear"
