@@ -11,7 +11,8 @@ from torch import nn
 
 from im2im_core.engine.ema import MovingAverage
 from im2im_core.engine.schedule import Budget, learning_rate_factor
-from im2im_core.recipe.training import Constant, OneCycle, Plateau, Polynomial
+from im2im_core.errors import ConfigError, TrustError
+from im2im_core.recipe.training import ClassScheduler, Constant, OneCycle, Plateau, Polynomial
 
 
 def test_budget_in_steps() -> None:
@@ -104,3 +105,46 @@ def test_statistics_of_normalisation_layers_are_copied_also_after_a_move() -> No
     average.update(0)
     assert torch.equal(average.framework.norm.running_mean, module.norm.running_mean)
     assert int(average.framework.norm.num_batches_tracked) == 1
+
+
+def test_weights_of_the_last_part_count_alike() -> None:
+    network = nn.Linear(1, 1)
+    average = MovingAverage(network, 0.99)  # type: ignore[arg-type]
+    seen = []
+    for step in range(20):
+        nn.init.constant_(network.weight, float(step**2))
+        alike = max(0, step - 11)
+        average.update(step, alike)
+        seen += [step**2] if alike else []
+    assert float(average.framework.weight.detach()) == pytest.approx(sum(seen) / len(seen), rel=1e-5)  # type: ignore[arg-type]
+
+
+# ---- any scheduler of torch ----
+
+
+def test_scheduler_by_import_path_is_that_of_torch() -> None:
+    settings = ClassScheduler(
+        class_path="torch.optim.lr_scheduler.CosineAnnealingLR", init_args={"T_max": 100}, total=100
+    )
+    for used in (0, 0.25, 0.5, 0.99):
+        assert learning_rate_factor(settings, used) == pytest.approx((1 + math.cos(math.pi * used)) / 2, abs=1e-6)
+    assert learning_rate_factor(settings, 1) == learning_rate_factor(settings, 0.995)
+    halved = ClassScheduler(
+        class_path="torch.optim.lr_scheduler.MultiStepLR", init_args={"milestones": [500], "gamma": 0.5}
+    )
+    assert [learning_rate_factor(halved, u) for u in (0, 0.4999, 0.5, 1)] == [1, 1, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("class_path", "init_args", "error", "text"),
+    [
+        ("torch.optim.lr_scheduler.CosineAnnealingLR", {"T_mx": 3}, ConfigError, "Did you mean 'T_max'"),
+        ("torch.optim.lr_scheduler.CosineAnnealingLR", {"T_max": "x"}, ConfigError, "cannot be stepped"),
+        ("torch.optim.lr_scheduler.ReduceLROnPlateau", {}, ConfigError, "kind plateau"),
+        ("torch.optim.AdamW", {}, ConfigError, "is not a"),
+        ("elsewhere.Scheduler", {}, TrustError, "trusted"),
+    ],
+)
+def test_wrong_schedulers_are_refused(class_path: str, init_args: dict[str, Any], error: Any, text: str) -> None:
+    with pytest.raises(error, match=text):
+        learning_rate_factor(ClassScheduler(class_path=class_path, init_args=init_args), 0.0)

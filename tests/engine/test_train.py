@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,21 +13,29 @@ import torch
 import toy_frameworks as toys
 from training_world import Training, same_state, small_recipe, split_of, stop_at
 
+from im2im_core import api
 from im2im_core.engine import callbacks, planning, session
 from im2im_core.engine import train as train_module
 from im2im_core.engine.checkpoint import Checkpoint, CheckpointFolder
 from im2im_core.engine.frameworks.build import build_framework
 from im2im_core.engine.train import PatchLoader, split_batch, step_seed
 from im2im_core.engine.validate import Validator
-from im2im_core.errors import ConfigError, DataError
-from im2im_core.events import Checkpointed, Finished, Losses, Message, Previewed, Validated
+from im2im_core.errors import ConfigError, DataError, Im2ImError, ResourceError
+from im2im_core.events import Checkpointed, CommandDone, Event, Finished, Losses, Message, Previewed, Validated
+from im2im_core.jobs.child import run_attempt
+from im2im_core.jobs.commands import send_command
+from im2im_core.jobs.eventlog import read_events
 from im2im_core.microscope import write_dataset
+from im2im_core.plans import Plan
 from im2im_core.project import Project
 from im2im_core.runs import Run
+from im2im_core.samples import Split
+from im2im_core.split import outline
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "accumulate, dropout, ema": {"training.accumulate": 2, "network.dropout": 0.3, "training.ema": 0.9},
+    "equal weights at the end": {"training.ema": 0.9, "training.swa": 0.75},
     "plateau, sgd, early stop": {
         "training.scheduler": {"kind": "plateau", "patience": 0, "factor": 0.5},
         "training.optimizer.kind": "sgd",
@@ -123,16 +129,15 @@ def test_accumulation_learns_as_one_large_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_command_line_and_python_learn_the_same(tmp_path: Path) -> None:
-    from im2im_core import api
+    from im2im_core.cli import main
 
     write_dataset(tmp_path / "data", "instance_segmentation", count=3, shape=(48, 48), seed=0)
-    recipe = small_recipe().override({"data.path": str(tmp_path / "data")})
+    recipe = small_recipe(training__steps=3).override({"data.path": str(tmp_path / "data")})
     recipe.to_file(tmp_path / "recipe.yaml")
     project = Project.create(tmp_path / "project")
     words = ["train", str(tmp_path / "recipe.yaml"), "--project", str(project.root), "--name", "shell"]
-    subprocess.run([sys.executable, "-m", "im2im_core.cli", *words], check=True, capture_output=True)
+    assert main(words) == 0
     api.train(recipe, project=project, name="python")
     found = [CheckpointFolder(project.root / "runs" / n / "checkpoints").newest() for n in ("shell", "python")]
     assert found[0] is not None
@@ -372,6 +377,226 @@ def test_start_from_another_network_lists_the_layers(tmp_path: Path) -> None:
         Training(tmp_path / "wider", wider).run()
 
 
+def test_a_resumed_training_does_not_need_the_model_it_started_from(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    first = Training(tmp_path / "first", small_recipe())
+    first.pause_after(1)
+    weights = {k.removeprefix("model."): v for k, v in first.checkpoint.weights.items() if k.startswith("model.")}
+    save_file(weights, tmp_path / "w.safetensors")
+    second = Training(tmp_path / "second", small_recipe(training__start_from=str(tmp_path / "w.safetensors")))
+    second.pause_after(1)
+    (tmp_path / "w.safetensors").unlink()
+    assert second.run().state == "finished"
+
+
+def test_a_training_leaves_torch_as_it_was(tmp_path: Path) -> None:
+    """Threads and random numbers are the caller's."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    try:
+        Training(tmp_path / "run", small_recipe(training__threads=2)).run()
+        assert torch.get_num_threads() == 1
+        assert torch.equal(torch.rand(3), expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_device_that_is_not_there_is_refused_before_images_are_read(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    training = Training(tmp_path / "run", small_recipe())
+    plan = planning.make_plan(training.recipe, training.split)
+    for device, error in (("gpu", ConfigError), ("cuda:99", ResourceError)):
+        training.plan = replace(plan, runtime=replace(plan.runtime, device=device))
+        with pytest.raises(error, match=f"{device}.*[Uu]se "):
+            training.run()
+    assert training.events == []
+
+
+# ---- runs on disk ----
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Any:
+    """Runs over the same three small images."""
+    write_dataset(tmp_path / "data", "instance_segmentation", count=3, shape=(48, 48), seed=0)
+    project = Project.create(tmp_path / "project")
+
+    def make(name: str = "run", **changes: Any) -> Run:
+        return Run.create(project, small_recipe(data__path=str(tmp_path / "data"), **changes), name)
+
+    return make
+
+
+@pytest.mark.parametrize(("verb", "state"), [("abort", "stopped"), ("pause", "paused"), ("stop", "finished")])
+def test_a_run_ends_as_it_was_told(make_run: Any, verb: str, state: str) -> None:
+    """An aborted one has no model, so it is not finished and can be gone on with."""
+    run = make_run(training__steps=5000, training__validate_every=5000)
+
+    def train(run: Run, on_event: Any, should_stop: Any) -> None:
+        def tell(event: Event) -> None:
+            on_event(event)
+            if isinstance(event, Losses) and event.step == 1:
+                send_command(run, verb)
+
+        session.run_training(run, tell, should_stop)
+
+    assert run_attempt(run, train=train) == 0
+    assert run.state == state
+    said = [s.event for s in read_events(run)]
+    assert CommandDone(1, verb) in said
+    assert any(isinstance(e, Finished) for e in said) == (state == "finished")
+    if state != "finished":
+        run.require_unfinished()
+        found = CheckpointFolder(run.checkpoints).newest()
+        assert found is not None
+        assert 1 <= found.step < 5000
+
+
+def test_a_training_that_python_stops_can_be_resumed_but_a_finished_one_not(make_run: Any, tmp_path: Path) -> None:
+    recipe, seen = make_run().recipe, []
+
+    def on_event(event: Event) -> None:
+        seen.extend([event.step] if isinstance(event, Losses) else [])
+
+    run = api.train(
+        recipe, project=tmp_path / "project", name="stopped", on_event=on_event, should_stop=lambda: len(seen) > 1
+    )
+    assert run.state == "stopped"
+    assert seen == [1, 2]
+    assert not (run.folder / "metrics.json").exists()
+    assert api.resume(run, on_event=on_event).state == "finished"
+    assert seen == [1, 2, 3, 4]
+    with pytest.raises(ConfigError, match="stopped is finished"):
+        api.resume(run)
+
+
+def test_every_command_is_answered_and_the_first_decides(make_run: Any) -> None:
+    run, said = make_run(), []
+    for verb in ("preview", "abort", "pause", "resume"):
+        send_command(run, verb)
+    with run.claim():
+        asked = session._Asked(run, said.append, lambda: False)
+        assert asked() == "abort"
+    assert [(e.verb, bool(e.note)) for e in said] == [
+        ("preview", True),
+        ("abort", False),
+        ("pause", True),
+        ("resume", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "code"),
+    [
+        (OSError(28, "No space left on device"), ResourceError, 4),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), ResourceError, 4),
+        (ZeroDivisionError("oh"), Im2ImError, 1),
+        (DataError("a.tif is torn"), DataError, 3),
+    ],
+)
+def test_fault_24_python_gets_the_error_that_the_run_records(
+    make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Im2ImError], code: int
+) -> None:
+    recipe = make_run().recipe
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(session, "train_run", fail)
+    with pytest.raises(kind) as caught:
+        api.train(recipe, project=tmp_path / "project", name="failed")
+    assert (type(caught.value), caught.value.exit_code) == (kind, code)
+    assert caught.value is error or caught.value.__cause__ is error
+    run = Run(tmp_path / "project" / "runs" / "failed")
+    assert (run.state, run.status.message) == ("failed", caught.value.message)
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Split, Plan]]:
+    """Split and plan of every attempt; nothing is trained."""
+    found: list[tuple[Split, Plan]] = []
+
+    def train_run(folder: Path, split: Split, plan: Plan, recipe: Any, **_: Any) -> session.Outcome:
+        found.append((split, plan))
+        return session.Outcome("stopped", 0, "abort", {})
+
+    monkeypatch.setattr(session, "train_run", train_run)
+    return found
+
+
+@pytest.mark.parametrize(("length", "gap"), [(800, 256), (400, None)])
+def test_a_single_image_is_divided_alike_at_start_and_at_every_resume(
+    tmp_path: Path, attempts: list[tuple[Split, Plan]], length: int, gap: int | None
+) -> None:
+    """Its objects ask for a larger patch than is supposed before there is a plan."""
+    import tifffile
+
+    labels = np.zeros((64, length), np.uint8)
+    for number, start in enumerate(range(4, length - 52, 56), start=1):
+        labels[8:56, start : start + 48] = number
+    (tmp_path / "data").mkdir()
+    tifffile.imwrite(tmp_path / "data" / "a_IM.tif", labels.astype(np.float32))
+    tifffile.imwrite(tmp_path / "data" / "a_GT.tif", labels)
+    recipe = small_recipe(data__path=str(tmp_path / "data"), data__patch="auto")
+    run = Run.create(Project.create(tmp_path / "project"), recipe, "r")
+    run_attempt(run)
+    (run.folder / "environment.json").unlink()  # the rule alone gives the same split
+    for _ in range(2):
+        run_attempt(run)
+    (first, plan), *later = attempts
+    assert [outline(split) for split, _ in later] == [outline(first)] * 2
+    assert [p for _, p in later] == [plan] * 2
+    assert plan.facts.split == first.reason
+    assert "median image" in plan.reasons["data.patch"]
+    assert bool(first.validation) == (gap is not None)
+    if gap is not None:
+        assert plan.recipe.patch_size[1] <= gap
+        spans = sorted((s.region[4] for s in (*first.train, *first.validation) if s.region), key=lambda s: s.start)
+        assert spans[1].start - spans[0].stop == gap
+    planned = api.plan(recipe, project=tmp_path / "project")
+    assert planned == plan
+    api.train(recipe, project=tmp_path / "project", plan=planned, name="planned")
+    assert outline(attempts[-1][0]) == outline(first)
+
+
+def test_a_resume_names_images_that_changed_and_takes_in_none(
+    make_run: Any, tmp_path: Path, attempts: list[tuple[Split, Plan]]
+) -> None:
+    run = make_run()
+    run_attempt(run)
+    run_attempt(run)
+    assert [s.event for s in read_events(run)] == []  # nothing changed, nothing is said
+    target = min((tmp_path / "data" / "GT").iterdir())
+    for path in sorted((tmp_path / "data").glob("*/nuclei*")):
+        path.with_name(f"new_{path.name}").write_bytes(path.read_bytes())
+    target.touch()
+    run_attempt(run)
+    (warning,) = [s.event for s in read_events(run)]
+    assert isinstance(warning, Message)
+    assert warning.code == "data_changed"
+    assert "1 changed" in warning.text
+    assert "(target)" in warning.text
+    assert "3 new and not used" in warning.text
+    assert len({str(outline(split)) for split, _ in attempts}) == 1
+
+
+def test_a_plan_for_other_data_and_under_another_name_is_kept_as_it_is_used(
+    make_run: Any, tmp_path: Path, attempts: list[tuple[Split, Plan]]
+) -> None:
+    plan = api.plan(make_run().recipe, project=tmp_path / "project")
+    write_dataset(tmp_path / "others", "instance_segmentation", count=4, shape=(48, 48), seed=1)
+    run = api.train("", data=tmp_path / "others", project=tmp_path / "project", plan=plan, name="other")
+    api.resume(run)
+    assert (run.recipe.name, run.recipe.data.path) == ("other", str(tmp_path / "others"))
+    assert [len((*s.train, *s.validation)) for s, _ in attempts] == [4, 4]
+    assert [p.recipe for _, p in attempts] == [run.recipe] * 2
+
+
 # ---- what is written ----
 
 
@@ -468,8 +693,6 @@ def test_a_loader_goes_on_where_it_stood() -> None:
 
 def test_a_run_on_disk_is_planned_once(tmp_path: Path) -> None:
     """The plan stands in the run folder, and resuming follows it."""
-    from im2im_core.jobs.child import run_attempt
-
     write_dataset(tmp_path / "data", "instance_segmentation", count=3, shape=(48, 48), seed=0)
     recipe = small_recipe(data__path=str(tmp_path / "data"), data__patch="auto")
     run = Run.create(Project.create(tmp_path / "project"), recipe, "r")

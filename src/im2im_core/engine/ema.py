@@ -26,9 +26,16 @@ class MovingAverage:
         self._buffers = list(zip(buffer_places(self.framework), buffer_places(framework), strict=True))
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the weights after step number `step`."""
+    def update(self, step: int, alike: int = 0) -> None:
+        """Take in the weights after step number `step`.
+
+        Parameters
+        ----------
+        alike : int
+            Steps, with this one, whose weights count alike; 0 where older ones count less and less.
+        """
         decay = min(self.decay, (1 + step) / (10 + step)) if self.decay else 0.0
+        decay = 1 - 1 / alike if alike else decay
         own, learning = [p for p, _ in self._parameters], [p.detach() for _, p in self._parameters]
         torch._foreach_lerp_(own, learning, 1 - decay)
         for (average, name), (learned, _) in self._buffers:

@@ -54,6 +54,8 @@ class Counters:
     plateau: float = 1.0
     """Factor of the learning rate that a Plateau schedule has reached."""
     validations: int = 0
+    averaged: int = 0
+    """Steps at the end of the budget whose weights count alike."""
     splits: int = 1
     """Parts that each batch is divided into, because the memory did not suffice for the whole."""
 
@@ -79,6 +81,7 @@ class StepModule(pl.LightningModule):
         self.on_event = on_event
         self.players = framework.players()
         self.average = MovingAverage(framework, recipe.training.ema)
+        learning_rate_factor(recipe.training.scheduler, 0.0)  # refuses its arguments now, not at the first step
         self.counters = Counters()
         self.clock = Clock()
         self.bad_losses = 0
@@ -102,7 +105,7 @@ class StepModule(pl.LightningModule):
         seed = step_seed(self.recipe.training.seed, step)
         first = self.global_rank * self.recipe.training.accumulate
         batch = [self._augmented(b, seed + first + k) for k, b in enumerate(batch)]
-        self._schedule(step)
+        used = self._schedule(step)
         optimizers = self.optimizers(use_pl_optimizer=False)
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         terms: dict[str, Tensor] = {}
@@ -111,7 +114,9 @@ class StepModule(pl.LightningModule):
                 terms |= self._turn(player, optimizer, batch, seed)
         self.last = terms
         self.counters.step += 1
-        self.average.update(step)
+        swa = self.recipe.training.swa
+        self.counters.averaged += bool(swa and used >= 1 - swa)
+        self.average.update(step, self.counters.averaged)
 
     def _augmented(self, batch: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
         if self.augmenter is None:
@@ -213,7 +218,8 @@ class StepModule(pl.LightningModule):
         self._scaler.update()
         return finite
 
-    def _schedule(self, step: int) -> None:
+    def _schedule(self, step: int) -> float:
+        """Part of the budget that is used, after the learning rates were set by it."""
         used = self.budget.used(step, self.elapsed() if self.agreed_seconds is None else self.agreed_seconds)
         scheduler = self.recipe.training.scheduler
         factor = self.counters.plateau if isinstance(scheduler, Plateau) else learning_rate_factor(scheduler, used)
@@ -222,6 +228,7 @@ class StepModule(pl.LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
                 self.learning_rate = group["lr"]
+        return used
 
     def elapsed(self) -> float:
         """Seconds of training so far, earlier attempts included."""

@@ -96,7 +96,14 @@ class Plateau(Config):
     """Validations without improvement before it falls."""
 
 
-SchedulerSettings = OneCycle | Polynomial | Constant | Plateau
+class ClassScheduler(ClassPath):
+    """Any learning rate scheduler of torch by import path, stepped evenly over the whole budget."""
+
+    total: Annotated[int, Ge(1)] = 1000
+    """How often it is stepped over the budget; its own arguments (T_max, milestones) count in these."""
+
+
+SchedulerSettings = OneCycle | Polynomial | Constant | Plateau | ClassScheduler
 
 
 class EarlyStopping(Config):
@@ -135,6 +142,8 @@ class TrainingSettings(Config):
     """Number format of the forward pass; auto: fp32 on CPU, bf16 where the GPU has it."""
     ema: Annotated[float, Interval(ge=0, lt=1)] = 0.99
     """Memory of the moving average of the weights that validates and predicts; 0 = off."""
+    swa: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Last part of the budget over which all weights count alike in that average (Izmailov et al. 2018); 0 = off."""
     early_stopping: EarlyStopping = EarlyStopping()
     """End when the validation stops improving."""
     validate_every: Annotated[int, Ge(1)] | Literal["auto"] = "auto"
