@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_im2im._layer_pairs import LABELLING, PREFILLED
-from napari_im2im._layers import kept
+from im2im_core.axes import from_tczyx
+from napari_im2im._layer_pairs import LABELLING, LABELS_OF, PREFILLED, polygons_of, region_layers
+from napari_im2im._layers import kept, layer_axes, layer_shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from napari import Viewer
     from napari.layers import Labels, Layer
+    from numpy.typing import NDArray
 
     from im2im_core.image import Image
     from im2im_core.samples import Sample
@@ -26,8 +28,13 @@ SHOWN_BYTES = 2**29
 """Images up to this size are shown whole, larger ones by their middle plane."""
 
 
-def correction_layer(viewer: Viewer, image: Layer, prediction: Layer) -> Labels:
+def correction_layer(viewer: Viewer, image: Layer, prediction: Layer, earlier: Layer | None = None) -> Labels:
     """Sparse labels over `prediction`: 1 is background, every object has its number plus one.
+
+    Parameters
+    ----------
+    earlier : layer, optional
+        Corrections of an earlier prediction of the image: what was corrected there is taken over with its regions.
 
     Raises
     ------
@@ -37,9 +44,35 @@ def correction_layer(viewer: Viewer, image: Layer, prediction: Layer) -> Labels:
     from im2im_core.partial import from_prediction
 
     labels = from_prediction(np.asarray(prediction.data))
+    regions = [] if earlier is None else polygons_of(region_layers(viewer), earlier)
+    taken = earlier is not None and bool(regions) and layer_shape(earlier) == labels.shape
+    if earlier is not None and taken:
+        labels = _with_corrections(labels, earlier, regions)
     space: dict[str, Any] = {name: getattr(prediction, name) for name in ("scale", "translate", "units", "axis_labels")}
     metadata = {LABELLING: "sparse", PREFILLED: True, **{k: v for k, v in prediction.metadata.items() if k == "axes"}}
-    return viewer.add_labels(labels, name=f"{image.name} · corrections", metadata=metadata, **space)
+    layer = viewer.add_labels(labels, name=f"{image.name} · corrections", metadata=metadata, **space)
+    if earlier is not None and taken:
+        earlier.visible = False
+        for shapes in region_layers(viewer):
+            if shapes.metadata.get(LABELS_OF) == earlier.unique_id.hex:
+                shapes.metadata = {**shapes.metadata, LABELS_OF: layer.unique_id.hex}
+    return layer
+
+
+def _with_corrections(labels: NDArray[Any], earlier: Layer, regions: Sequence[Any]) -> NDArray[Any]:
+    """`labels` with all that was corrected in `earlier`, under numbers that nothing else has."""
+    from im2im_core.axes import to_tczyx
+    from im2im_core.datasets import complete_regions
+    from im2im_core.partial import only_inside
+
+    axes = layer_axes(earlier) or "TZYX"[-labels.ndim :]
+    found, old = to_tczyx(labels.copy(), axes), to_tczyx(np.asarray(earlier.data), axes)
+    t, _, z, y, x = old.shape
+    corrected = only_inside(old, complete_regions((t, 1, z, y, x), axes.replace("C", ""), regions)).astype(labels.dtype)
+    corrected[corrected > 1] += labels.max(initial=1)
+    found[corrected > 0] = corrected[corrected > 0]
+    merged: NDArray[Any] = from_tczyx(found, axes)
+    return merged
 
 
 def pair_names(pairs: Sequence[LayerPair]) -> list[str]:
@@ -80,7 +113,6 @@ def same_pixels(one: Image, other: Image) -> bool:
 
 def pixels_of(sample: Sample) -> tuple[tuple[str, str], Any, Any, tuple[float, float]]:
     """Axes, pixels of image and target, and the contrast; read in the thread."""
-    from im2im_core.axes import from_tczyx
     from im2im_core.datasets import middle_plane
     from im2im_core.samples import TARGET
 

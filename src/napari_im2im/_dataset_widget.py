@@ -343,6 +343,7 @@ class DatasetWidget(QWidget):
         """Labels layer prefilled from a prediction, ready to be corrected with the brush; it is paired with `images`.
 
         Of the labels only what lies inside complete regions is learned from: the rest is still a guess.
+        What was corrected of an earlier prediction of the same image is taken over.
 
         Parameters
         ----------
@@ -356,10 +357,11 @@ class DatasetWidget(QWidget):
             The prediction has numbers that cannot rise by one.
         """
         chosen = tuple(images) if isinstance(images, (list, tuple)) else (images,)
-        painted = correction_layer(self._viewer, chosen[0], prediction)
+        pairs = [(row, row.layers) for row in self.rows() if row.layers]
+        earlier = next((p.target for row, p in pairs if p.images == chosen and self._is_guess(row)), None)
+        painted = correction_layer(self._viewer, chosen[0], prediction, earlier)
         prediction.visible = False
         self._taught_from = model
-        pairs = [(row, row.layers) for row in self.rows() if row.layers]
         self._set_rows([row for row, pair in pairs if pair.images != chosen and pair.target is not prediction])
         self.add_pair(chosen, painted)
         self._viewer.layers.selection.active = painted

@@ -253,6 +253,30 @@ def test_of_a_corrected_prediction_only_the_rectangle_is_learned_from(
     assert any("1 image, 1 region (16 objects)" in m.text for m in widget.messages.messages())
 
 
+def test_the_corrections_of_an_earlier_round_are_kept(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    image = Image(noise(), name="a")
+    worse, better = Labels(3 * squares(), name="worse"), Labels(squares(), name="better")
+    for prediction in (worse, better):
+        prediction.metadata = {OURS: RESULT, "axes": "YX"}
+    viewer, widget = opened(make_napari_viewer, qtbot, project, image, worse, better)
+    first = widget.teach(image, worse)
+    first.data[16:24, 16:24] = 500
+    widget._on_draw()
+    viewer.layers.selection.active.add_rectangles([[0, 0], [0, 31], [31, 31], [31, 0]])
+    second = widget.teach(image, better)
+    wait(qtbot, widget)
+    assert [r.layers.target for r in widget.rows() if r.layers] == [second]
+    inside = np.zeros((96, 96), bool)
+    inside[:32, :32] = True
+    corrected, number = second.data[20, 20], 1 + squares().max()
+    assert corrected == 500 + number
+    assert ((second.data == corrected) == (first.data == 500)).all()
+    assert (second.data[:32, :32] > 1).sum() == (first.data[:32, :32] > 1).sum()
+    np.testing.assert_array_equal(second.data[~inside], squares()[~inside] + 1)
+    assert len(widget._polygons(widget.rows()[0].layers)) == 1
+    assert not first.visible
+
+
 def test_what_a_model_found_is_no_target_until_it_is_chosen(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
     image = Image(noise(), name="nuclei to learn")
     result = Labels(squares(), name="nuclei to learn · Nuclei 2D", metadata={OURS: RESULT})
