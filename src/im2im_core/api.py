@@ -275,7 +275,7 @@ def predict(
     """
     from im2im_core.image import as_image
 
-    predictor = _predictor(str(Path(model).resolve()), device, _stamp(Path(model)))
+    predictor = loaded_predictor(model, device)
     source = as_image(image, axes, dimensions=predictor.inference.shapes.dimensions)
     found = predictor.predict(
         source, region=region, outputs=outputs, to=to, options=options, on_event=on_event, should_stop=should_stop
@@ -283,9 +283,14 @@ def predict(
     return found.main if to is None and outputs is None else found
 
 
+def loaded_predictor(model: PathLike, device: str = "auto") -> Predictor | ForeignPredictor:
+    """Model ready to predict; the last one stays loaded, so that many images need not wait for it again."""
+    path = Path(model).resolve()
+    return _predictor(str(path), device, _stamp(path))
+
+
 @lru_cache(maxsize=1)
 def _predictor(model: str, device: str, stamp: int) -> Predictor | ForeignPredictor:
-    """Model ready to predict; the last one stays loaded, so that many images need not wait for it again."""
     from im2im_core.engine.predict import open_predictor
 
     return open_predictor(model, device=device)

@@ -20,7 +20,8 @@ from im2im_core import api
 from im2im_core.cli import COMMANDS, main
 from im2im_core.commands.settings import annotated_yaml, split_settings
 from im2im_core.errors import ConfigError, DataError, Im2ImError, ResourceError, Stopped, TrustError
-from im2im_core.events import Losses, Progress, Validated
+from im2im_core.events import Failed, Losses, Progress, Validated
+from im2im_core.plans import Facts, Plan, Runtime
 from im2im_core.progress import describe, duration, reporter
 from im2im_core.recipe import Recipe
 from im2im_core.recipe.fields import walk
@@ -43,6 +44,7 @@ class ToyApi:
     """What the command line asked for."""
 
     recipes: list[Recipe] = field(default_factory=list)
+    plans: list[Plan | None] = field(default_factory=list)
     images: list[Path] = field(default_factory=list)
     models: list[tuple[Path, Any]] = field(default_factory=list)
     failure: Exception | None = None
@@ -51,6 +53,7 @@ class ToyApi:
 
     def train(self, recipe: Recipe, **options: Any) -> ToyRun:
         self.recipes.append(recipe)
+        self.plans.append(options["plan"])
         options["on_event"](Losses(1, 0.1, {"total": float("nan")}, 1e-3))
         if self.failure:
             raise self.failure
@@ -224,6 +227,38 @@ def test_data_inside_the_project_is_named_relative_to_it(toy: ToyApi, tmp_path: 
     assert toy.recipes[0].data.path == "images"
 
 
+def test_settings_beside_a_plan_change_the_plan(toy: ToyApi, tmp_path: Path) -> None:
+    recipe = api.load_preset(PRESET).override({"training.batch": 2, "training.steps": 200})
+    facts = Facts(3, 1, 0, "by group", (1, 64, 64), 12288, 1, 1)
+    Plan(recipe, {}, facts, Runtime("cuda", 8, 3), 200, 1.0).to_file(tmp_path / "plan.yaml")
+    words = ["train", "--plan", str(tmp_path / "plan.yaml")]
+    assert main(words) == 0
+    changes = {"training.minutes": "3", "training.device": "cpu", "training.threads": "2", "training.workers": "0"}
+    assert main([*words, *(word for name, value in changes.items() for word in (f"--{name}", value))]) == 0
+    same, changed = toy.plans
+    assert same is not None
+    assert changed is not None
+    assert (same.steps, same.runtime) == (200, Runtime("cuda", 8, 3))
+    assert (changed.steps, changed.recipe.training.minutes) == (None, 3)
+    assert changed.runtime == Runtime("cpu", 2, 0)
+    assert changed.recipe == toy.recipes[1]
+
+
+def test_a_file_that_is_no_plan_exits_2(toy: ToyApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Recipe().to_file(tmp_path / "recipe.yaml")
+    assert main(["train", "--plan", str(tmp_path / "recipe.yaml")]) == 2
+    assert "recipe.yaml is not a plan" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["mine.YAML", "mine", "mine.recipe"])
+def test_a_recipe_file_of_any_ending_is_read(toy: ToyApi, tmp_path: Path, name: str) -> None:
+    recipe = api.load_preset(PRESET).override({"training.steps": 7})
+    recipe.to_file(tmp_path / name)
+    assert main(["train", name]) == 0
+    assert toy.recipes == [recipe]
+    assert api.load_recipe(tmp_path / name) == recipe
+
+
 @pytest.mark.parametrize("text", ["2024", "#1", "a: b", "yes"])
 def test_text_settings_stay_as_typed(toy: ToyApi, text: str) -> None:
     assert main(["train", PRESET, "--training.start_from", text]) == 0
@@ -265,6 +300,8 @@ def test_unknown_preset_exits_2_and_names_the_nearest(toy: ToyApi, capsys: pytes
         (ResourceError("disk", "mend"), 4),
         (TrustError("pickle", "mend"), 5),
         (MemoryError(), 4),
+        (OSError(28, "No space left on device"), 4),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 4),
         (Stopped("stopped"), 130),
         (KeyboardInterrupt(), 130),
         (Im2ImError("other"), 1),
@@ -469,6 +506,45 @@ def test_evaluate_of_a_model_goes_to_the_engine(
     assert capsys.readouterr().out == "dice 0.5\n"
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_fault_41_an_evaluation_that_is_asked_to_end_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, code: int
+) -> None:
+    def evaluate(model: Any, data: Any, *, should_stop: Any, **_: Any) -> None:
+        os.kill(os.getpid(), number)
+        assert should_stop()
+        raise Stopped("Stopped after 1 of 2 images")
+
+    monkeypatch.setattr(api, "evaluate_model", evaluate)
+    (tmp_path / "rdf.yaml").write_text("type: model")
+    assert main(["evaluate", str(tmp_path), "data"]) == code
+
+
+@pytest.mark.parametrize(("state", "code"), [("finished", 0), ("stopped", 0), ("failed", 3)])
+def test_following_a_run_ends_as_the_run_did(tmp_path: Path, state: Any, code: int) -> None:
+    from im2im_core.jobs.eventlog import EventLog
+    from im2im_core.project import Project
+    from im2im_core.runs import Run
+
+    run = Run.create(Project.create(tmp_path / "project"), Recipe(), "first")
+    with run.claim() as attempt, EventLog(run, attempt) as log:
+        if state == "failed":
+            log.append(Failed("a.tif is torn", "Copy it again", 3))
+        run.set_state(state)
+    assert main(["runs", "--follow", "first"]) == code
+
+
+def test_a_finished_run_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from im2im_core.project import Project
+    from im2im_core.runs import Run
+
+    run = Run.create(Project.create(tmp_path / "project"), Recipe(), "first")
+    run.set_state("finished")
+    assert main(["resume", "first"]) == 2
+    assert "first is finished" in capsys.readouterr().err
+    assert run.attempt == 0
+
+
 def test_runs_pause_stop_and_export_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from im2im_core.project import Project
     from im2im_core.runs import Run
@@ -497,6 +573,99 @@ def test_doctor_reports_without_torch(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["doctor", "--fast", "--json"]) == 0
     (content,) = lines_of(capsys.readouterr().out)
     assert content["packages"]["numpy"] == np.__version__
+
+
+def test_consent_is_recorded_and_holds_for_later_commands(
+    toy: ToyApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text("network:\n  kind: class\n  class_path: antigravity.Network\n")
+    assert main(["train", "mine.yaml"]) == 5
+    assert main(["doctor", "--trust", "antigravity", "--trust", "a" * 64]) == 0
+    assert "Trusted from now on: antigravity" in capsys.readouterr().out
+    assert main(["train", "mine.yaml"]) == 0
+    assert main(["doctor", "--fast", "--json"]) == 0
+    assert "antigravity" in capsys.readouterr().out
+    assert "antigravity" not in sys.modules
+    assert main(["doctor", "--trust", "rm -rf"]) == 2
+
+
+# ---- models --------------------------------------------------------------------
+
+
+def test_models_are_listed_with_task_figures_and_path(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from types import SimpleNamespace
+
+    from im2im_core import models
+
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out == "There are no models yet.\n"
+    inference = SimpleNamespace(task="instance_segmentation", shapes=SimpleNamespace(dimensions=2))
+    found = models.LocalModel(
+        Path("/m/nuclei"), "nuclei", "run", "trained in project p", inference, metrics=(("ap50", 0.91), ("f1", 0.8))
+    )
+    plain = models.LocalModel(Path("/m/x.zip"), "x", "added", "from /m", inference)
+    monkeypatch.setattr(models, "list_models", lambda: (found, plain))
+    assert main(["models"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split() == ["nuclei", "instance", "segmentation", "2D", "ap50", "0.91", "f1", "0.8", "/m/nuclei"]
+    assert "no figures" in second
+    assert main(["models", "--json"]) == 0
+    (content,) = lines_of(capsys.readouterr().out)
+    assert content["models"][0]["metrics"] == {"ap50": 0.91, "f1": 0.8}
+    assert [(m["path"], m["task"]) for m in content["models"]][1] == ("/m/x.zip", "instance_segmentation")
+
+
+# ---- a plan of a folder --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "target", "preset"),
+    [
+        ((32, 32), "instances", "instance_seg_2d"),
+        ((32, 32), "classes", "semantic_seg_2d"),
+        ((32, 32), "image", "labelfree_2d"),
+        ((12, 32, 32), "instances", "instance_seg_3d"),
+        ((3, 32, 32), "instances", "instance_seg_2d"),
+    ],
+)
+def test_a_folder_is_planned_with_the_preset_that_it_looks_like(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    shape: tuple[int, ...],
+    target: str,
+    preset: str,
+) -> None:
+    import tifffile
+
+    labels = np.zeros(shape, np.uint16)
+    labels[..., 4:12, 4:12], labels[..., 20:28, 20:28] = 1, 2
+    truth = {"instances": labels, "classes": (labels > 0).astype(np.uint8), "image": np.float32(labels) + 0.5}[target]
+    axes = {"axes": "ZYX"[-len(shape) :]}
+    tifffile.imwrite(tmp_path / "a_IM.tif", labels.astype(np.float32), metadata=axes)
+    tifffile.imwrite(tmp_path / "a_GT.tif", truth, metadata=axes)
+    recipes = []
+
+    def plan(recipe: Recipe, **_: Any) -> Plan:
+        recipes.append(recipe)
+        return Plan(recipe, {"data.patch": "median image"}, Facts(1, 0, 0, "", (1, 8, 8), 64, 1, 1), Runtime())
+
+    monkeypatch.setattr(api, "plan", plan)
+    assert main(["plan", str(tmp_path), "--training.steps", "7"]) == 0
+    expected = api.load_preset(preset).override({"data.path": str(tmp_path), "training.steps": 7})
+    assert recipes == [expected]
+    said = capsys.readouterr().out.splitlines()
+    assert f"preset {preset}" in said[0]
+    assert "median image" in said[1]
+    assert main(["plan", str(tmp_path), "--json"]) == 0
+    assert lines_of(capsys.readouterr().out)[0]["preset"] == preset
+
+
+def test_a_folder_without_images_is_not_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["plan", str(tmp_path / "empty")]) == 3
 
 
 # ---- progress ------------------------------------------------------------------

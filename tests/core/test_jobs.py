@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from im2im_core.errors import ConfigError, DataError, ResourceError, Stopped
-from im2im_core.events import CommandDone, Failed, Losses, Message, Progress
+from im2im_core.events import CommandDone, Failed, Finished, Losses, Message, Paused, Progress
 from im2im_core.jobs import _platform, attached, messages
 from im2im_core.jobs.attached import AttachedJob
 from im2im_core.jobs.child import run_attempt
 from im2im_core.jobs.commands import send_command
 from im2im_core.jobs.eventlog import merge_steps, read_events
+from im2im_core.jobs.explain import error_of, explain
 from im2im_core.jobs.queue import DeviceQueue, device_key
 from im2im_core.jobs.signals import StopFlag
 from im2im_core.jobs.start import environment, resume_training, start_training
@@ -260,6 +261,34 @@ def test_attempt_in_this_process_and_off_the_main_thread(make):
     thread.start()
     thread.join(20)
     assert (codes, run.state, steps(run)) == ([130], "stopped", [1])
+
+
+def test_a_training_is_finished_only_when_it_said_so(make):
+    said = {"finished": Finished(3, "model"), "paused": Paused(2), "stopped": CommandDone(1, "abort")}
+    for state, event in said.items():
+        run = make()
+        assert run_attempt(run, train=lambda run, on_event, should_stop, event=event: on_event(event)) == 0
+        assert run.state == state
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (OSError(28, "No space left on device", "a.tif"), 4, "The disk is full for a.tif"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), 4, "memory"),
+        (RuntimeError("CUDA out of memory"), 4, "memory"),
+        (MemoryError(), 4, "memory"),
+        (DataError("a.tif is torn"), 3, "a.tif is torn"),
+        (ZeroDivisionError("oh"), 1, "ZeroDivisionError: oh"),
+    ],
+)
+def test_every_exception_has_a_sentence_and_an_exit_code(error, code, text):
+    failed = explain(error)
+    again = error_of(failed)
+    assert (failed.exit_code, again.exit_code) == (code, code)
+    assert text in failed.message
+    assert str(again).startswith(failed.message)
+    assert (type(again) is DataError) == (code == 3)
 
 
 def test_followers_of_a_distributed_training_leave_the_run_alone(make, monkeypatch):

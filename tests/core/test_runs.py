@@ -5,22 +5,30 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from im2im_core import runs as runs_module
 from im2im_core.errors import ConfigError, DataError, ResourceError
 from im2im_core.events import KINDS, Failed, Losses, Message, Started, TileDone, Validated
+from im2im_core.image import ArrayImage
 from im2im_core.jobs import _platform
 from im2im_core.jobs.commands import CommandInbox, send_command
-from im2im_core.jobs.environment import write_environment
+from im2im_core.jobs.environment import read_data, write_environment
 from im2im_core.jobs.eventlog import EventLog, EventTail, Stamped, decode_event, encode_event, merge_steps, read_events
+from im2im_core.jobs.inputs import describe_inputs, recorded_split
 from im2im_core.jobs.watch import Watcher
 from im2im_core.project import Project
 from im2im_core.recipe import Recipe
 from im2im_core.runs import Run
+from im2im_core.samples import TARGET, Sample, Split
+
+ROOT = Path("/home/her/project")
 
 
 @pytest.fixture
@@ -51,6 +59,44 @@ def test_new_run_is_queued_complete_and_reads_back(project):
     assert run.plan == {}
     run.write_plan({"runtime": {"threads": 2}})
     assert run.plan == {"runtime": {"threads": 2}}
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("../x", "'/' is not allowed"),
+        ("a/b", "'/' is not allowed"),
+        ("a\\b", "is not allowed"),
+        ("/tmp/x", "'/' is not allowed"),
+        ("C:x", "':' is not allowed"),
+        ("a\0b", "is not allowed"),
+        ("..", "cannot be called"),
+        ("", "cannot be called"),
+        ("CON", "Windows"),
+        ("nul.txt", "Windows"),
+        ("lpt1", "Windows"),
+        ("nuclei.", "Windows"),
+        ("nuclei ", "Windows"),
+    ],
+)
+def test_fault_39_a_name_that_leads_elsewhere_is_refused_with_a_cure(project, name, why):
+    with pytest.raises(ConfigError, match=rf"{why}.*Use letters"):
+        Run.create(project, Recipe(), name)
+    assert project.runs() == []
+    assert list(project.root.glob("*")) == [project.root / "im2im.yaml"]
+
+
+@pytest.mark.parametrize("name", ["пробел ü 画像 #1", "50% done", "console", "com10", ".hidden", "a.b"])
+def test_fault_39_odd_names_are_names(project, name):
+    Run.create(project, Recipe(), name)
+    assert [r.name for r in project.runs()] == [name]
+
+
+def test_only_a_finished_run_cannot_be_resumed(run):
+    run.require_unfinished()
+    run.set_state("finished")
+    with pytest.raises(ConfigError, match="Run run is finished"):
+        run.require_unfinished()
 
 
 def test_folder_without_run_json_is_no_run(tmp_path):
@@ -288,6 +334,58 @@ def test_environment_names_versions_without_importing_them(run):
     assert content["versions"]["numpy"]
     assert content["versions"]["torch"]
     assert (content["seeds"], content["data"], content["device"]) == ({"training": 3}, {"a.tif": "ab"}, "cpu")
+
+
+# ---- what it learns from ----
+
+
+def inputs_of(*samples):
+    split = Split(samples[:1], samples[1:])
+    return json.loads(json.dumps(describe_inputs(samples, split, ROOT)))
+
+
+def input_of(name, state="1", weight=True):
+    def image(role):
+        return ArrayImage(np.zeros((4, 4)), "YX", identity=f"{ROOT}/data/{name}-{role}|{state}")
+
+    return Sample(name, name, image("IM"), {TARGET: image("GT")}, image("CM") if weight else None)
+
+
+def test_images_that_are_as_they_were_need_no_warning(run):
+    data = inputs_of(input_of("a"), input_of("b"))
+    write_environment(run, data=data)
+    split, warning = recorded_split(read_data(run), (input_of("a"), input_of("b")), ROOT)
+    assert warning is None
+    assert ([s.name for s in split.train], [s.name for s in split.validation]) == (["a"], ["b"])
+    assert str(ROOT) not in json.dumps(data)  # a project that was moved is the same project
+
+
+@pytest.mark.parametrize(
+    ("now", "text"),
+    [
+        ((input_of("a", "2"), input_of("b")), r"3 changed: a \(image\), a \(target\), a \(weight\)"),
+        ((input_of("a"), input_of("b", weight=False)), r"1 changed: b \(weight\)"),
+        ((input_of("a"), input_of("b"), input_of("c")), "1 new and not used: c"),
+        ((input_of("a"),), "1 gone: b"),
+        (
+            (input_of("a"), *(input_of(f"{n}") for n in range(7))),
+            "7 new and not used: 0, 1, 2, 3, 4 and 2 more",
+        ),
+    ],
+)
+def test_a_warning_names_what_changed_is_new_or_gone(now, text):
+    split, warning = recorded_split(inputs_of(input_of("a"), input_of("b")), now, ROOT)
+    assert {s.name for s in (*split.train, *split.validation)} <= {"a", "b"}
+    assert (warning.level, warning.code) == ("warning", "data_changed")
+    assert re.search(text, warning.text)
+
+
+def test_without_a_record_there_is_no_split(run):
+    assert read_data(run) == {}
+    write_environment(run, data={"train/a": "identity"})  # as it was written once
+    assert recorded_split(read_data(run), (input_of("a"),), ROOT) is None
+    (run.folder / "environment.json").write_text("{")
+    assert read_data(run) == {}
 
 
 # ---- commands ----

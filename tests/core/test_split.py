@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from im2im_core.errors import ConfigError, DataError
 from im2im_core.image import ArrayImage
-from im2im_core.recipe.data import SplitSettings
+from im2im_core.recipe.data import DataSettings, SplitSettings
 from im2im_core.review import overlap_train_validation
 from im2im_core.samples import TARGET, Sample, Split
-from im2im_core.split import SAME_IMAGE, split_samples
+from im2im_core.split import SAME_IMAGE, from_outline, outline, split_data, split_samples
 
 
 def sample(name: str, group: str | None = None, shape: tuple[int, ...] = (8, 8), identity: str = "") -> Sample:
@@ -107,6 +109,22 @@ def test_without_a_validation_folder_it_is_drawn_from_training() -> None:
     assert len(split.validation) == 2
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("settings", [{"validation": 0.3}, {"validation": 0.3, "test": 0.3}, {"by": "block"}])
+def test_what_is_given_for_training_stays_there_where_others_can_be_drawn(seed: int, settings: dict[str, Any]) -> None:
+    samples = [sample(f"s{i}", shape=(40, 100)) for i in range(6)]
+    parts = {f"s{i}": "train" for i in range(4)}
+    split = split_samples(samples, SplitSettings(seed=seed, **settings), (16, 16), parts)
+    assert split.validation
+    assert {s.name for s in split.train if s.region is None} >= set(parts)
+
+
+def test_the_only_image_that_is_not_given_for_training_validates() -> None:
+    parts = {s.name: "train" for s in TWENTY[1:4]}
+    split = split_samples(TWENTY[:4], SplitSettings(), (4, 4), parts)
+    assert parts_of(split) == [{"s01", "s02", "s03"}, {"s00"}, set()]
+
+
 def test_named_samples_win_over_folders_and_take_their_group_along() -> None:
     samples = [sample("a1", "a"), sample("a2", "a"), sample("b"), sample("c")]
     settings = SplitSettings(validation_names=("a1",), test_names=("b",))
@@ -196,6 +214,44 @@ def test_an_image_too_small_for_blocks_trains_whole_and_says_so(length: int, div
     else:
         assert split.train[0].region is None
         assert "no validation: a block, a gap and training need 48 pixels" in split.reason
+
+
+# ---- on disk ----
+
+
+@pytest.mark.parametrize("by", ["group", "block"])
+def test_a_split_is_read_back_as_it_was_written_whatever_came_since(by: str) -> None:
+    samples = [sample(f"s{i}", shape=(40, 100)) for i in range(5)]
+    split = split_samples(samples, SplitSettings(by=by, test_names=("s1",), validation=0.4), (16, 16), {})
+    content = json.loads(json.dumps(outline(split)))
+    again = from_outline(content, [sample("a new one", shape=(40, 100)), *samples])
+    assert parts_of(again) == parts_of(split)
+    assert again.reason == split.reason
+    for one, other in zip((*split.train, *split.validation), (*again.train, *again.validation), strict=True):
+        assert one.region == other.region
+        assert one.source.info == other.source.info
+        np.testing.assert_array_equal(one.targets[TARGET].read(), other.targets[TARGET].read())
+    fewer = from_outline(content, [s for s in samples if s.name != split.validation[0].name.split()[0]])
+    assert names(fewer.validation) == names(split.validation[1:])
+    with pytest.raises(DataError, match="None of the images"):
+        from_outline(content, [])
+
+
+@pytest.mark.parametrize("shape", [(40, 90), (100, 40), (40, 20)])
+def test_blocks_of_an_image_of_another_size_are_refused(shape: tuple[int, int]) -> None:
+    split = split_samples([sample("one", shape=(40, 100))], SplitSettings(), (16, 16), {})
+    if shape == (40, 90):
+        split = replace(split, validation=())  # the block that trains fits, but is not what it was
+    with pytest.raises(DataError, match="one has another size"):
+        from_outline(outline(split), [sample("one", shape=shape)])
+
+
+def test_the_patch_matters_only_where_images_are_divided() -> None:
+    auto, small = DataSettings(), DataSettings(patch=(16, 16))
+    assert split_data(auto, TWENTY, {}) == split_data(small, TWENTY, {})
+    one = [sample("one", shape=(40, 100))]
+    assert not split_data(auto, one, {}).validation
+    assert split_data(small, one, {}).validation
 
 
 def test_overlap_names_shared_images_and_copies() -> None:

@@ -256,12 +256,18 @@ def test_sparse_labels_teach_only_where_something_is_painted(tmp_path: Path) -> 
 # ---- workers ----
 
 
-@pytest.mark.slow
-def test_workers_do_not_change_what_is_learned(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "others",
+    [
+        [(0, "disk"), (0, "rolling"), (1, "disk")],
+        pytest.param([(2, "memory"), (2, "disk"), (1, "rolling")], marks=pytest.mark.slow),
+    ],
+)
+def test_workers_do_not_change_what_is_learned(tmp_path: Path, others: list[tuple[int, str]]) -> None:
     states = []
-    for workers, kind in ((0, "memory"), (2, "memory"), (2, "disk"), (1, "rolling")):
-        recipe = small_recipe(training__workers=workers, data__cache__kind=kind, training__steps=6)
+    for workers, kind in ((0, "memory"), *others):
+        recipe = small_recipe(training__workers=workers, data__cache__kind=kind, training__steps=3)
         training = Training(tmp_path / f"{workers}{kind}", recipe)
-        training.pause_after(3)
+        training.pause_after(2)
         states.append(training.checkpoint)
     assert all(same_state(states[0], s) for s in states[1:])

@@ -24,8 +24,9 @@ from im2im_core.engine.session import prepare_images
 from im2im_core.engine.train import PatchLoader
 from im2im_core.engine.validate import Validator
 from im2im_core.errors import DataError, ResourceError, Stopped
-from im2im_core.events import Checkpointed, Message
+from im2im_core.events import Checkpointed, Message, Paused
 from im2im_core.jobs.child import run_attempt
+from im2im_core.jobs.commands import send_command
 from im2im_core.jobs.eventlog import read_events
 from im2im_core.microscope import write_dataset
 from im2im_core.project import Project
@@ -97,10 +98,8 @@ def kill_until_finished(make_run: Any, kills: int, steps: int) -> None:
 
 
 @posix
-@pytest.mark.slow
-@pytest.mark.parametrize("kills", [1])
-def test_fault_01_a_killed_training_goes_on_exactly(make_run: Any, kills: int) -> None:
-    kill_until_finished(make_run, kills, 40)
+def test_fault_01_a_killed_training_goes_on_exactly(make_run: Any) -> None:
+    kill_until_finished(make_run, 1, 30)
 
 
 @posix
@@ -185,6 +184,17 @@ def test_fault_41_a_signal_while_images_are_read(make_run: Any, monkeypatch: pyt
     assert run.state == "stopped"
     assert CheckpointFolder(run.checkpoints).newest() is None
     assert run_attempt(run) == 0
+
+
+def test_a_pause_while_images_are_read_is_a_pause(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run("reading")
+    with monkeypatch.context() as patch:
+        at_call(patch, session, "target_statistics", 1, lambda: send_command(run, "pause"))
+        assert run_attempt(run) == 0
+    assert run.state == "paused"
+    assert read_events(run)[-1].event == Paused(0)
+    assert run_attempt(run) == 0
+    assert run.state == "finished"
 
 
 def test_a_stop_while_images_are_read_names_the_progress(tmp_path: Path) -> None:

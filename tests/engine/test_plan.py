@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from training_world import discs, sample, small_recipe, split_of
 
 from im2im_core import api
 from im2im_core.engine import planning
+from im2im_core.engine.devices import choose_device
 from im2im_core.engine.planning import fingerprint, make_plan
-from im2im_core.errors import ConfigError, DataError
+from im2im_core.errors import ConfigError, DataError, ResourceError
 from im2im_core.image import ArrayImage
 from im2im_core.plans import Plan
 from im2im_core.samples import Sample, Split
@@ -132,9 +134,47 @@ def test_the_cache_is_chosen_by_size(memory: float, disk: float, workers: int, k
     assert (runtime.cache_held < 8) == (memory < 1)
 
 
-def test_the_device_is_taken_as_said() -> None:
-    assert planning.choose_device("cuda:1") == "cuda:1"
-    assert planning.choose_device("auto") in ("cpu", "cuda", "mps")
+@pytest.mark.parametrize("name", ["gpu", "tpu", "cuda:x", "cuda:", "cpu:0", "", "CPU"])
+def test_a_name_that_is_no_device_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"no device .*Use auto, cpu"):
+        choose_device(name)
+    monkeypatch.setattr(planning, "fingerprint", lambda *_: pytest.fail("images were read"))
+    with pytest.raises(ConfigError, match="no device"):
+        make_plan(small_recipe(training__device=name), split_of())
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "cure"),
+    [
+        ("cuda", 0, r"finds no CUDA device\. Use another device, or auto"),
+        ("cuda:1", 1, r"finds only cuda:0\. Use another device, or auto"),
+        ("cuda:7", 2, r"finds only cuda:0, cuda:1\. Use another device, or auto"),
+        ("mps", 0, r"no Apple GPU\. Use another device, or auto"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, count: int, cure: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ResourceError, match=cure) as caught:
+        choose_device(name)
+    assert caught.value.exit_code == 4
+
+
+def test_a_device_that_is_there_is_taken_as_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [choose_device(name) for name in ("cpu", "cuda", "cuda:1", "auto")] == ["cpu", "cuda", "cuda:1", "cuda"]
+
+
+def test_prediction_checks_its_device_too() -> None:
+    from im2im_core.engine import predict
+
+    with pytest.raises(ConfigError, match="'gpu'"):
+        predict._ready("gpu", None)
+    assert predict._ready("cpu", None) == torch.device("cpu")
 
 
 def test_warnings_before_the_start() -> None:

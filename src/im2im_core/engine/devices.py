@@ -13,6 +13,7 @@ from im2im_core.errors import ConfigError, ResourceError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+CURE = "Use another device, or auto"
 _NAME = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
@@ -36,16 +37,15 @@ def choose_device(wanted: str) -> str:
     if kind == "cuda":
         _require_cuda(wanted, int(number or 0))
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise ResourceError("Device mps cannot be used: torch finds no Apple GPU", "Use device cpu or auto")
+        raise ResourceError("Device mps cannot be used: torch finds no Apple GPU", CURE)
     return wanted
 
 
 def _require_cuda(wanted: str, index: int) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:
-        found = f"torch finds {count} CUDA devices" if count else "torch finds no CUDA device"
-        last = f", cuda:0 to cuda:{count - 1}" if count > 1 else ", cuda:0" if count else ""
-        raise ResourceError(f"Device {wanted} cannot be used: {found}", f"Use device cpu{last} or auto")
+        found = f"only {', '.join(f'cuda:{i}' for i in range(count))}" if count else "no CUDA device"
+        raise ResourceError(f"Device {wanted} cannot be used: torch finds {found}", CURE)
 
 
 @contextmanager

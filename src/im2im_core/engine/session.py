@@ -48,6 +48,7 @@ from im2im_core.inference import Inference, InputDescription, OutputDescription,
 from im2im_core.jobs.commands import CommandInbox
 from im2im_core.jobs.environment import read_data, write_environment
 from im2im_core.jobs.inputs import describe_inputs, recorded_split
+from im2im_core.jobs.ranks import is_follower
 from im2im_core.plans import Plan, plain
 from im2im_core.recipe.training import OneCycle, Polynomial
 from im2im_core.split import outline, split_data
@@ -207,6 +208,8 @@ def _decide(run: Run, project: Project, data: Data | None, on_event: Callable[[E
     else:
         plan, split = plan_and_split(run.recipe, samples, parts)
     assert plan is not None
+    if is_follower():
+        return plan, split  # the first process writes
     write_environment(
         run,
         seeds={"training": plan.recipe.training.seed, "split": plan.recipe.data.split.seed},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,11 +38,11 @@ def predict(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) ->
     T, C, Z, Y, X), ``outputs``, ``to``, ``device`` and ``options``. Where ``live`` names a folder, results are files
     in it that fill tile by tile: `OutputBegun` tells of each, and ``results`` holds their paths.
     """
+    from im2im_core import api
     from im2im_core.predict_options import PredictOptions
 
-    path = Path(arguments["model"])
     live = _Live(Path(arguments["live"]), on_event) if arguments.get("live") else None
-    predictor = _predictor(str(path), arguments.get("device", "auto"), _stamp(path))
+    predictor = api.loaded_predictor(arguments["model"], arguments.get("device", "auto"))
     prediction = predictor.predict(
         _image(arguments),
         _region(arguments.get("region")),
@@ -125,19 +124,6 @@ def warm() -> None:
     """Import what prediction needs, so that the first one does not wait for it."""
     import_module("im2im_core.engine.predict")
     import_module("monai.networks.nets")
-
-
-@lru_cache(maxsize=1)
-def _predictor(model: str, device: str, stamp: int) -> Any:
-    """The predictor used last stays loaded; `stamp` tells a model that was trained anew."""
-    from im2im_core.engine.predict import open_predictor
-
-    return open_predictor(model, device=device)
-
-
-def _stamp(path: Path) -> int:
-    files = [path, *path.iterdir()] if path.is_dir() else [path]
-    return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
 
 
 def _image(arguments: Arguments) -> Image | str | np.ndarray:
