@@ -45,6 +45,40 @@ def atomic_path(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
+def publish(part: Path, path: Path) -> None:
+    """Give a complete file or folder its final name; what stood there goes only when the new one stands.
+
+    Raises
+    ------
+    OSError
+        It cannot be renamed; what stood there stands there still.
+    """
+    # A folder cannot replace a full folder, so the old one steps aside first; its name does
+    # not end in .part, so that a crash between the renames never costs the old result.
+    aside = path.exists() and (path.is_dir() or part.is_dir())
+    old = path.with_name(f".{path.name[:180]}.{os.getpid()}.old")
+    if aside:
+        remove(old)
+        os.replace(path, old)
+    try:
+        os.replace(part, path)
+    except OSError:
+        if aside:
+            os.replace(old, path)
+        raise
+    sync(path.parent)
+    if aside:
+        remove(old)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Write `content` to `path` so that a crash leaves the old or the new file, never half of one."""
     with atomic_path(path) as part:

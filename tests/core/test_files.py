@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from im2im_core.errors import ResourceError
-from im2im_core.files import atomic_path, read_json, remove_stale_parts, sha256, write_atomic, write_json
+from im2im_core.files import atomic_path, publish, read_json, remove_stale_parts, sha256, write_atomic, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -103,6 +103,33 @@ def test_parts_of_dead_processes_are_removed(tmp_path: Path) -> None:
     (tmp_path / "kept.part").write_text("not ours")
     remove_stale_parts(tmp_path)
     assert names(tmp_path) == sorted([f".a.txt.{alive}.part", "kept.part"])
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_stood_there_goes_only_when_the_new_one_stands(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, path = tmp_path / ".new.part", tmp_path / "result"
+    for place, text in ((path, "old"), (part, "new")):
+        if kind == "folder":
+            place.mkdir()
+        (place / "a" if kind == "folder" else place).write_text(text)
+    found = path / "a" if kind == "folder" else path
+    replace = os.replace
+
+    def fail(source: Path, target: Path) -> None:
+        if source == part:
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        publish(part, path)
+    assert found.read_text() == "old"
+    monkeypatch.undo()
+    publish(part, path)
+    assert found.read_text() == "new"
+    assert names(tmp_path) == ["result"]
 
 
 def test_sha256_of_a_known_text(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from im2im_core.bundle.processing import process
 from im2im_core.engine.foreign import ForeignModel
 from im2im_core.engine.frameworks.contract import TranslateContext
 from im2im_core.errors import ConfigError, DataError, Im2ImError, ResourceError
-from im2im_core.files import sha256, sync, write_atomic
+from im2im_core.files import publish, sha256, sync, write_atomic
 from im2im_core.inference import OutputDescription
 from im2im_core.normalize import CentreZScore, fill_invalid
 
@@ -116,7 +116,8 @@ def export_bundle(
         check_bundle(bundle, framework)
         for path in part.iterdir():
             sync(path)
-        _take_place(part, folder)
+        _refuse_other_files(folder)
+        publish(part, folder)
     except OSError as error:
         raise ResourceError(
             f"Cannot write {folder}: {error.strerror or error}", "Check free space and permissions of the folder"
@@ -124,6 +125,12 @@ def export_bundle(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return open_bundle(folder)
+
+
+def _refuse_other_files(folder: Path) -> None:
+    """Do nothing when `folder` is empty, an older package or not there."""
+    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).is_file() for name in DESCRIPTIONS):
+        raise ResourceError(f"{folder} holds other files", "Choose a new folder for the model")
 
 
 # ---- writing ----
@@ -457,20 +464,3 @@ def _compare(expected: Sequence[Tensor], found: Sequence[Tensor], bundle: Bundle
 def _close(a: Tensor, b: Tensor) -> bool:
     """Whether two maps agree within the tolerance, relative to their largest value."""
     return bool((a - b).abs().max() <= TOLERANCE * max(1.0, float(b.abs().max())))
-
-
-def _take_place(part: Path, folder: Path) -> None:
-    """Give a finished package its name; an older package there goes only when the new one stands."""
-    if not folder.exists():
-        part.rename(folder)
-        return
-    if any(folder.iterdir()) and not any((folder / name).is_file() for name in DESCRIPTIONS):
-        raise ResourceError(f"{folder} holds other files", "Choose a new folder for the model")
-    old = folder.with_name(f".{folder.name[:180]}.{os.getpid()}.old.part")
-    folder.rename(old)
-    try:
-        part.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old)

@@ -26,8 +26,8 @@ from im2im_core.engine.predict_output import Outputs
 from im2im_core.engine.predict_place import place_block, rescale_vectors
 from im2im_core.engine.predict_plan import OutGrid, Plan, is_vector, spec_scale
 from im2im_core.errors import ResourceError
+from im2im_core.files import remove
 from im2im_core.inference import Inference
-from im2im_core.io.outputs import remove
 from im2im_core.rescale import read_resampled
 from im2im_core.stitch import Block, LabelStitcher, intersect, shifted, split_blocks
 from im2im_core.tiling import Blending, Slices, Tile

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from im2im_core import files
 from im2im_core.errors import DataError, ResourceError
-from im2im_core.files import sync
+from im2im_core.files import remove, sync
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,28 +42,10 @@ def beside(path: Path, ending: str) -> Path:
 
 def publish(part: Path, path: Path) -> None:
     """Give the complete `part` its final name; what stood there is removed after that."""
-    # A folder cannot replace a full folder, so the old one steps aside first; its name does
-    # not end in .part, so that a crash between the renames never costs the old result.
-    old = beside(path, "old")
     try:
-        aside = path.exists() and (path.is_dir() or part.is_dir())
-        if aside:
-            remove(old)
-            os.replace(path, old)
-        os.replace(part, path)
-        sync(path.parent)
-        if aside:
-            remove(old)
+        files.publish(part, path)
     except OSError as error:
         raise cannot_write(path, error) from error
-
-
-def remove(path: Path) -> None:
-    """Delete a file or folder if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def sync_tree(folder: Path) -> None:
