@@ -11,7 +11,7 @@ from im2im_core.errors import Im2ImError
 from napari_im2im._icons import icon
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 KINDS = {
     "command": "Copy as command",
@@ -28,6 +28,11 @@ class CopyMenu(QToolButton):
     """Menu with one entry per text that `get` offers under the keys command, yaml, python and methods.
 
     `get` is asked when an entry is chosen, so it always speaks of the settings of that moment.
+
+    Parameters
+    ----------
+    kinds : sequence of str
+        Keys that `get` offers.
     """
 
     copied = Signal(str)
@@ -35,16 +40,19 @@ class CopyMenu(QToolButton):
     failed = Signal(object)
     """The `Im2ImError` for which nothing could be copied."""
 
-    def __init__(self, get: Callable[[], dict[str, str]], parent: QWidget | None = None) -> None:
+    def __init__(
+        self, get: Callable[[], dict[str, str]], parent: QWidget | None = None, *, kinds: Sequence[str] = tuple(KINDS)
+    ) -> None:
         super().__init__(parent)
         self._get = get
         self.setText("Copy")
         self.setIcon(icon("copy"))
         self.setToolTip("Copy these settings: for a shell, a file, a notebook or a paper")
+        self.setAccessibleName("Copy these settings")
         self.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         menu = QMenu(self)
-        for key, title in KINDS.items():
-            menu.addAction(title, lambda key=key: self._on_copy(key))
+        for key in kinds:
+            menu.addAction(KINDS[key], lambda key=key: self._on_copy(key))
         self.setMenu(menu)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)

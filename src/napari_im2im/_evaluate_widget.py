@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QLabel,
+    QProgressBar,
     QPushButton,
     QTableWidget,
     QTableWidgetItem,
@@ -25,17 +26,34 @@ from qtpy.QtWidgets import (
 )
 
 from im2im_core.errors import DataError, Im2ImError, ResourceError, Stopped
+from im2im_core.events import Progress
+from napari_im2im._copy_menu import CopyMenu
 from napari_im2im._endings import when_destroyed
+from napari_im2im._evaluate_words import Side, as_texts, progress_words
 from napari_im2im._evaluate_work import ERROR_KINDS, Comparison, compare
 from napari_im2im._later import Later
-from napari_im2im._layers import axes_choices, is_image_layer, is_labels, layer_axes, set_axes, take_snapshot
+from napari_im2im._layers import (
+    OURS,
+    axes_choices,
+    is_image_layer,
+    is_labels,
+    is_result,
+    is_users,
+    layer_axes,
+    layer_shape,
+    set_axes,
+    take_snapshot,
+)
 from napari_im2im._messages import MessageBar
+from napari_im2im._panel_memory import PanelMemory
+from napari_im2im._panels import settle_dock
 
 if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Layer
 
     from im2im_core.evaluation import Report
+    from im2im_core.events import Event
     from napari_im2im._evaluate_work import Mistake
     from napari_im2im._layers import Snapshot
 
@@ -70,6 +88,8 @@ SHOWN_PIXELS = 400
 SURROUNDINGS = 6
 """Width of what is shown, in widths of the object."""
 MOST_ROWS = 2000
+MISTAKES = "mistakes"
+"""What the layer over the objects that went wrong is called."""
 
 
 class EvaluateWidget(QWidget):
@@ -82,28 +102,37 @@ class EvaluateWidget(QWidget):
         self._comparison: Comparison | None = None
         self._truth: Layer | None = None
         self._stop: threading.Event | None = None
+        self._begun: set[threading.Event] = set()
         self.later = Later(self)
+        self.memory = PanelMemory("evaluate_widget", self._content, self)
         self._make_parts()
         self._lay_out()
         events = napari_viewer.layers.events
         links = [(e, self._on_layers) for e in (events.inserted, events.removed, events.reordered, events.renamed)]
         for emitter, handler in links:
             emitter.connect(handler)
+        begun = self._begun
         when_destroyed(self, lambda: [emitter.disconnect(handler) for emitter, handler in links])
+        when_destroyed(self, lambda: [stop.set() for stop in begun])
         self._on_layers()
+        self.memory.recall(self._on_recalled)
 
     # ---- parts ----
 
     def _make_parts(self) -> None:
-        self.prediction = _combo("The layer to be judged", self._on_chosen)
-        self.truth = _combo("The layer that is right", self._on_chosen)
-        self.axes = _combo("What the dimensions of the layers are", self._on_axes)
-        self.kind = _combo("How the layers are compared", lambda: None)
+        self.prediction = _combo("Prediction", "The layer to be judged", self._on_chosen)
+        self.truth = _combo("Truth", "The layer that is right", self._on_chosen)
+        self.axes = _combo("Dimensions", "What the dimensions of the layers are", self._on_axes)
+        self.kind = _combo("Compare as", "How the layers are compared", lambda: self.memory.save_soon())
         for key, words in KINDS.items():
             self.kind.addItem(words, key)
         self.button = QPushButton("Compare")
         self.button.setMinimumHeight(32)
         self.button.clicked.connect(self._on_button)
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(True)
+        self.bar.setAccessibleName("Progress of the comparison")
+        self.bar.hide()
         self.said = QLabel()
         self.said.setWordWrap(True)
         self.figures = _table("Figures of each image and of all together")
@@ -112,10 +141,16 @@ class EvaluateWidget(QWidget):
         self.mistakes_text = QLabel()
         self.mistakes_text.setWordWrap(True)
         self.copy = QPushButton("Copy table")
+        self.copy.setToolTip("Copy the figures, to be pasted into a spreadsheet")
         self.copy.clicked.connect(self._on_copy)
         self.save = QPushButton("Save as CSV…")
+        self.save.setToolTip("Write all figures, those that are not shown too, into a table")
         self.save.clicked.connect(self._on_save)
+        self.share = CopyMenu(self._texts, kinds=("command", "python", "methods"))
+        self.share.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.share.setToolTip("Copy this comparison: for a shell, a notebook or a paper")
         self.messages = MessageBar()
+        self.share.failed.connect(self.messages.add_error)
 
     def _lay_out(self) -> None:
         form = QFormLayout()
@@ -128,11 +163,13 @@ class EvaluateWidget(QWidget):
         buttons = QHBoxLayout()
         buttons.addWidget(self.copy)
         buttons.addWidget(self.save)
+        buttons.addWidget(self.share)
         buttons.addStretch(1)
         column = QVBoxLayout(self)
         column.setContentsMargins(6, 6, 6, 6)
         column.addLayout(form)
         column.addWidget(self.button)
+        column.addWidget(self.bar)
         column.addWidget(self.messages)
         column.addWidget(self.said)
         column.addWidget(self.figures, 2)
@@ -166,7 +203,9 @@ class EvaluateWidget(QWidget):
         ready = prediction is not None and truth is not None and prediction is not truth
         if self._stop is None:
             self.button.setEnabled(ready)
+        self.share.setEnabled(ready)
         self.button.setToolTip("Judge the prediction" if ready else "Open two layers: a prediction and the truth")
+        self.memory.save_soon()
         self._fill_axes(truth, prediction)
 
     def _fill_axes(self, truth: Layer | None, prediction: Layer | None) -> None:
@@ -208,12 +247,22 @@ class EvaluateWidget(QWidget):
         left, right = _snapshots(prediction, truth)
         kind, labelling = self.kind.currentData(), str(truth.metadata.get("labelling", "dense"))
         stop = self._stop = threading.Event()
+        self._begun.add(stop)
         self._truth = truth
         self.button.setText("Cancel")
-        self.said.setText("Comparing…")
-        self.said.show()
-        work = lambda: compare(left, right, kind, labelling, should_stop=stop.is_set)  # noqa: E731
-        self.later.ask("compare", work, self._on_compared, self._on_failed)
+        self.bar.setRange(0, 0)
+        self.bar.setFormat("Comparing…")
+        self.bar.show()
+        say = self.later.sayer("compare")
+        work = lambda: compare(left, right, kind, labelling, on_event=say, should_stop=stop.is_set)  # noqa: E731
+        self.later.ask("compare", work, self._on_compared, self._on_failed, heard=self._on_event)
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            several = event.total is not None and event.total > 1
+            self.bar.setRange(0, event.total if several else 0)
+            self.bar.setValue(event.done)
+            self.bar.setFormat(progress_words(event) if several else event.task)
 
     def _on_compared(self, comparison: Comparison) -> None:
         self._at_rest()
@@ -228,7 +277,9 @@ class EvaluateWidget(QWidget):
             self.messages.add_error(error)
 
     def _at_rest(self) -> None:
+        self._begun.clear()
         self._stop = None
+        self.bar.hide()
         self.button.setText("Compare")
         self._on_chosen()
 
@@ -280,18 +331,17 @@ class EvaluateWidget(QWidget):
         kept = [i for i, a in enumerate(axes) if a in "TZYX"]
         pixels = overlay[tuple(slice(None) if a in axes else 0 for a in "TZYX")]
         colours: dict[int | None, Any] = {i + 1: COLOURS[kind] for i, kind in enumerate(ERROR_KINDS)}
-        name = "mistakes"
-        old = next((layer for layer in self._viewer.layers if layer.metadata.get("im2im_mistakes")), None)
+        old = next((layer for layer in self._viewer.layers if layer.metadata.get(OURS) == MISTAKES), None)
         if old is not None:
             self._viewer.layers.remove(old)
         self._viewer.add_labels(
             pixels,
-            name=name,
+            name=MISTAKES,
             colormap=DirectLabelColormap(color_dict={**colours, None: "transparent", 0: "transparent"}),
             scale=[truth.scale[i] for i in kept],
             translate=[truth.translate[i] for i in kept],
             units=[truth.units[i] for i in kept],
-            metadata={"im2im_mistakes": True, "axes": "".join(axes[i] for i in kept)},
+            metadata={OURS: MISTAKES, "axes": "".join(axes[i] for i in kept)},
         )
 
     def _on_mistake(self) -> None:
@@ -312,7 +362,39 @@ class EvaluateWidget(QWidget):
         wanted = SHOWN_PIXELS / max(pixel, SURROUNDINGS * mistake.extent * pixel)
         camera.zoom = max(wanted, camera.zoom)  # who is closer already, stays
 
+    # ---- opened and closed ----
+
+    def showEvent(self, event: Any) -> None:
+        super().showEvent(event)
+        settle_dock(self)
+
+    def hideEvent(self, event: Any) -> None:
+        super().hideEvent(event)
+        self.memory.save()
+
+    def _content(self) -> dict[str, Any]:
+        layers = {"prediction": self._layer(self.prediction), "truth": self._layer(self.truth)}
+        names = {key: layer.name if layer is not None else "" for key, layer in layers.items()}
+        return {**names, "kind": self.kind.currentData()}
+
+    def _on_recalled(self, content: dict[str, Any]) -> None:
+        """Show what was chosen when the panel was last open in this project; layers that are gone are guessed."""
+        self.kind.setCurrentIndex(max(0, self.kind.findData(content.get("kind"))))
+        names = [layer.name for layer in self._layers]
+        wanted = [str(content.get(key, "")) for key in ("prediction", "truth")]
+        if self._stop is None and wanted[0] != wanted[1] and all(name in names for name in wanted):
+            for combo, name in zip((self.prediction, self.truth), wanted, strict=True):
+                combo.setCurrentIndex(names.index(name))
+
     # ---- taking away ----
+
+    def _texts(self) -> dict[str, str]:
+        prediction, truth = self._layer(self.prediction), self._layer(self.truth)
+        if prediction is None or truth is None:
+            raise DataError("Two layers are needed", "Open a prediction and the truth")
+        report = self._comparison.report if self._comparison else None
+        sparse = truth.metadata.get("labelling") == "sparse"
+        return as_texts(_side(prediction), _side(truth), self.kind.currentData(), report, sparse=sparse)
 
     def _on_copy(self) -> None:
         clipboard = QApplication.clipboard()
@@ -371,15 +453,49 @@ def _interval(limits: tuple[float, float] | None) -> str:
 
 def _guess(layers: list[Layer], prediction: Layer | None, truth: Layer | None) -> tuple[Layer | None, Layer | None]:
     """Which layer is the prediction and which the truth: those chosen before, else as far as the layers tell."""
-    ours = [layer for layer in layers if "im2im" in layer.metadata]
-    labels = [layer for layer in layers if is_labels(layer) and "im2im_mistakes" not in layer.metadata]
     if prediction not in layers:
-        prediction = next((layer for layer in [*ours, *labels] if layer is not truth), None)
+        prediction = next((layer for layer in _predictions(layers) if layer is not truth), None)
     if truth not in layers or truth is prediction:
-        others = [layer for layer in labels if layer is not prediction and layer not in ours]
-        fits = [layer for layer in others if prediction is not None and layer.data.shape == prediction.data.shape]
-        truth = next(iter([*fits, *others]), None)
+        truth = next((layer for layer in _truths(layers, prediction) if layer is not prediction), None)
     return prediction, truth
+
+
+def _predictions(layers: list[Layer]) -> list[Layer]:
+    """What may be judged, the likeliest first: results that are no probabilities, then what the user brought."""
+    results = [layer for layer in layers if is_result(layer) and _facts(layer).get("kind") != "probability"]
+    labels = [layer for layer in layers if is_users(layer) and is_labels(layer)]
+    images = [layer for layer in layers if is_users(layer) and is_image_layer(layer)]
+    return [*sorted(results, key=lambda layer: not is_labels(layer)), *labels, *(images if len(images) > 1 else [])]
+
+
+def _truths(layers: list[Layer], prediction: Layer | None) -> list[Layer]:
+    """What may be right about `prediction`, the likeliest first: labels for labels, images for images.
+
+    Neither what was predicted from nor labels that began as a prediction are the truth.
+    """
+    if prediction is None:
+        return []
+    alike = is_labels if is_labels(prediction) else is_image_layer
+    began = _facts(prediction).get("image")
+    users = [layer for layer in layers if is_users(layer) and alike(layer) and layer.name != began]
+    made = [layer for layer in users if not (_is_sparse(layer) and "image" in layer.metadata)]
+    made.sort(key=_is_sparse)
+    fits = [layer for layer in made if layer_shape(layer) == layer_shape(prediction)]
+    return fits if alike is is_image_layer else [*fits, *(layer for layer in made if layer not in fits)]
+
+
+def _facts(layer: Layer) -> dict[str, Any]:
+    found = layer.metadata.get("im2im")
+    return found if isinstance(found, dict) else {}
+
+
+def _is_sparse(layer: Layer) -> bool:
+    return bool(layer.metadata.get("labelling") == "sparse")
+
+
+def _side(layer: Layer) -> Side:
+    path = Path(str(layer.source.path)) if layer.source.path and is_users(layer) else None
+    return Side(layer.name, path)
 
 
 def _snapshots(prediction: Layer, truth: Layer) -> tuple[Snapshot, Snapshot]:
@@ -396,8 +512,9 @@ def _camera(viewer: Viewer) -> Any:
     return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
 
 
-def _combo(tip: str, changed: Any) -> QComboBox:
+def _combo(name: str, tip: str, changed: Any) -> QComboBox:
     combo = QComboBox()
+    combo.setAccessibleName(name)
     combo.setToolTip(tip)
     combo.setMaxVisibleItems(20)
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from im2im_core.errors import DataError
+from im2im_core.errors import DataError, Stopped
 from im2im_core.evaluation import Pair, Report, evaluate_many, guess_kind
+from im2im_core.events import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,6 +63,8 @@ def compare(
 
     Parameters
     ----------
+    on_event : callable, optional
+        Is told `Progress`, in the thread that compares.
     labelling : str
         "sparse" where 0 in the truth is unknown and 1 is background; unknown pixels do not count.
 
@@ -85,7 +89,8 @@ def compare(
     report = evaluate_many(pairs, kind, on_event, should_stop, total=total)
     if kind != "labels":
         return Comparison(report, reason)
-    return Comparison(report, reason, *_mistakes(prediction, truth, labelling))
+    found = _mistakes(prediction, truth, labelling, on_event, should_stop)
+    return Comparison(report, reason, *found)
 
 
 def _words(snapshot: Snapshot) -> str:
@@ -114,20 +119,33 @@ def _learned(truth: NDArray[Any], labelling: str) -> tuple[NDArray[Any], NDArray
 
 
 def _mistakes(
-    prediction: Snapshot, truth: Snapshot, labelling: str
+    prediction: Snapshot,
+    truth: Snapshot,
+    labelling: str,
+    on_event: Callable[[Event], None] | None,
+    should_stop: Callable[[], bool] | None,
 ) -> tuple[tuple[Mistake, ...], NDArray[np.uint8] | None]:
     from im2im_core.metrics import errors
 
     times, channels, z, y, x = truth.shape
     overlay = np.zeros((times, z, y, x), np.uint8)
     found: list[Mistake] = []
+    begun = time.monotonic()
     for number, pair in enumerate(_pairs(prediction, truth, labelling)):
+        if should_stop is not None and should_stop():
+            raise Stopped(f"The search for mistakes was stopped after {number} images")
+        if on_event is not None:
+            on_event(_progress(number, times * channels, time.monotonic() - begun))
         t = number // channels
         wrong = errors(pair.prediction, pair.truth, pair.weight)
         found += [_mistake(error, t, pair.name) for error in wrong]
         _paint(overlay[t].reshape(pair.truth.shape), pair, wrong)
     order = {kind: i for i, kind in enumerate(("merged", "split", "missed", "extra"))}
     return tuple(sorted(found, key=lambda m: (m.position[0], order[m.kind]))), overlay if found else None
+
+
+def _progress(done: int, total: int, elapsed: float) -> Progress:
+    return Progress("looking for mistakes", done, total, elapsed, elapsed / done * (total - done) if done else None)
 
 
 def _mistake(error: ObjectError, t: int, frame: str) -> Mistake:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from im2im_core.errors import ResourceError
+from im2im_core.errors import DataError, ResourceError
 from im2im_core.progress import duration
 
 if TYPE_CHECKING:
@@ -42,14 +42,15 @@ class FileQueue:
         """
         from im2im_core.commands.predict import pair_outputs
 
-        parent = files[0] if files[0].is_dir() and files[0].suffix != ".zarr" else files[0].parent
-        folder = parent / f"predictions-{time.strftime('%Y%m%d-%H%M%S')}"
-        names = [str(f) for f in files]
-        if len(files) == 1 and parent == files[0].parent:
-            name = files[0].name if files[0].suffix.lower() in (".tif", ".tiff", ".zarr") else f"{files[0].stem}.tif"
-            pairs = [(files[0], folder / name)]
-        else:
-            pairs = pair_outputs(names, folder)
+        try:
+            parent = files[0] if files[0].is_dir() and files[0].suffix != ".zarr" else files[0].parent
+            folder = parent / f"predictions-{time.strftime('%Y%m%d-%H%M%S')}"
+            if len(files) == 1 and parent == files[0].parent:
+                pairs = [(files[0], folder / result_name(files[0]))]
+            else:
+                pairs = pair_outputs([str(f) for f in files], folder)
+        except OSError as error:
+            raise DataError(f"{files[0]} cannot be looked at: {error.strerror}", "Check its permissions") from error
         return cls(arguments, pairs, folder, len(pairs))
 
     def next(self) -> dict[str, Any]:
@@ -77,3 +78,8 @@ class FileQueue:
         """What became of all, in words."""
         words = f"{self.done} of {self.total} images predicted, {duration(time.monotonic() - self.began)}"
         return f"{words}, {len(self.failed)} failed" if self.failed else words
+
+
+def result_name(image: Path) -> str:
+    """Name of the file that the result for `image` is written to."""
+    return image.name if image.suffix.lower() in (".tif", ".tiff", ".zarr") else f"{image.stem}.tif"

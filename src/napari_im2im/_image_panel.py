@@ -14,6 +14,7 @@ from napari_im2im._layers import (
     axes_choices,
     is_image_layer,
     is_shapes,
+    is_users,
     layer_axes,
     layer_shape,
     set_axes,
@@ -47,11 +48,12 @@ class ImagePanel(QWidget):
         self._layers: list[Layer] = []
         self._files: tuple[Path, ...] = ()
         self._needs: tuple[int, tuple[str, ...]] = (1, ())
-        self._image = _combo("The image that is predicted")
+        self._image = _combo("Image", "The image that is predicted")
+        self._image.setPlaceholderText("Choose an image")
         self._image.currentIndexChanged.connect(self._on_image)
-        self._axes = _combo("What the dimensions of the image are")
+        self._axes = _combo("Dimensions", "What the dimensions of the image are")
         self._axes.currentIndexChanged.connect(self._on_axes)
-        self._part = _combo("Which part of the image is predicted")
+        self._part = _combo("Part", "Which part of the image is predicted")
         self._part.currentIndexChanged.connect(lambda: self.valueChanged.emit())
         self._slots: list[QComboBox] = []
         self._form = QFormLayout(self)
@@ -98,8 +100,8 @@ class ImagePanel(QWidget):
 
     def set_needs(self, channels: int, names: tuple[str, ...]) -> None:
         """Let the user say which channel is which, for a model that sees `channels` of them."""
-        self._needs = (channels, names)
-        self._fill_slots()
+        same, self._needs = self._needs == (channels, names), (channels, names)
+        self._fill_slots(keep=same)
 
     def layers(self) -> list[Layer]:
         """The layers that are read: one, or one per channel."""
@@ -150,7 +152,7 @@ class ImagePanel(QWidget):
 
     def _on_layers(self, event: Any = None) -> None:
         """Show the layers that there are now; what was chosen stays chosen."""
-        before = self._layer()
+        value, before = self.value(), self._layer()
         self._layers = [layer for layer in reversed(self._viewer.layers) if is_image_layer(layer)]
         self._image.blockSignals(True)
         self._image.clear()
@@ -158,23 +160,23 @@ class ImagePanel(QWidget):
             self._image.addItem(layer.name)
         if self._files:
             self._image.addItem(_file_words(self._files))
-        if before in self._layers:
-            self._image.setCurrentIndex(self._layers.index(before))
-        elif self._layers:
-            self._image.setCurrentIndex(self._layers.index(self._preferred()))
+        wanted = before if before in self._layers else self._preferred()
+        if isinstance(value, tuple) or (wanted is None and self._files):
+            self._image.setCurrentIndex(len(self._layers))
+        else:
+            self._image.setCurrentIndex(-1 if wanted is None else self._layers.index(wanted))
         self._image.blockSignals(False)
         self._fill_parts()
         if self._layer() is not before or before is None:
             self._on_image()
         else:
-            self._fill_slots()
+            self._fill_slots(keep=True)
 
-    def _preferred(self) -> Layer:
-        """The selected image, else the topmost that is no result of ours."""
+    def _preferred(self) -> Layer | None:
+        """The selected image, else the topmost; what we added ourselves is never taken unasked."""
+        users = [layer for layer in self._layers if is_users(layer)]
         active = self._viewer.layers.selection.active
-        if active in self._layers:
-            return active
-        return next((layer for layer in self._layers if "im2im" not in layer.metadata), self._layers[0])
+        return active if active in users else next(iter(users), None)
 
     def _on_image(self) -> None:
         self._fill_axes()
@@ -226,9 +228,9 @@ class ImagePanel(QWidget):
             self._axes.setCurrentIndex(max(0, self._axes.findData(known or "")))
         self._axes.blockSignals(False)
 
-    def _fill_slots(self) -> None:
-        """One choice per channel of the model, where there is something to choose."""
-        before = [slot.currentData() for slot in self._slots]
+    def _fill_slots(self, *, keep: bool = False) -> None:
+        """One choice per channel of the model, where there is something to choose; names that are alike fit."""
+        before = [slot.currentData() for slot in self._slots] if keep else []
         for slot in self._slots:
             self._form.removeRow(slot)
         self._slots = []
@@ -237,14 +239,14 @@ class ImagePanel(QWidget):
         if len(choices) <= 1:
             return
         for number in range(count):
-            slot = _combo("What the model sees as this channel")
+            name = names[number] if number < len(names) else f"Channel {number + 1}" if count > 1 else "Channel"
+            slot = _combo(name, "What the model sees as this channel")
             for text, data in choices:
                 slot.addItem(text, data)
-            wanted = before[number] if number < len(before) else None
-            datas = [data for _, data in choices]
-            slot.setCurrentIndex(next((i for i, d in enumerate(datas) if d is wanted), min(number, len(datas) - 1)))
+            kept = [i for i, (_, data) in enumerate(choices) if number < len(before) and data is before[number]]
+            named = [i for i, (text, _) in enumerate(choices) if text.casefold() == name.casefold()]
+            slot.setCurrentIndex(next(iter([*kept, *named, min(number, len(choices) - 1)])))
             slot.currentIndexChanged.connect(lambda: self.valueChanged.emit())
-            name = names[number] if number < len(names) else f"Channel {number + 1}" if count > 1 else "Channel"
             self._form.insertRow(2 + number, name, slot)
             self._slots.append(slot)
 
@@ -258,12 +260,14 @@ class ImagePanel(QWidget):
             snapshot = take_snapshot([layer], copy=False)
             names = snapshot.channels or tuple(f"Channel {i + 1}" for i in range(snapshot.shape[1]))
             return [(name, i) for i, name in enumerate(names)] if len(names) != count or count > 1 else []
-        same = [other for other in self._layers if layer_shape(other) == layer_shape(layer) and other is not layer]
+        others = [other for other in self._layers if is_users(other) and other is not layer]
+        same = [other for other in others if layer_shape(other) == layer_shape(layer)]
         return [(other.name, other) for other in (layer, *same)] if count > 1 else []
 
 
-def _combo(tip: str) -> QComboBox:
+def _combo(name: str, tip: str) -> QComboBox:
     combo = QComboBox()
+    combo.setAccessibleName(name)
     combo.setToolTip(tip)
     combo.setMaxVisibleItems(VISIBLE_ITEMS)
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)

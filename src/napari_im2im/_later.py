@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer
@@ -13,7 +14,9 @@ from im2im_core.errors import Im2ImError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Waiting = tuple[int, Callable[[Any], object], Callable[[BaseException], object] | None]
+    Failed = Callable[[BaseException], object] | None
+    Waiting = tuple[int, Callable[[Any], object], Failed, Callable[[Any], object] | None]
+    Answers = queue.SimpleQueue[tuple[str, int, Any]]
 
 POLL_MILLISECONDS = 30
 
@@ -27,7 +30,7 @@ class Later(QObject):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._answers: queue.SimpleQueue[tuple[str, int, Any]] = queue.SimpleQueue()
+        self._answers: Answers = queue.SimpleQueue()
         self._waiting: dict[str, Waiting] = {}
         self._count = 0
         self._timer = QTimer(self)
@@ -40,6 +43,8 @@ class Later(QObject):
         work: Callable[[], Any],
         done: Callable[[Any], object],
         failed: Callable[[BaseException], object] | None = None,
+        *,
+        heard: Callable[[Any], object] | None = None,
     ) -> None:
         """Call `done` with the result of `work` on the main thread.
 
@@ -47,11 +52,18 @@ class Later(QObject):
         ----------
         failed : callable, optional
             Is told the error instead; without it, errors that are meant for a person are dropped.
+        heard : callable, optional
+            Is told, on the main thread, what `work` says meanwhile through `sayer`.
         """
         self._count += 1
-        self._waiting[name] = (self._count, done, failed)
+        self._waiting[name] = (self._count, done, failed, heard)
         threading.Thread(target=_work, args=[self._answers, name, self._count, work], daemon=True).start()
         self._timer.start()
+
+    def sayer(self, name: str) -> Callable[[Any], None]:
+        """Function with which the thread that is asked next under `name` tells something before its answer."""
+        answers, number = self._answers, self._count + 1
+        return lambda item: answers.put((name, number, _Said(item)))
 
     def forget(self, name: str) -> None:
         """Drop the answer to `name`."""
@@ -63,13 +75,17 @@ class Later(QObject):
             waiting = self._waiting.get(name)
             if waiting is None or waiting[0] != number:
                 continue
+            if isinstance(answer, _Said):
+                if waiting[3] is not None:
+                    waiting[3](answer.item)
+                continue
             del self._waiting[name]
-            self._give(answer, *waiting[1:])
+            self._give(answer, *waiting[1:3])
         if not self._waiting:
             self._timer.stop()
 
     @staticmethod
-    def _give(answer: Any, done: Callable[[Any], object], failed: Callable[[BaseException], object] | None) -> None:
+    def _give(answer: Any, done: Callable[[Any], object], failed: Failed) -> None:
         if not isinstance(answer, BaseException):
             done(answer)
         elif failed is not None:
@@ -78,7 +94,14 @@ class Later(QObject):
             raise answer  # a mistake of ours: napari shows it
 
 
-def _work(answers: queue.SimpleQueue[tuple[str, int, Any]], name: str, number: int, work: Callable[[], Any]) -> None:
+@dataclass(frozen=True)
+class _Said:
+    """Something that is told before the answer."""
+
+    item: Any
+
+
+def _work(answers: Answers, name: str, number: int, work: Callable[[], Any]) -> None:
     try:
         answer = work()
     except BaseException as error:  # the boundary of the thread: the main thread judges it

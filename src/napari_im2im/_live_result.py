@@ -50,11 +50,21 @@ class LiveResults(QObject):
     ----------
     main : str
         Output whose layer needs no name of its own.
+    facts : dict
+        What was asked, kept with the layers.
     """
 
-    def __init__(self, viewer: Viewer, source: Snapshot, model: str, main: str, parent: QObject | None = None) -> None:
+    def __init__(
+        self,
+        viewer: Viewer,
+        source: Snapshot,
+        model: str,
+        main: str,
+        facts: dict[str, Any],
+        parent: QObject | None = None,
+    ) -> None:
         super().__init__(parent)
-        self._viewer, self._source, self._model, self._main = viewer, source, model, main
+        self._viewer, self._source, self._model, self._main, self._facts = viewer, source, model, main, facts
         self._outputs: dict[str, _Output] = {}
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -100,7 +110,7 @@ class LiveResults(QObject):
     def _show(self, output: _Output) -> None:
         self._widen_limits(output)
         if output.layer is None:
-            facts: dict[str, Any] = {"main": output.main}
+            facts = {**self._facts, "main": output.main, "kind": output.spec.kind}
             output.layer = add_result(self._viewer, output.array, output.spec, self._source, self._model, facts)
             self._apply_limits(output)
         elif output.layer in self._viewer.layers:

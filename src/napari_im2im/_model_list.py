@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from im2im_core.errors import Im2ImError
+from im2im_core.errors import DataError, Im2ImError
 from im2im_core.models import LocalModel, add_model, forget_model, list_models
 from napari_im2im._icons import icon
 from napari_im2im._later import Later
@@ -42,7 +42,7 @@ class ModelList(QWidget):
     valueChanged = Signal(object)
     """The `LocalModel` that is chosen now, or None."""
     failed = Signal(object)
-    """The `Im2ImError` for which a package could not be added."""
+    """The `Im2ImError` for which a package could not be added or chosen."""
     loaded = Signal()
     """The list is complete."""
 
@@ -50,6 +50,7 @@ class ModelList(QWidget):
         super().__init__(parent)
         self._models: tuple[LocalModel, ...] = ()
         self._wanted: Path | None = None
+        self._preferred: Path | None = None
         self._later = Later(self)
         self._combo = QComboBox()
         self._combo.setToolTip("The model that predicts")
@@ -92,15 +93,21 @@ class ModelList(QWidget):
         return self._models[index] if 0 <= index < len(self._models) else None
 
     def setValue(self, path: str | os.PathLike[str]) -> None:
-        """Choose the model at `path`, now or as soon as the list knows it."""
-        self._wanted = Path(path).resolve()
+        """Choose the model at `path`, now or as soon as the list knows it; `failed` where it never does."""
+        self._wanted, self._preferred = Path(path).resolve(), None
         if not self._choose_wanted():
             self.reload()
 
+    def prefer(self, path: str | os.PathLike[str]) -> None:
+        """Choose the model at `path` if the list has it and nobody asked for another one."""
+        if self._wanted is None:
+            self._preferred = Path(path)
+            if self._models:
+                self._choose_preferred()
+
     def add(self, path: str | os.PathLike[str]) -> None:
         """Put a package onto the list and choose it."""
-        self._wanted = Path(path).resolve()
-        self._later.ask("add", lambda: add_model(path), lambda _: self.reload(), self._on_failed)
+        self._later.ask("add", lambda: add_model(path), lambda model: self.setValue(model.path), self._on_failed)
 
     def reload(self) -> None:
         """Look for models again; the chosen one stays chosen."""
@@ -110,6 +117,17 @@ class ModelList(QWidget):
 
     def _on_listed(self, models: tuple[LocalModel, ...]) -> None:
         before = self.value()
+        if models != self._models:  # filling closes a list that is open
+            self._fill(models, before)
+        missing = self._wanted
+        if not self._choose_wanted() and not self._choose_preferred() and (self.value() != before or not models):
+            self._on_chosen()
+        if self._wanted is not None:
+            self._wanted = None
+            self._say_missing(missing)
+        self.loaded.emit()
+
+    def _fill(self, models: tuple[LocalModel, ...], chosen: LocalModel | None) -> None:
         self._combo.blockSignals(True)
         self._combo.clear()
         self._models = models
@@ -117,12 +135,22 @@ class ModelList(QWidget):
             self._combo.addItem(model.name)
             tip = f"{model.sentence}\n{model.place}"
             self._combo.setItemData(self._combo.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
-        if before:
-            self._select(before.path)
+        if chosen:
+            self._select(chosen.path)
         self._combo.blockSignals(False)
-        if not self._choose_wanted() and (self.value() != before or not models):
-            self._on_chosen()
-        self.loaded.emit()
+
+    def _say_missing(self, path: Path | None) -> None:
+        chosen = self.value()
+        still = f"; “{chosen.name}” is still chosen" if chosen else ""
+        cure = "Add it with the button beside the list, or choose another one"
+        self.failed.emit(DataError(f"There is no model that can be used at {path}{still}", cure))
+
+    def _choose_preferred(self) -> bool:
+        path, self._preferred = self._preferred, None
+        if path is None or not self._select(path):
+            return False
+        self._on_chosen()
+        return True
 
     def _choose_wanted(self) -> bool:
         if self._wanted is None or not self._select(self._wanted):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from im2im_core.errors import Im2ImError, Stopped
+from im2im_core.errors import Im2ImError, ResourceError, Stopped
 from im2im_core.events import CommandDone, Event, Message, OutputBegun, Progress, TileDone
 from im2im_core.jobs.attached import WORKER, AttachedJob
 from napari_im2im._endings import when_destroyed
@@ -50,6 +50,8 @@ class _Task:
     number: int
     folder: Path
     began: float = field(default_factory=time.monotonic)
+    handed: bool = False
+    """Whether the process knows of it; until then its pixels are read."""
 
 
 class PredictJob(QObject):
@@ -105,21 +107,32 @@ class PredictJob(QObject):
         ------
         Stopped
             The job is closed.
+        ResourceError
+            The results have no place on the disk.
         """
         if self._closed:
             raise Stopped("The job is closed", "Open the widget again")
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="im2im-live-"))
+        except OSError as error:
+            cure = "Make room, or set TMPDIR to another disk and start napari again"
+            raise ResourceError(f"The results have no place on the disk: {error.strerror}", cure) from error
         self._current.number += 1
-        self._current.folder = Path(tempfile.mkdtemp(prefix="im2im-live-"))
+        self._current.folder = folder
         self._task = _Task(self._current.number, self._current.folder)
         task = (self._attached, self._queue, self._current, self._task, arguments)
         threading.Thread(target=_submit, args=task, daemon=True).start()
         self._timer.start()
 
     def cancel(self) -> None:
-        """Stop the prediction; `cancelled` follows within seconds."""
-        if self._task is not None:
-            self._current.cancelled = self._task.number
-            self._attached.cancel()
+        """Stop the prediction; `cancelled` follows within seconds, at once where pixels are still read."""
+        task = self._task
+        if task is None:
+            return
+        self._current.cancelled = task.number
+        if not task.handed:
+            self._queue.put((task.number, Stopped("The prediction was cancelled before it began")))
+        self._attached.cancel()
 
     @property
     def running(self) -> bool:
@@ -203,9 +216,12 @@ def _submit(
     """Hand a prediction over and wait for its end."""
     try:
         given = arguments()
+        task.handed = True
+        if current.cancelled >= task.number:  # asked while the pixels were read: nobody waits for them
+            raise Stopped("The prediction was cancelled before it began")
         live = {} if given.get("to") else {"live": str(task.folder)}
         future = attached.submit("predict", {**given, **live})
-        if current.cancelled == task.number:  # asked while the pixels were still being read
+        if current.cancelled >= task.number:  # asked while they were handed over
             attached.cancel()
         result: Any = future.result()
     except BaseException as error:  # the boundary of the thread: the main thread judges it

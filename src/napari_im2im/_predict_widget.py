@@ -21,20 +21,32 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from im2im_core.errors import Im2ImError
+from im2im_core.errors import Im2ImError, TrustError
 from im2im_core.jobs.attached import WORKER
 from napari_im2im._copy_menu import CopyMenu
 from napari_im2im._endings import when_destroyed
 from napari_im2im._file_queue import FileQueue
 from napari_im2im._image_panel import ImagePanel
 from napari_im2im._later import Later
-from napari_im2im._layers import is_labels, set_micrometres, unitless
+from napari_im2im._layers import AXES_KEY, is_image_layer, is_labels, is_users, layer_axes, set_micrometres, unitless
 from napari_im2im._live_result import LiveResults
 from napari_im2im._messages import MessageBar
 from napari_im2im._model_list import ModelList
 from napari_im2im._object_size import SizeAdvice, advise, look_at
+from napari_im2im._panel_memory import PanelMemory
+from napari_im2im._panels import settle_dock
 from napari_im2im._predict_job import PredictJob, Result
-from napari_im2im._predict_words import as_texts, closing_line, count_objects, objects_words, progress_words
+from napari_im2im._predict_send import sent
+from napari_im2im._predict_words import (
+    Asked,
+    as_texts,
+    asked_for,
+    closing_line,
+    count_objects,
+    objects_words,
+    progress_words,
+    trust_words,
+)
 from napari_im2im._teach import teach
 
 if TYPE_CHECKING:
@@ -44,6 +56,9 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Layer
 
+    from im2im_core._base import Config
+    from im2im_core.axes import Region
+    from im2im_core.bundle.foreign import ForeignDescription
     from im2im_core.events import Message, Progress
     from im2im_core.inference import Inference
     from im2im_core.models import LocalModel
@@ -77,22 +92,29 @@ class PredictWidget(QWidget):
         self._last: tuple[Snapshot, Layer] | None = None
         self._files: FileQueue | None = None
         self._form: ConfigForm | None = None
+        self._valid: Config | None = None
+        self._chosen: set[str] = set()
+        self._seen = self._told_model = self._told_image = False
         self.job = PredictJob(self, command=command)
         self.later = Later(self)
+        self.memory = PanelMemory("predict_widget", self._content, self)
         self._make_parts()
         self._lay_out()
         self._connect()
         self._on_ready()
+        self.memory.recall(self._on_recalled)
         self.job.warm()
 
     # ---- public API ----
 
     def set_model(self, path: str | os.PathLike[str]) -> None:
-        """Choose the model at `path`, a package or a finished run."""
+        """Choose the model at `path`, a package or a finished run; the image stays the one that is chosen."""
+        self._told_model = True
         self.models.setValue(path)
 
     def set_image(self, image: Layer | tuple[Path, ...]) -> None:
         """Choose a layer, or files."""
+        self._told_image = True
         self.image.setValue(image)
 
     # ---- parts ----
@@ -108,23 +130,28 @@ class PredictWidget(QWidget):
         self.width_box.setSpecialValueText("not known")
         self.width_box.setKeyboardTracking(False)
         self.width_box.setToolTip("Width of a typical object in your image; correct it if the estimate is wrong")
+        self.width_box.setAccessibleName("Width of the objects in your image")
         self.unit_button = QPushButton("The layer's scale is in µm")
         self.unit_button.setToolTip("The layer has a scale without a unit; say that it is in micrometres")
         self.outputs_row = QWidget()
         self.outputs: dict[str, QCheckBox] = {}
         self.more = QToolButton()
         self.more.setText("Settings")
+        self.more.setToolTip("Tiles, thresholds and everything else that can be set")
+        self.more.setAccessibleName("Settings of the prediction")
         self.more.setCheckable(True)
         self.more.setArrowType(Qt.ArrowType.RightArrow)
         self.more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.more.setAutoRaise(True)
         self.copy = CopyMenu(self._texts)
         self.copy.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.copy.setToolTip("Copy this prediction: for a shell, a file, a notebook or a paper")
         self.button = QPushButton("Predict")
         self.button.setDefault(True)
         self.button.setMinimumHeight(32)
         self.bar = QProgressBar()
         self.bar.setTextVisible(True)
+        self.bar.setAccessibleName("Progress of the prediction")
         self.status = _paragraph()
         self.teach_button = QPushButton("Not right? Teach it.")
         self.teach_button.setToolTip("Correct the result with the brush and train the model on the corrections")
@@ -186,6 +213,8 @@ class PredictWidget(QWidget):
         self.button.clicked.connect(self._on_button)
         self.teach_button.clicked.connect(self._on_teach)
         self.copy.failed.connect(self._on_error)
+        self.models.valueChanged.connect(self._on_memorable)
+        self.image.valueChanged.connect(self._on_memorable)
         job = self.job
         job.progress.connect(self._on_progress)
         job.begun.connect(lambda event: self._live.begin(event) if self._live else None)
@@ -210,8 +239,7 @@ class PredictWidget(QWidget):
         self._on_ready()
         self._look()
 
-    def _fill_outputs(self, inference: Inference | None) -> None:
-        chosen = {name for name, box in self.outputs.items() if box.isChecked()}
+    def _fill_outputs(self, inference: Inference | ForeignDescription | None) -> None:
         layout = self.outputs_row.layout()
         assert isinstance(layout, QHBoxLayout)
         while (item := layout.takeAt(0)) is not None:
@@ -224,12 +252,17 @@ class PredictWidget(QWidget):
         for number, output in enumerate(shown):
             box = QCheckBox(output.name.replace("_", " "))
             box.setToolTip(f"Add a layer with the {output.name.replace('_', ' ')} ({output.kind})")
-            box.setChecked(output.name in chosen if chosen & {o.name for o in shown} else number == 0)
-            box.toggled.connect(self._on_ready)
+            box.setChecked(output.name in self._chosen if self._chosen & {o.name for o in shown} else number == 0)
+            box.toggled.connect(self._on_output)
             layout.addWidget(box)
             self.outputs[output.name] = box
         layout.addStretch(1)
         self.outputs_row.setVisible(len(shown) > 1)
+
+    def _on_output(self) -> None:
+        self._chosen = set(self._wanted_outputs())
+        self._on_ready()
+        self._on_memorable()
 
     def _on_ready(self) -> None:
         """Let the button say whether it can do something, and why not."""
@@ -291,7 +324,8 @@ class PredictWidget(QWidget):
         self.unit_button.setVisible(needs_unit)
         self._advice = SizeAdvice("", None)
         if model and snapshot:
-            override = self._settings().rescale
+            # What is being typed may not hold yet; the last settings that did are good enough to speak of.
+            override = self._valid.rescale if self._valid is not None else "auto"  # type: ignore[attr-defined]
             self._advice = advise(model.inference, snapshot.voxel_size, self._width, told=self._told, override=override)
         self.size_text.setText(self._advice.text)
         self.size_text.setVisible(bool(self._advice.text))
@@ -308,15 +342,23 @@ class PredictWidget(QWidget):
             from napari_im2im._predict_settings import settings_class
 
             self._form = ConfigForm(settings_class()())
-            self._form.valueChanged.connect(lambda _: self._advise())
+            if self._valid is not None:
+                self._form.setValue(self._valid)
+            self._form.valueChanged.connect(self._on_settings)
             self._form_place.addWidget(self._form)
         self._form.setVisible(unfolded)
         self._widen()
 
-    def _settings(self) -> Any:
+    def _on_settings(self, settings: Config) -> None:
+        self._valid = settings
+        self._advise()
+        self._on_memorable()
+
+    def _settings(self) -> Config:
+        """Settings that are entered; raises ConfigError where they do not hold."""
         from napari_im2im._predict_settings import settings_class
 
-        return self._form.value() if self._form else settings_class()()
+        return self._form.value() if self._form else self._valid or settings_class()()
 
     def _options(self) -> PredictOptions:
         from napari_im2im._predict_settings import to_options
@@ -328,15 +370,39 @@ class PredictWidget(QWidget):
         model = self.models.value()
         if model is None:
             raise Im2ImError("No model is chosen", "Choose one first")
-        return as_texts(model, self._paths(), self._options())
-
-    def _paths(self) -> list[Path]:
-        """Files of what is chosen."""
-        value = self.image.value()
-        if isinstance(value, tuple):
-            return list(value)
+        files, axes = self._files_and_axes()
         layers = self.image.layers()
-        return [Path(str(layer.source.path)) for layer in layers[:1] if layer.source.path and len(layers) == 1]
+        asked = Asked(
+            model,
+            self._options(),
+            files,
+            " + ".join(layer.name for layer in layers) or "the image",
+            axes,
+            tuple(self._more_outputs()),
+            self._region(model) if layers else None,
+        )
+        return as_texts(asked)
+
+    def _files_and_axes(self) -> tuple[tuple[Path, ...], str]:
+        """Files of what is chosen, none where it is not one file, and the axes that must be told."""
+        value, layers = self.image.value(), self.image.layers()
+        if isinstance(value, tuple):
+            return value, ""
+        if len(layers) == 1 and layers[0].source.path:
+            return (Path(str(layers[0].source.path)),), str(layers[0].metadata.get(AXES_KEY, ""))
+        axes = layer_axes(layers[0]) or "" if layers else ""
+        return (), f"C{axes}" if len(layers) > 1 else axes
+
+    def _region(self, model: LocalModel) -> Region | None:
+        return self.image.region(self.image.snapshot(copy=False), model.inference.shapes.dimensions)
+
+    def _wanted_outputs(self) -> list[str]:
+        return [name for name, box in self.outputs.items() if box.isChecked()]
+
+    def _more_outputs(self) -> list[str]:
+        """Results that are made, where they are not just the main one."""
+        wanted = self._wanted_outputs()
+        return [] if wanted == list(self.outputs)[:1] else wanted
 
     # ---- the prediction ----
 
@@ -359,38 +425,33 @@ class PredictWidget(QWidget):
         model, value = self.models.value(), self.image.value()
         if model is None or value is None:
             raise Im2ImError(self._why_not())
-        arguments = {
-            "model": str(model.path),
-            "options": self._options().dump(),
-            "outputs": [name for name, box in self.outputs.items() if box.isChecked()] or None,
-        }
+        options = self._options()
+        arguments = {"model": str(model.path), "outputs": self._wanted_outputs() or None}
         if isinstance(value, tuple):
-            self._files = FileQueue.of(value, arguments)
-            self._next_file()
+            self._next_file(FileQueue.of(value, {**arguments, "options": options.dump()}))
         else:
-            self._start_layer(model, arguments)
+            self._start_layer(model, options, arguments)
         self._last = None
         self.teach_button.hide()
         self.status.hide()
         self.button.setText("Cancel")
         self.button.setToolTip("Stop; what is finished is kept")
 
-    def _start_layer(self, model: LocalModel, arguments: dict[str, Any]) -> None:
+    def _start_layer(self, model: LocalModel, options: PredictOptions, arguments: dict[str, Any]) -> None:
         source = self.image.snapshot()
         region = self.image.region(source, model.inference.shapes.dimensions)
-        spans = [[s.start, s.stop] for s in region] if region else None
+        self.job.start(lambda: {**sent(source, region, model, options), **arguments})
         main = next(iter(arguments["outputs"] or [model.inference.outputs[0].name]))
-        self._source = source
-        self._live = LiveResults(self._viewer, source, model.name, main, self)
+        facts = {"channels": list(options.channels or ()), "region": [[s.start, s.stop] for s in region or ()]}
+        self._source, self._files = source, None
+        self._live = LiveResults(self._viewer, source, model.name, main, facts, self)
         self._wait()
-        self.job.start(lambda: {**source.arguments(), **arguments, "region": spans})
 
-    def _next_file(self) -> None:
-        assert self._files is not None
-        arguments = self._files.next()
-        self._live = None
-        self._wait()
+    def _next_file(self, files: FileQueue) -> None:
+        arguments = files.next()
         self.job.start(lambda: arguments)
+        self._live, self._files = None, files
+        self._wait()
 
     def _wait(self) -> None:
         self.bar.setRange(0, 1)
@@ -435,7 +496,7 @@ class PredictWidget(QWidget):
         )
 
     def _on_failed(self, error: Im2ImError) -> None:
-        self._on_error(error)
+        self._show_failure(error)
         if self._files:
             self._files.failed.append(error)
             self._after_file()
@@ -449,8 +510,12 @@ class PredictWidget(QWidget):
         files = self._files
         assert files is not None
         if files.todo:
-            self._next_file()
-            return
+            try:
+                self._next_file(files)
+            except Im2ImError as error:  # the folder is gone, or the disk is full: the others would fail too
+                self._on_error(error)
+            else:
+                return
         self._files = None
         self._at_rest()
         self._say(files.summary())
@@ -473,6 +538,27 @@ class PredictWidget(QWidget):
         self.bar.hide()
         self._on_ready()
 
+    def _show_failure(self, error: Im2ImError) -> None:
+        """Show why a prediction failed; where consent is all that is missing, with a button that gives it."""
+        model = self.models.value()
+        key = asked_for(error) if isinstance(error, TrustError) else None
+        if key is None or model is None:
+            self._on_error(error)
+            return
+        text, cure = trust_words(error, model)
+        self.messages.add(text, "warning", cure, "Trust it", lambda: self._on_trust(key))
+
+    def _on_trust(self, key: str) -> None:
+        from im2im_core.trust import record_consent
+
+        try:
+            record_consent(key)
+        except Im2ImError as error:
+            self._on_error(error)
+            return
+        if not self.job.running:
+            self._on_button()
+
     def _on_error(self, error: Im2ImError) -> None:
         self.messages.add_error(error)
         self._on_ready()
@@ -489,6 +575,53 @@ class PredictWidget(QWidget):
             teach(self._viewer, source, layer)
         except Im2ImError as error:
             self._on_error(error)
+
+    # ---- opened and closed ----
+
+    def showEvent(self, event: Any) -> None:
+        super().showEvent(event)
+        settle_dock(self)
+        if self._seen:  # runs may have ended meanwhile
+            self.models.reload()
+        self._seen = True
+
+    def hideEvent(self, event: Any) -> None:
+        super().hideEvent(event)
+        self.memory.save()
+
+    def _on_memorable(self) -> None:
+        self.memory.save_soon()
+
+    def _content(self) -> dict[str, Any]:
+        model, layers = self.models.value(), self.image.layers()
+        return {
+            "model": str(model.path) if model else "",
+            "image": layers[0].name if layers else "",
+            "outputs": self._wanted_outputs(),
+            "settings": self._valid.dump() if self._valid is not None else None,
+        }
+
+    def _on_recalled(self, content: dict[str, Any]) -> None:
+        """Show what was shown when the panel was last open in this project; what is gone is left out."""
+        self._chosen = {str(name) for name in content.get("outputs") or ()}
+        self._recall_settings(content.get("settings"))
+        if content.get("model") and not self._told_model:
+            self.models.prefer(str(content["model"]))
+        named = (layer for layer in self._viewer.layers if layer.name == content.get("image"))
+        found = next((layer for layer in named if is_image_layer(layer) and is_users(layer)), None)
+        if found is not None and not self._told_image:
+            self.image.setValue(found)
+
+    def _recall_settings(self, settings: Any) -> None:
+        from napari_im2im._predict_settings import settings_class
+
+        if settings is None or self._form is not None:
+            return
+        try:
+            self._valid = settings_class().load(settings)
+        except Im2ImError:  # of another version
+            return
+        self._advise()
 
 
 def _ignore(error: BaseException) -> None:

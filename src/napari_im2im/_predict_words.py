@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from im2im_core.errors import DataError
+from im2im_core.axes import AXES
 from im2im_core.progress import duration
+from napari_im2im._file_queue import result_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from im2im_core.axes import Region
+    from im2im_core.errors import TrustError
     from im2im_core.events import Progress
     from im2im_core.models import LocalModel
     from im2im_core.predict_options import PredictOptions
@@ -55,32 +59,91 @@ def objects_words(count: int) -> str:
     return f"{count} object{'s' * (count != 1)}" if count else "no objects found"
 
 
-def as_texts(model: LocalModel, images: Sequence[Path], options: PredictOptions) -> dict[str, str]:
-    """The prediction under the keys of the copy menu: command and python, and the settings as yaml.
+# ---- trust ---------------------------------------------------------------------
 
-    Raises
-    ------
-    DataError
-        The image is not in a file.
-    """
-    if not images:
-        raise DataError("The image is not in a file", "Save the layer, open the file, and copy again")
-    defaults = type(options)().dump()
-    changed = {k: v for k, v in options.dump().items() if v != defaults[k]}
+
+def asked_for(error: TrustError) -> str | None:
+    """Module or hash of code that the user may allow; None where the refusal is final."""
+    found = re.search(r"--trust ([\w.]+)", error.cure)
+    return found[1].rstrip(".") if found else None
+
+
+def trust_words(error: TrustError, model: LocalModel) -> tuple[str, str]:
+    """What would run, and what to think of before it is allowed."""
+    cure = f"It could do anything that you can do on this computer. Read it in {model.path}, or ask who made the model"
+    return f"{error.message}. Nothing of it ran", cure
+
+
+# ---- the same prediction elsewhere ---------------------------------------------
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prediction as the panel asks for it."""
+
+    model: LocalModel
+    options: PredictOptions
+    files: tuple[Path, ...] = ()
+    """Files of the images; none where what is predicted is open and not one file."""
+    name: str = ""
+    """What is predicted, as the user calls it."""
+    axes: str = ""
+    """Axes that must be told; those of the pixels where there is no file."""
+    outputs: tuple[str, ...] = ()
+    """Results that are made; none for the main one."""
+    region: Region | None = None
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """Options that differ from the defaults."""
+        defaults = type(self.options)().dump()
+        return {k: v for k, v in self.options.dump().items() if v != defaults[k]}
+
+
+def as_texts(asked: Asked) -> dict[str, str]:
+    """The prediction under the keys of the copy menu: command and python, settings as yaml, and a methods paragraph."""
     return {
-        "command": _command(model, images, changed),
-        "yaml": options.to_yaml(),
-        "python": _python(model, images, changed),
-        "methods": _methods(model, options),
+        "command": _command(asked),
+        "yaml": asked.options.to_yaml(),
+        "python": _python(asked),
+        "methods": _methods(asked.model, asked.options),
     }
 
 
-def _command(model: LocalModel, images: Sequence[Path], changed: dict[str, Any]) -> str:
-    out = images[0].parent / "predictions"
-    words = ["im2im", "predict", str(model.path), *(str(p) for p in images), "-o", str(out)]
-    for name, value in changed.items():
+def _command(asked: Asked) -> str:
+    files = [str(path) for path in asked.files] or ["IMAGE.tif"]
+    words = ["im2im", "predict", str(asked.model.path), *files, "-o", _out(asked.files)]
+    if asked.files and asked.axes:
+        words += ["--axes", asked.axes]
+    if asked.outputs:
+        words += ["--outputs", ",".join(asked.outputs)]
+    for name, value in asked.changed.items():
         words += [f"--{name.replace('_', '-')}", _text(value)]
-    return shlex.join(words)
+    notes = []
+    if not asked.files:
+        notes.append(
+            f"{_line(asked.name)} is open in napari and not one file: save it, and name the file for IMAGE.tif"
+        )
+    if asked.region is not None:
+        notes.append(f"napari predicts only a part ({_spans(asked.region)}); this command predicts whole images")
+    return "".join(f"# {note}\n" for note in notes) + shlex.join(words)
+
+
+def _out(files: tuple[Path, ...]) -> str:
+    """A file for a single image, else a folder."""
+    if not files:
+        return "predictions/IMAGE.tif"
+    folder = files[0].parent / "predictions"
+    single = len(files) == 1 and (not files[0].is_dir() or files[0].suffix == ".zarr")
+    return str(folder / result_name(files[0]) if single else folder)
+
+
+def _spans(region: Region) -> str:
+    return ", ".join(f"{a} {s.start} to {s.stop}" for a, s in zip(AXES, region, strict=True) if a != "C")
+
+
+def _line(text: str) -> str:
+    return f"“{' '.join(text.split())}”"
 
 
 def _text(value: Any) -> str:
@@ -89,13 +152,26 @@ def _text(value: Any) -> str:
     return f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
 
 
-def _python(model: LocalModel, images: Sequence[Path], changed: dict[str, Any]) -> str:
-    arguments = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+def _python(asked: Asked) -> str:
     lines = ["import im2im_core as im2im"]
-    if changed:
+    given = [f"axes={asked.axes!r}"] if asked.axes else []
+    if asked.region is not None:
+        given.append("region=region")
+    if asked.outputs:
+        given.append(f"outputs={list(asked.outputs)!r}")
+    if asked.changed:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in asked.changed.items())
         lines += ["from im2im_core.predict_options import PredictOptions", "", f"options = PredictOptions({arguments})"]
-    call = f"im2im.predict({str(model.path)!r}, image{', options=options' if changed else ''})"
-    return "\n".join([*lines, "", f"for image in {[str(p) for p in images]!r}:", f"    result = {call}", ""])
+        given.append("options=options")
+    if asked.region is not None:
+        slices = ", ".join(f"slice({s.start}, {s.stop})" for s in asked.region)
+        lines += ["", f"region = ({slices})  # along T, C, Z, Y, X"]
+    call = f"im2im.predict({', '.join([repr(str(asked.model.path)), 'image', *given])})"
+    if asked.files:
+        loop = [f"for image in {[str(path) for path in asked.files]!r}:", f"    result = {call}"]
+    else:
+        loop = [f"image = ...  # the pixels of {_line(asked.name)}, an array", f"result = {call}"]
+    return "\n".join([*lines, "", *loop, ""])
 
 
 def _methods(model: LocalModel, options: PredictOptions) -> str:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from im2im_core.axes import to_tczyx
-from im2im_core.errors import DataError, Stopped
+from im2im_core.errors import DataError, Stopped, TrustError
 from im2im_core.events import Message, OutputBegun, Progress, TileDone
 from im2im_core.jobs import worker
 from im2im_core.jobs.messages import create_array
+from im2im_core.trust import consented_modules
 
 TILE = 32
 
@@ -31,6 +32,11 @@ def predict(arguments: dict[str, Any], on_event: Any, should_stop: Any) -> dict[
             "exit": SystemExit,
             "data": DataError,
         }[how.split("_")[1]]("it went wrong")
+    if how == "untrusted" and not consented_modules():
+        key = "a" * 64
+        raise TrustError(
+            f"toy runs Python code: model.py {key}", f"Read it; if you trust it, allow it with --trust {key}"
+        )
     if how == "killed":
         on_event(Progress("predicting tiles", 0, 4, 0.0))
         os.kill(os.getpid(), signal.SIGKILL)

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from looks import crowded, nameless
 
 from im2im_core.errors import DataError
 from im2im_core.evaluation import evaluate_pair
+from im2im_core.events import Progress
 from napari_im2im._evaluate_widget import EvaluateWidget, figure_rows
+from napari_im2im._evaluate_words import progress_words
 from napari_im2im._evaluate_work import ERROR_KINDS, compare
-from napari_im2im._layers import take_snapshot
+from napari_im2im._layers import OURS, RESULT, take_snapshot
 
 PATIENCE = 60000
 
@@ -206,12 +209,121 @@ def test_cancel_and_closed_dock(panel: Any, qtbot: Any, monkeypatch: pytest.Monk
     stop = widget._stop
     with qtbot.captureExceptions() as exceptions:
         viewer.window.remove_dock_widget(widget)
-        widget.deleteLater()
-        qtbot.wait(100)
-        stop.set()
+        qtbot.waitUntil(stop.is_set, timeout=PATIENCE)
         viewer.add_labels(truth_labels())
         qtbot.wait(200)
     assert not exceptions
+
+
+def test_ours_are_never_the_truth(make_napari_viewer: Any, qtbot: Any) -> None:
+    """A result is judged against what the user made, not against previews, overlays or what it began as."""
+    viewer = make_napari_viewer()
+    labels = truth_labels()
+    made = {OURS: RESULT, "im2im": {"image": "image", "kind": "labels"}}
+    viewer.add_image(np.zeros((64, 64)), name="image")
+    viewer.add_labels(labels, name="mine")
+    viewer.add_labels(labels, name="image · model", metadata=made)
+    chance = {OURS: RESULT, "im2im": {"image": "image", "kind": "probability"}}
+    viewer.add_image(np.zeros((64, 64)), name="image · model · foreground", metadata=chance)
+    viewer.add_labels(labels, name="target of run", metadata={OURS: "preview"})
+    viewer.add_labels(labels, name="mistakes", metadata={OURS: "mistakes"})
+    began = {"labelling": "sparse", "image": "image"}
+    viewer.add_labels(labels + 1, name="image · corrections", metadata=began)
+    widget = EvaluateWidget(viewer)
+    qtbot.addWidget(widget)
+    assert widget.prediction.currentText() == "image · model"
+    assert widget.truth.currentText() == "mine"
+    viewer.layers.remove("mine")
+    assert widget.truth.currentText() == ""
+    assert not widget.button.isEnabled()
+
+
+def test_of_two_images_the_other_is_the_truth(make_napari_viewer: Any, qtbot: Any) -> None:
+    viewer = make_napari_viewer()
+    viewer.add_image(np.zeros((32, 32)), name="clean")
+    viewer.add_image(np.zeros((16, 16)), name="small")
+    viewer.add_image(np.zeros((32, 32)), name="noisy")
+    restored = {OURS: RESULT, "im2im": {"image": "noisy", "kind": "image"}}
+    viewer.add_image(np.zeros((32, 32)), name="noisy · model", metadata=restored)
+    widget = EvaluateWidget(viewer)
+    qtbot.addWidget(widget)
+    assert (widget.prediction.currentText(), widget.truth.currentText()) == ("noisy · model", "clean")
+    viewer.layers.remove("noisy · model")
+    assert (widget.prediction.currentText(), widget.truth.currentText()) == ("noisy", "clean")
+
+
+def test_progress_comes_with_the_time_left(make_napari_viewer: Any, qtbot: Any) -> None:
+    viewer = make_napari_viewer(show=True)
+    film = np.stack([truth_labels()] * 4)
+    viewer.add_labels(film, name="truth", metadata={"axes": "TYX"})
+    viewer.add_labels(film, name="prediction", metadata={"axes": "TYX"})
+    widget = EvaluateWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Evaluate")
+    said: list[str] = []
+    take = widget._on_event
+    widget._on_event = lambda event: (take(event), said.append(widget.bar.format()))
+    widget.button.click()
+    assert widget.bar.isVisible()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    assert widget.bar.isHidden()
+    assert any(text.startswith("evaluating, image 2 of 4") for text in said)
+    assert any(text.startswith("looking for mistakes, image 1 of 4") for text in said)
+    words = progress_words(Progress("evaluating", 1, 4, 2.0, 6.0))
+    assert words == "evaluating, image 1 of 4, 6 s left"
+
+
+def test_comparison_is_copied_in_three_ways(panel: Any, qtbot: Any, tmp_path: Path) -> None:
+    from napari.layers._source import Source
+
+    viewer, widget = panel
+    texts = widget._texts()
+    assert texts["command"].startswith("# “image · model” is open in napari and not a file")
+    assert "im2im evaluate PREDICTION.tif TRUTH.tif" in texts["command"]
+    assert "methods" not in texts
+    for name, file in (("truth", "t.tif"), ("image · model", "p q.tif")):
+        viewer.layers[name]._source = Source(path=str(tmp_path / file))
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    texts = widget._texts()
+    assert texts["command"] == f"im2im evaluate '{tmp_path / 'p q.tif'}' {tmp_path / 't.tif'} --kind labels"
+    compile(texts["python"], "copied", "exec")
+    assert "kind='labels'" in texts["python"]
+    assert "TP / (TP + FP + FN)" in texts["methods"]
+    assert [action.text() for action in widget.share.menu().actions()] == [
+        "Copy as command", "Copy as Python", "Copy as methods paragraph",
+    ]  # fmt: skip
+
+
+def test_a_reopened_panel_shows_what_was_chosen(panel: Any, qtbot: Any, project: Any) -> None:
+    viewer, widget = panel
+    qtbot.waitUntil(lambda: widget.memory._recalled, timeout=PATIENCE)
+    viewer.add_labels(truth_labels(), name="other")
+    widget.truth.setCurrentIndex(widget.truth.findText("other"))
+    widget.kind.setCurrentIndex(widget.kind.findData("labels"))
+    viewer.window.remove_dock_widget(widget)
+    qtbot.waitUntil(Path(".im2im/evaluate_widget.json").exists, timeout=PATIENCE)
+    again = EvaluateWidget(viewer)
+    viewer.window.add_dock_widget(again, name="Evaluate")
+    qtbot.waitUntil(lambda: again.kind.currentData() == "labels", timeout=PATIENCE)
+    assert again.prediction.currentText() == "image · model"
+    assert again.truth.currentText() == "other"
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_panel_fits_a_small_screen(panel: Any, qtbot: Any, theme: str) -> None:
+    viewer, widget = panel
+    viewer.theme = theme
+    window = viewer.window._qt_window
+    window.resize(1366, 768)
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    widget.messages.add("Something " * 12, "warning", "with a cure " * 12)
+    qtbot.wait(50)
+    assert window.width() <= 1366
+    assert window.height() <= 768
+    assert widget.height() <= window.height()
+    assert not crowded(widget)
+    assert not nameless(widget)
 
 
 def test_fifty_layers_and_none(make_napari_viewer: Any, qtbot: Any) -> None:

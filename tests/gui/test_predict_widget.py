@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +15,13 @@ import numpy as np
 import psutil
 import pytest
 import yaml
+from looks import crowded, nameless
 
+from napari_im2im._file_queue import FileQueue
+from napari_im2im._layers import OURS, RESULT
 from napari_im2im._object_size import advise, object_width
 from napari_im2im._predict_widget import PredictWidget
+from napari_im2im._predict_words import asked_for
 
 WORKER = (sys.executable, str(Path(__file__).with_name("predict_worker.py")))
 INFERENCE: dict[str, Any] = {
@@ -200,9 +206,7 @@ def test_region_that_is_visible(open_panel: Any, qtbot: Any) -> None:
     assert "no visible field" in widget.messages.messages()[-1].text
 
 
-def test_teach_prefills_labels(open_panel: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = []
-    monkeypatch.setattr("napari_im2im._teach.open_dataset", opened.append)
+def test_teach_prefills_labels(open_panel: Any, qtbot: Any) -> None:
     viewer, widget = open_panel()
     assert not widget.teach_button.isVisible()
     widget.button.click()
@@ -213,19 +217,168 @@ def test_teach_prefills_labels(open_panel: Any, qtbot: Any, monkeypatch: pytest.
     assert labels.metadata["labelling"] == "sparse"
     assert labels.mode == "paint"
     assert viewer.layers.selection.active is labels
-    assert opened == [viewer]
+    (dataset,) = (w for name, w in viewer.window.dock_widgets.items() if name.startswith("Dataset"))
+    assert [(row.layers.images[0].name, row.layers.target) for row in dataset.rows()] == [("cells", labels)]
+    qtbot.waitUntil(lambda: not dataset.work.name, timeout=PATIENCE)
+    viewer.window.remove_dock_widget(dataset)
+    dataset.deleteLater()
 
 
 def test_copy_speaks_of_the_file(open_panel: Any, tmp_path: Path) -> None:
-    from im2im_core.errors import DataError
-
     _, widget = open_panel()
-    with pytest.raises(DataError, match="not in a file"):
-        widget._texts()
     widget.set_image((tmp_path / "a b.tif",))
     texts = widget._texts()
-    assert f"'{tmp_path / 'a b.tif'}'" in texts["command"]
+    assert f"'{tmp_path / 'a b.tif'}' -o '{tmp_path / 'predictions' / 'a b.tif'}'" in texts["command"] or (
+        f"-o {tmp_path / 'predictions'}" in texts["command"].replace("'", "")
+    )
+    assert "#" not in texts["command"]
     compile(texts["python"], "copied", "exec")
+    widget.set_image((tmp_path / "a.tif", tmp_path / "b.tif"))
+    assert f"{tmp_path / 'b.tif'} -o {tmp_path / 'predictions'}" in widget._texts()["command"]
+
+
+def test_copy_says_what_the_panel_does(open_panel: Any, tmp_path: Path) -> None:
+    """Open layers, told dimensions, more results and a part of the image are in the texts."""
+    from napari.layers._source import Source
+
+    viewer, widget = open_panel()
+    viewer.add_shapes([[[10, 20], [10, 40], [30, 40], [30, 20]]], name="box")
+    widget.image._part.setCurrentIndex(widget.image._part.count() - 1)
+    widget.outputs["foreground"].setChecked(True)
+    texts = widget._texts()
+    first, second, command = texts["command"].splitlines()
+    assert first.startswith("# “cells” is open in napari, not one file")
+    assert "Y 10 to 31, X 20 to 41" in second
+    assert "--outputs labels,foreground" in command
+    assert "region = (slice(0, 1), slice(0, 1), slice(0, 1), slice(10, 31), slice(20, 41))" in texts["python"]
+    assert "outputs=['labels', 'foreground']" in texts["python"]
+    assert "axes='YX'" in texts["python"]
+    compile(texts["python"], "copied", "exec")
+    assert "blending: gaussian" in texts["yaml"]
+    assert "good nuclei" in texts["methods"]
+    film = viewer.add_image(np.stack([discs(64)] * 3), name="film", metadata={"axes": "TYX"})
+    film._source = Source(path=str(tmp_path / "film.tif"))
+    widget.set_image(film)
+    widget.image._part.setCurrentIndex(0)
+    command = widget._texts()["command"]
+    assert f"{tmp_path / 'film.tif'} -o" in command
+    assert "--axes TYX" in command
+    assert "#" not in command
+
+
+def test_copied_command_is_one_that_the_program_takes(open_panel: Any, tmp_path: Path) -> None:
+    import shlex
+
+    from im2im_core.cli import main
+
+    _, widget = open_panel()
+    widget.set_image((tmp_path / "a b.tif",))
+    widget.outputs["foreground"].setChecked(True)
+    words = shlex.split(widget._texts()["command"])
+    assert main(words[1:]) == 3  # understood; the file is not there
+
+
+# ---- whose layers, whose choices -----------------------------------------------
+
+
+def test_layers_that_we_added_are_not_the_users_image(open_panel: Any, make_napari_viewer: Any, qtbot: Any) -> None:
+    viewer, first = open_panel()
+    source = viewer.add_image(discs(32), name="source of run-1", metadata={OURS: "preview"})
+    viewer.add_image(discs(128), name="cells · model", metadata={OURS: RESULT, "im2im": {}})
+    viewer.layers.selection.active = source
+    first.image._layers = []
+    first.image._on_layers()  # as at the opening of a panel
+    assert first.image.value() is viewer.layers["cells"]
+    viewer.layers.remove("cells")
+    assert first.image.value() is None
+    assert not first.button.isEnabled()
+    first.image.setValue(source)  # who wants it, may
+    assert first.image.value() is source
+
+
+def test_a_new_model_keeps_the_image_and_a_missing_one_is_told(open_panel: Any, qtbot: Any, make_model: Any) -> None:
+    viewer, widget = open_panel()
+    other = viewer.add_image(discs(64), name="other")
+    widget.set_image(other)
+    widget.set_model(make_model("slow"))
+    qtbot.waitUntil(lambda: widget.models.value().name == "slow nuclei", timeout=PATIENCE)
+    assert widget.image.value() is other
+    widget.set_model("/nowhere/at/all")
+    qtbot.waitUntil(lambda: bool(widget.messages.messages()), timeout=PATIENCE)
+    text = widget.messages.messages()[0].text
+    assert "/nowhere/at/all" in text
+    assert "“slow nuclei” is still chosen" in text
+
+
+def test_models_of_runs_that_ended_are_there_when_the_panel_is_shown(
+    open_panel: Any, qtbot: Any, make_model: Any
+) -> None:
+    _, widget = open_panel()
+    widget.hide()
+    make_model("fresh")
+    assert "fresh nuclei" not in [m.name for m in widget.models._models]
+    widget.show()
+    qtbot.waitUntil(lambda: "fresh nuclei" in [m.name for m in widget.models._models], timeout=PATIENCE)
+    assert widget.models.value().name == "good nuclei"
+
+
+def test_a_reopened_panel_shows_what_was_chosen(open_panel: Any, qtbot: Any, make_model: Any) -> None:
+    viewer, widget = open_panel()
+    make_model("another")
+    viewer.add_image(discs(64), name="second")
+    qtbot.waitUntil(lambda: widget.memory._recalled, timeout=PATIENCE)
+    widget.outputs["foreground"].setChecked(True)
+    widget.more.setChecked(True)
+    widget._form.setValue(widget._form.value().replace(seed=7))
+    assert widget.image.value() is viewer.layers["cells"]
+    viewer.window.remove_dock_widget(widget)
+    remembered = Path(".im2im/predict_widget.json")
+    qtbot.waitUntil(remembered.exists, timeout=PATIENCE)
+    viewer.layers.selection.active = viewer.layers["second"]
+    again = PredictWidget(viewer, command=WORKER)
+    viewer.window.add_dock_widget(again, name="Predict")
+    qtbot.waitUntil(lambda: again.models.value() is not None and "foreground" in again.outputs, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: again.outputs["foreground"].isChecked(), timeout=PATIENCE)
+    assert again.models.value().name == "good nuclei"
+    assert again.image.value() is viewer.layers["cells"]
+    assert again._options().seed == 7
+    again.job.close().join(15)
+
+
+def test_channels_fit_by_name(open_panel: Any) -> None:
+    viewer, widget = open_panel()
+    film = np.stack([discs(32)] * 3)
+    layer = viewer.add_image(film, name="stack", metadata={"axes": "CYX", "channels": ["DNA", "actin", "tubulin"]})
+    widget.set_image(layer)
+    widget.image.set_needs(2, ("tubulin", "dna"))
+    assert widget.image.channels() == (2, 0)
+    widget.image._slots[0].setCurrentIndex(1)
+    layer.name = "renamed"
+    assert widget.image.channels() == (1, 0)
+
+
+def test_only_needed_pixels_travel(make_model: Any) -> None:
+    from napari.layers import Image
+
+    from im2im_core.models import read_model
+    from im2im_core.predict_options import PredictOptions
+    from napari_im2im._layers import take_snapshot
+    from napari_im2im._predict_send import sent
+
+    model = read_model(make_model("good"))
+    pixels = np.random.default_rng(0).random((4, 2, 800, 800), np.float32)
+    layer = Image(pixels, metadata={"axes": "TCYX", "channels": ["dna", "actin"]})
+    region = (slice(1, 2), slice(0, 2), slice(0, 1), slice(400, 420), slice(0, 30))
+    part = sent(take_snapshot([layer]), region, model, PredictOptions(channels=(1,)))
+    assert part["image"].size < pixels.size / 20
+    assert part["region"] == [[1, 2], [0, 2], [0, 1], [400, 420], [0, 30]]
+    assert part["excerpt"]["shape"] == [4, 1, 1, 800, 800]
+    assert [t for t, _, _ in part["excerpt"]["scalings"]] == [1]
+    assert part["options"]["channels"] is None
+    assert part["channels"] == []  # the order is the user's
+    whole = sent(take_snapshot([layer]), None, model, PredictOptions(channels=(1,)))
+    np.testing.assert_array_equal(whole["image"], pixels[:, 1:])
+    assert whole["axes"] == "TCYX"
 
 
 def test_fifty_layers(open_panel: Any) -> None:
@@ -263,6 +416,126 @@ def test_fault_25_cancel_keeps_what_is_finished(open_panel: Any, qtbot: Any) -> 
     assert np.asarray(predicted(viewer)[0].data).any()
 
 
+def test_fault_25_cancel_while_pixels_are_read(open_panel: Any, qtbot: Any) -> None:
+    dask = pytest.importorskip("dask.array")
+    viewer, widget = open_panel()
+    reading, go = threading.Event(), threading.Event()
+
+    def block(block_id: Any = None) -> np.ndarray:
+        if threading.current_thread() is not threading.main_thread():
+            reading.set()
+            go.wait(60)
+        return np.ones((64, 64), np.float32)
+
+    empty = np.empty((0, 0), np.float32)
+    lazy = dask.map_blocks(block, chunks=((64,), (64,)), dtype=np.float32, meta=empty)
+    layer = viewer.add_image(lazy, name="lazy", contrast_limits=(0, 1))
+    widget.later.forget("width")
+    widget.set_image(layer)
+    widget._width = 17.0
+    widget.button.click()
+    assert reading.wait(60)
+    began = time.monotonic()
+    widget.button.click()
+    assert time.monotonic() - began < 0.1
+    qtbot.waitUntil(lambda: at_rest(widget), timeout=1000)
+    assert widget.status.text() == "Stopped."
+    go.set()
+    widget.set_image(viewer.layers["cells"])
+    widget.button.click()  # the next one is not disturbed by the one that was given up
+    qtbot.waitUntil(lambda: "4 objects" in widget.status.text(), timeout=PATIENCE)
+
+
+def test_fault_07_a_folder_that_cannot_be_written_to(
+    open_panel: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer, widget = open_panel()
+    make = Path.mkdir
+
+    def refuse(path: Path, *args: Any, **options: Any) -> None:
+        if path.name.startswith("predictions-"):
+            raise PermissionError(13, "Permission denied", str(path))
+        make(path, *args, **options)
+
+    widget.set_image((tmp_path / "a.tif", tmp_path / "b.tif"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        widget.button.click()
+    assert "Permission denied" in widget.messages.messages()[0].text
+    assert at_rest(widget)
+    widget.set_image(viewer.layers["cells"])
+    widget.button.click()
+    qtbot.waitUntil(lambda: "4 objects" in widget.status.text(), timeout=PATIENCE)
+    assert at_rest(widget)
+
+
+def test_fault_07_a_folder_that_vanishes_between_two_files(open_panel: Any, qtbot: Any, tmp_path: Path) -> None:
+    from im2im_core.errors import ResourceError
+
+    class Vanishing(FileQueue):
+        def next(self) -> dict[str, Any]:
+            if len(self.todo) == 1:
+                raise ResourceError("Cannot make the folder", "Check its permissions")
+            return super().next()
+
+    _, widget = open_panel("raises_data")
+    model = str(widget.models.value().path)
+    files = [(tmp_path / f"{n}.tif", tmp_path / f"out/{n}.tif") for n in "ab"]
+    widget._next_file(Vanishing({"model": model, "options": {}}, files, tmp_path / "out", 2))
+    qtbot.waitUntil(lambda: at_rest(widget), timeout=PATIENCE)
+    assert widget._files is None
+    assert "0 of 2 images predicted" in widget.status.text()
+    assert "Cannot make the folder" in [m.text for m in widget.messages.messages()]
+
+
+def test_a_wrong_setting_disturbs_nothing_else(open_panel: Any, qtbot: Any) -> None:
+    from qtpy.QtWidgets import QLineEdit
+
+    viewer, widget = open_panel()
+    widget.more.setChecked(True)
+    form = widget._form
+    form.edit(("rescale",), 0.5)
+    assert "scaled by 0.50" in widget.size_text.text()
+    form.edit(("rescale",), -3)
+    assert form.problems()
+    viewer.add_image(discs(64), name="another")
+    widget.set_image(viewer.layers["another"])
+    widget.set_image(viewer.layers["cells"])
+    widget.width_box.setValue(20)
+    assert "scaled by 0.50" in widget.size_text.text()  # the last setting that held
+    widget.button.click()
+    assert "Rescale" in widget.messages.messages()[0].text  # but nothing is predicted with it
+    assert at_rest(widget)
+    assert form.findChildren(QLineEdit)
+
+
+def test_fault_36_code_of_a_package_runs_after_one_click(open_panel: Any, qtbot: Any) -> None:
+    from im2im_core.trust import consented_modules
+
+    viewer, widget = open_panel("untrusted")
+    widget.button.click()
+    qtbot.waitUntil(lambda: at_rest(widget) and bool(widget.messages.messages()), timeout=PATIENCE)
+    (message,) = widget.messages.messages()
+    assert "runs Python code: model.py" in message.text
+    assert str(widget.models.value().path) in message.cure
+    assert "--trust" not in message.cure
+    assert not predicted(viewer)
+    assert not consented_modules()
+    message.button.click()
+    qtbot.waitUntil(lambda: "4 objects" in widget.status.text(), timeout=PATIENCE)
+    assert consented_modules() == ("a" * 64,)
+
+
+def test_refusals_that_nothing_mends_have_no_button() -> None:
+    from im2im_core.errors import TrustError
+    from im2im_core.trust import require_trust
+
+    assert asked_for(TrustError("a", "Get the package again")) is None
+    with pytest.raises(TrustError) as caught:
+        require_trust("some_package.nets.Net")
+    assert asked_for(caught.value) == "some_package"
+
+
 def test_fault_27_killed_process_is_told_in_words_and_replaced(open_panel: Any, qtbot: Any, make_model: Any) -> None:
     viewer, widget = open_panel("killed")
     widget.button.click()
@@ -285,6 +558,39 @@ def test_fault_22_source_layer_deleted_meanwhile(open_panel: Any, qtbot: Any) ->
     assert np.asarray(layer.data)[96:].any()  # of the pixels at the time of the click
 
 
+def test_fault_22_source_layer_edited_and_renamed_meanwhile(open_panel: Any, qtbot: Any) -> None:
+    viewer, widget = open_panel("slow")
+    image = viewer.layers["cells"]
+    widget.button.click()
+    image.data[:] = 0
+    image.name = "other name"
+    image.scale = (3.0, 3.0)
+    assert widget.image._image.currentText() == "other name"
+    qtbot.waitUntil(lambda: bool(predicted(viewer)) and at_rest(widget), timeout=PATIENCE)
+    (layer,) = predicted(viewer)
+    assert layer.name == "cells · slow nuclei"
+    assert tuple(layer.scale) == (1.0, 1.0)
+    rows = np.arange(128)[:, None] // 32 + 1
+    np.testing.assert_array_equal(layer.data, rows * (discs() > 0))
+    assert widget.image.value() is image
+
+
+def test_fault_21_viewer_closed_meanwhile(open_panel: Any, qtbot: Any) -> None:
+    viewer, widget = open_panel("slow", size=640)
+    widget.button.click()
+    qtbot.waitUntil(lambda: bool(predicted(viewer)), timeout=PATIENCE)
+    pid = widget.job.pid
+    window = viewer.window._qt_window
+    with qtbot.captureExceptions() as exceptions:
+        began = time.monotonic()
+        viewer.close()
+        window.deleteLater()
+        del window
+        qtbot.waitUntil(lambda: not psutil.pid_exists(pid) or _is_zombie(pid), timeout=PATIENCE)
+        assert time.monotonic() - began < 10
+    assert not exceptions
+
+
 def test_fault_22_result_layer_deleted_meanwhile(open_panel: Any, qtbot: Any) -> None:
     viewer, widget = open_panel("slow")
     widget.button.click()
@@ -301,7 +607,6 @@ def test_fault_23_dock_closed_meanwhile(open_panel: Any, qtbot: Any) -> None:
     pid = widget.job.pid
     with qtbot.captureExceptions() as exceptions:
         viewer.window.remove_dock_widget(widget)
-        widget.deleteLater()
         qtbot.wait(300)
         viewer.add_image(np.zeros((8, 8)))
         qtbot.waitUntil(lambda: not psutil.pid_exists(pid) or _is_zombie(pid), timeout=PATIENCE)
@@ -327,9 +632,8 @@ def test_nothing_open_says_what_to_do(make_napari_viewer: Any, qtbot: Any, proje
     widget.job.close().join(15)
 
 
-@pytest.mark.slow
-def test_real_model_predicts_like_the_core(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
-    from im2im_core import api
+def real_model(root: Path) -> Path:
+    """Package with a small network that was never trained."""
     from im2im_core.bundle import BundleMetadata
     from im2im_core.engine.export import export_bundle
     from im2im_core.engine.frameworks.build import build_framework
@@ -342,9 +646,42 @@ def test_real_model_predicts_like_the_core(make_napari_viewer: Any, qtbot: Any, 
     }
     inference = Inference.load(content)
     framework = build_framework(inference.framework, inference.network, inference.shapes)
-    folder = project.root / "models" / "real"
+    folder = root / "models" / "real"
     metadata = BundleMetadata(name="real nuclei", authors=({"name": "Ada"},))
     export_bundle(framework, inference, folder, metadata=metadata, sample=discs(96)[None])
+    return folder
+
+
+@pytest.mark.slow
+def test_first_prediction_comes_a_second_after_the_click_and_what_it_computes(
+    make_napari_viewer: Any, qtbot: Any, project: Any
+) -> None:
+    folder = real_model(project.root)
+    viewer = make_napari_viewer(show=True)
+    viewer.add_image(discs(256), name="cells")
+    widget = PredictWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Predict")
+    widget.set_model(folder)
+    qtbot.waitUntil(lambda: widget.button.isEnabled(), timeout=PATIENCE)
+    # The process answers when it has imported the networks, which it does while a person looks at the panel.
+    warm = widget.job._attached.submit("ping", {})
+    qtbot.waitUntil(warm.done, timeout=4 * PATIENCE)
+    seen: list[float] = []
+    widget.job.tile.connect(lambda tile: seen.append(time.monotonic()))
+    results: list[Any] = []
+    widget.job.finished.connect(results.append)
+    began = time.monotonic()
+    widget.button.click()
+    qtbot.waitUntil(lambda: bool(results), timeout=PATIENCE)
+    assert seen[0] - began - results[0].facts["seconds"] <= 1.0
+    qtbot.waitUntil(lambda: widget.status.text().endswith("s, CPU"), timeout=PATIENCE)
+
+
+@pytest.mark.slow
+def test_real_model_predicts_like_the_core(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    from im2im_core import api
+
+    folder = real_model(project.root)
     viewer = make_napari_viewer()
     pixels = np.stack([discs(150), discs(150).T])
     viewer.add_image(pixels, name="film", axis_labels=("t", "y", "x"), scale=(2, 0.25, 0.25), units=("s", "um", "um"))
@@ -366,6 +703,27 @@ def test_real_model_predicts_like_the_core(make_napari_viewer: Any, qtbot: Any, 
     np.testing.assert_allclose(layers["labels"].scale, (2, 0.25, 0.25))
     assert layers["labels"].metadata["im2im"]["factor"] == [1.0, 0.5, 0.5]
     widget.job.close().join(15)
+
+
+# ---- looks ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_panel_fits_a_small_screen(open_panel: Any, qtbot: Any, theme: str) -> None:
+    viewer, widget = open_panel()
+    viewer.theme = theme
+    window = viewer.window._qt_window
+    window.resize(1366, 768)
+    widget.more.setChecked(True)
+    widget.teach_button.show()
+    widget.messages.add("Something " * 12, "warning", "with a cure " * 12, "Mend it", lambda: None)
+    qtbot.waitUntil(lambda: widget.height() > 0 and window.height() <= 768, timeout=PATIENCE)
+    qtbot.wait(50)
+    assert window.width() <= 1366
+    assert window.height() <= 768
+    assert widget.height() <= window.height()
+    assert not crowded(widget._area.widget())
+    assert not nameless(widget)
 
 
 # ---- cost ----------------------------------------------------------------------

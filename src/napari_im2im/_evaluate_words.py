@@ -1,0 +1,116 @@
+"""What the Evaluate panel says: how far it is, and the same comparison as command, Python and methods paragraph."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from im2im_core.evaluation import RESAMPLES, THRESHOLDS
+from im2im_core.progress import duration
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from im2im_core.evaluation import Report
+    from im2im_core.events import Progress
+
+DEFINITIONS = {
+    "labels": (
+        "Predicted objects were matched one to one with true objects at intersections over union (IoU) of at least "
+        f"{THRESHOLDS[0]} to {THRESHOLDS[-1]}. With the numbers of objects found (TP), invented (FP) and missed (FN), "
+        "average precision is TP / (TP + FP + FN), also given as the mean over these thresholds, F1 is "
+        "2 TP / (2 TP + FP + FN), and panoptic quality is the summed IoU of matched objects over TP + FP/2 + FN/2 "
+        "(Kirillov et al., CVPR 2019). SEG is the mean over true objects of the IoU with the prediction that covers "
+        "more than half of it"
+    ),
+    "classes": (
+        "Classes of pixels were compared by the Dice coefficient, 2 |A ∩ B| / (|A| + |B|), and the intersection over "
+        "union, |A ∩ B| / |A ∪ B|, as means over the classes that occur, and by the part of all pixels that have the "
+        "right class"
+    ),
+    "image": (
+        "Images were compared by the peak signal-to-noise ratio, 10 log10(range² / mean squared error) with the range "
+        "of the truth, by structural similarity (SSIM; Wang et al., IEEE TIP 13, 600, 2004), by Pearson's correlation "
+        "of the pixels, and by the mean absolute error in units of the range"
+    ),
+}
+"""How the figures of each kind are made, in sentences without the last full stop."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two layers that are compared."""
+
+    name: str
+    path: Path | None = None
+    """File that it was opened from, where it was not changed since."""
+
+
+def progress_words(progress: Progress) -> str:
+    """For example ``comparing, image 3 of 16, 4 s left``."""
+    count = f"{progress.task}, image {progress.done} of {progress.total}" if progress.total else progress.task
+    left = duration(progress.remaining)
+    return f"{count}, {left} left" if left and progress.done != progress.total else count
+
+
+def as_texts(prediction: Side, truth: Side, kind: str, report: Report | None, *, sparse: bool) -> dict[str, str]:
+    """The comparison under the keys command, python and methods of the copy menu.
+
+    Parameters
+    ----------
+    kind : str
+        How it was asked to compare; "auto" to find out.
+    report : Report, optional
+        What came of it; without it and with "auto" there is no methods paragraph yet.
+    sparse : bool
+        Whether 0 in the truth is unknown.
+    """
+    chosen = report.kind if report else kind
+    texts = {
+        "command": _command(prediction, truth, chosen, sparse),
+        "python": _python(prediction, truth, chosen, sparse),
+    }
+    return texts if chosen == "auto" else {**texts, "methods": _methods(chosen, report, sparse)}
+
+
+def _command(prediction: Side, truth: Side, kind: str, sparse: bool) -> str:
+    sides = ((prediction, "PREDICTION.tif"), (truth, "TRUTH.tif"))
+    words = ["im2im", "evaluate", *(str(side.path or stand_in) for side, stand_in in sides)]
+    notes = [
+        f"{_line(side.name)} is open in napari and not a file: save it, and name the file for {stand_in}"
+        for side, stand_in in sides
+        if side.path is None
+    ]
+    if sparse:
+        notes.append("napari left out the unknown pixels of the truth; this command takes them for background")
+    words += ["--kind", kind] if kind != "auto" else []
+    return "".join(f"# {note}\n" for note in notes) + shlex.join(words)
+
+
+def _python(prediction: Side, truth: Side, kind: str, sparse: bool) -> str:
+    lines = ["import im2im_core as im2im", ""]
+    for name, side in (("prediction", prediction), ("truth", truth)):
+        value = repr(str(side.path)) if side.path else f"...  # the pixels of {_line(side.name)}, an array"
+        lines.append(f"{name} = {value}")
+    if sparse:
+        lines.append("# napari left out the unknown pixels of the truth; here they are taken for background")
+    given = f", kind={kind!r}" if kind != "auto" else ""
+    return "\n".join([*lines, f"print(im2im.evaluate(prediction, truth{given}).table())", ""])
+
+
+def _methods(kind: str, report: Report | None, sparse: bool) -> str:
+    from im2im_core import __version__
+
+    known = " Only pixels whose truth is known counted." if sparse else ""
+    means = ""
+    if report is not None and report.interval:
+        means = (
+            f" Figures are means over {len(report.rows)} images with 95 % confidence intervals from {RESAMPLES} "
+            "resamplings of whole images."
+        )
+    return f"{DEFINITIONS[kind]}.{known}{means} Figures were computed with napari-im2im {__version__}."
+
+
+def _line(text: str) -> str:
+    return f"“{' '.join(text.split())}”"
