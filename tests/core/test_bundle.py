@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
+from im2im_core import inference as inference_module
 from im2im_core.archive import pack
 from im2im_core.bundle import BundleMetadata, Citation, open_bundle
 from im2im_core.bundle.onnx_data import external_files
@@ -282,3 +283,30 @@ def test_fault_38_external_data_is_found_in_the_bytes() -> None:
     assert external_files(bytes([8, 8])) == set()
     with pytest.raises(TrustError, match="not an ONNX model"):
         external_files(b"\xff" * 50)
+
+
+# ---- older descriptions ----
+
+
+def test_older_inference_descriptions_are_lifted(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rename(content: dict[str, Any]) -> dict[str, Any]:
+        return {"halo" if name == "reach" else name: value for name, value in content.items()}
+
+    def old(content: dict[str, Any]) -> None:
+        described = content["config"]["im2im"]["inference"]
+        described["reach"] = described.pop("halo")
+        described["schema_version"] = 1
+
+    _edit(world, old)
+    with pytest.raises(ConfigError, match="reach"):
+        _ = open_bundle(world).inference
+    monkeypatch.setattr(inference_module, "INFERENCE_VERSION", 2)
+    monkeypatch.setattr(inference_module, "INFERENCE_MIGRATIONS", {1: rename})
+    found = open_bundle(world).inference
+    assert (found.halo, found.schema_version) == ((20, 20), 2)
+
+
+def test_inference_description_of_a_newer_version_is_refused(world: Path) -> None:
+    _edit(world, lambda content: content["config"]["im2im"]["inference"].update(schema_version=99))
+    with pytest.raises(ConfigError, match=r"99, this program knows up to 1.*Update"):
+        _ = open_bundle(world).inference

@@ -155,7 +155,8 @@ class _Task:
                 self._begin(results)
             for name in self.names:
                 self._write(name, frame, results[name])
-        finished = {name: self._sinks.pop(name).finish() for name in list(self._sinks)}
+        finished = {name: sink.finish() for name, sink in self._sinks.items()}
+        self._sinks.clear()
         for name, result in finished.items():
             if isinstance(result, Path):
                 self.tell(OutputWritten(str(result), name))

@@ -6,6 +6,7 @@ sets up. One that cannot be loaded takes nothing away: its error is told where i
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Union
 
@@ -40,7 +41,7 @@ _broken: dict[tuple[str, str], str] = {}
 def with_plugins(section: str, *shipped: type[Config]) -> Any:
     """Union of the shipped settings classes of a section and those that installed packages register."""
     classes = {str(kind_of(cls)): cls for cls in shipped}
-    for point in entry_points(group=GROUP):
+    for point in _points():
         named, _, kind = point.name.partition(".")
         if named != section:
             continue
@@ -51,6 +52,11 @@ def with_plugins(section: str, *shipped: type[Config]) -> Any:
         except FAULTS as error:
             _broken[section, kind] = f"{_words(point)} cannot be used: {type(error).__name__}: {error}"
     return Union[tuple(classes.values())]  # noqa: UP007  # the members are known only now
+
+
+@cache
+def _points() -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=GROUP))
 
 
 def _loaded(point: EntryPoint, section: str, kind: str) -> type[Config]:
