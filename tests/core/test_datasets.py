@@ -295,3 +295,19 @@ def test_guess_task() -> None:
     assert guess_task(pair("a", noise)) == "label_free"
     assert guess_task(pair("a", noise.astype(np.float32))) == "label_free"
     assert guess_task(pair("a", squares() * 0)) == "instance_segmentation"
+
+
+def test_objects_are_counted_where_one_plane_of_weights_holds_for_the_stack(project: Project) -> None:
+    known = np.zeros((1, 16, 64), np.float32)
+    known[:, :8] = 1
+    made = pair("a", np.stack([squares(16)] * 3), "ZYX", weight=ArrayImage(known, "ZYX"))
+    entry = save_dataset(project, "n", [made], {}, task="instance_segmentation")
+    assert entry.objects == 8
+
+
+def test_only_one_target_can_be_painted_in_parts(project: Project) -> None:
+    made = pair("a", squares())
+    made = replace(made, targets={**made.targets, "edges": made.targets[TARGET]})
+    save_dataset(project, "n", [made], {})
+    with pytest.raises(DataError, match="only one can be painted in parts"):
+        save_dataset(project, "n", [made], {}, "sparse")

@@ -9,7 +9,15 @@ import pytest
 
 from im2im_core.axes import Region
 from im2im_core.errors import DataError
-from im2im_core.image import ArrayImage, CroppedImage, Image, as_image, content_hash, select_channels
+from im2im_core.image import (
+    ArrayImage,
+    CroppedImage,
+    Image,
+    as_image,
+    channels_named,
+    content_hash,
+    select_channels,
+)
 
 
 class Slices:
@@ -116,3 +124,14 @@ def test_content_hash_knows_pixels_shape_and_type() -> None:
     hashes = {content_hash(x) for x in (a, a.reshape(2, 3), a.astype(np.int8), a[::-1])}
     assert len(hashes) == 4
     assert content_hash(a) == content_hash(a.copy())
+
+
+def test_channels_are_found_by_name_unless_they_are_in_their_place() -> None:
+    info = ArrayImage(np.zeros((3, 4, 4)), "CYX", channels=("DAPI", "GFP", "BF")).info
+    assert channels_named(info, ("BF", "DAPI")) == ("BF", "DAPI")
+    assert channels_named(info, ("DAPI", "GFP", "BF")) is None
+    assert channels_named(info, ("BF", "RFP")) is None
+    assert channels_named(info, ()) is None
+    double = ArrayImage(np.zeros((3, 4, 4)), "CYX", channels=("a", "a", "b")).info
+    assert channels_named(double, ("a",)) is None
+    assert channels_named(double, ("b",)) == ("b",)

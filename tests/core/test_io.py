@@ -660,6 +660,31 @@ def test_fault_10_corrupt_chunk_is_named(tmp_path: Path, damage: str) -> None:
         image.read(crop(y=(30, 60), x=(0, 64)))
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("shape", [(3, 70, 50), (70, 50)])
+def test_fault_10_lost_chunk_is_named(tmp_path: Path, version: Any, shape: tuple[int, ...]) -> None:
+    array = np.zeros(shape, "uint16")
+    array[..., 40:, 20:40] = 7  # most chunks are zeros, which are never stored
+    axes, path = "CYX"[-len(shape) :], tmp_path / "a.ome.zarr"
+    info = info_of(array, axes)
+    with create_output(path, info, chunks=(1, 1, 1, 16, 16), version=version) as writer:
+        writer.write(tuple(slice(0, n) for n in info.shape), array.reshape(info.shape))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(open_image(path).read().reshape(shape), array)
+    first = path / "0" / ("c" if version == "0.5" else "") / ("0/2/1" if len(shape) == 3 else "2/1")
+    first.unlink()
+    with pytest.raises(DataError, match=rf"a\.ome\.zarr.*1 chunk.*missing.*{'0/2/1' if len(shape) == 3 else '2/1'}"):
+        open_image(path)
+
+
+def test_chunks_that_another_program_left_out_are_its_fill_value(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.ome.zarr", np.ones((40, 40), "uint8"), "YX")
+    attributes = json.loads((tmp_path / "a.ome.zarr" / ".zattrs").read_text())
+    del attributes["im2im"]
+    (tmp_path / "a.ome.zarr" / ".zattrs").write_text(json.dumps(attributes))
+    (tmp_path / "a.ome.zarr" / "0" / "0" / "0").unlink()
+    assert open_image(tmp_path / "a.ome.zarr").read().max() == 0
+
+
 @pytest.mark.parametrize("content", ["{", '{"multiscales": [{"datasets": []}]}', '{"multiscales": [{}]}', "{}"])
 def test_damaged_zarr_metadata(tmp_path: Path, content: str) -> None:
     write_image(tmp_path / "a.zarr", ramp((20, 30), "uint8"), "YX")
@@ -680,14 +705,64 @@ def _aicsimageio() -> None:
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize(("axes", "shape"), AXES_CASES)
 def test_aicsimageio_reads_the_same(tmp_path: Path, suffix: str, axes: str, shape: tuple[int, ...]) -> None:
-    array = ramp(shape, "uint16")
+    check_pickle(check_round_trip(tmp_path / f"a{suffix}", ramp(shape, "uint16"), axes, reader="aicsimageio"))
+
+
+@pytest.mark.usefixtures("_aicsimageio")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_fault_19_every_type_through_aicsimageio(tmp_path: Path, suffix: str, dtype: str) -> None:
+    check_round_trip(tmp_path / f"a{suffix}", ramp((4, 21, 19), dtype), "ZYX", reader="aicsimageio")
+
+
+@pytest.mark.usefixtures("_aicsimageio")
+@pytest.mark.parametrize("dtype", ["int16", "uint32", "float32", "float64"])
+def test_fault_19_big_endian_through_aicsimageio(tmp_path: Path, dtype: str) -> None:
+    array = ramp((4, 21, 19), dtype)
+    tifffile.imwrite(tmp_path / "a.ome.tif", array, byteorder=">", metadata={"axes": "ZYX"})
+    check_image(open_image(tmp_path / "a.ome.tif", reader="aicsimageio"), tczyx(array, "ZYX"), "ZYX")
+
+
+@pytest.mark.usefixtures("_aicsimageio")
+def test_scenes_through_aicsimageio(tmp_path: Path) -> None:
+    arrays = [ramp((3, 21, 19), "uint16"), ramp((5, 30, 22), "uint16")]
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tif:
+        for array in arrays:
+            tif.write(array, metadata={"axes": "ZYX"})
+    names = scenes(tmp_path / "a.ome.tif", reader="aicsimageio")
+    assert len(names) == 2
+    for scene in (0, 1):
+        for asked in (scene, names[scene]):
+            image = open_image(tmp_path / "a.ome.tif", scene=asked, reader="aicsimageio")
+            check_image(image, tczyx(arrays[scene], "ZYX"), "ZYX")
+    with pytest.raises(DataError, match="has no scene 2"):
+        open_image(tmp_path / "a.ome.tif", scene=2, reader="aicsimageio")
+
+
+@pytest.mark.usefixtures("_aicsimageio")
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_fault_09_truncated_picture_is_a_data_error(tmp_path: Path, suffix: str, share: float) -> None:
+    imageio = pytest.importorskip("imageio.v3")
     path = tmp_path / f"a{suffix}"
-    names = ("a", "b", "c") if "C" in axes else ()
-    write_image(path, array, axes, voxel_size=(2.0, 0.5, 0.25), channels=names)
-    image = open_image(path, reader="aicsimageio")
-    check_image(image, tczyx(array, axes), axes)
-    assert image.info.voxel_size[1:] == (0.5, 0.25)
-    assert image.info.channels == names
+    imageio.imwrite(path, np.random.default_rng(0).integers(0, 255, (60, 70), np.uint8))
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(DataError, match=rf"a\{suffix}"):
+        open_image(path).read()
+
+
+@pytest.mark.parametrize("error", [OSError("file is cut short"), SyntaxError("broken PNG"), KeyError(7), EOFError()])
+def test_pixels_that_cannot_be_decoded_are_a_data_error(error: Exception) -> None:
+    from im2im_core.io.stack import StackImage
+
+    class Damaged(np.ndarray):  # decoded when it is sliced, as dask arrays are
+        def __getitem__(self, index: Any) -> Any:
+            raise error
+
+    image = StackImage(np.zeros((4, 5)), "YX", name="a.czi")
+    image._array = np.zeros((1, 1, 1, 4, 5)).view(Damaged)
+    with pytest.raises(DataError, match=r"a\.czi: the pixels cannot be decoded"):
+        image.read()
 
 
 @pytest.mark.usefixtures("_aicsimageio")
@@ -788,6 +863,24 @@ def test_identity_changes_with_the_file(tmp_path: Path, suffix: str) -> None:
     assert str(path.resolve()) in first
     write_image(path, ramp((20, 30), "uint8") + 1, "YX", overwrite=True)
     assert open_image(path).info.identity != first
+
+
+@pytest.mark.parametrize("reader", ["auto", "aicsimageio"])
+def test_identity_changes_with_any_chunk(tmp_path: Path, reader: str) -> None:
+    import tensorstore as ts
+
+    pytest.importorskip("aicsimageio")
+    path = tmp_path / "a.ome.zarr"
+    array = ramp((3, 80, 80), "uint8")
+    with create_output(path, info_of(array, "ZYX"), chunks=(1, 1, 1, 32, 32)) as writer:
+        writer.write(crop(z=(0, 3), y=(0, 80), x=(0, 80)), array[None, None])
+    before = open_image(path, reader=reader).info.identity
+    assert open_image(path, reader=reader).info.identity == before
+    spec = {"driver": "zarr", "kvstore": {"driver": "file", "path": f"{path}/0/"}}
+    ts.open(spec, open=True).result()[1, 40, 40].write(0).result()
+    changed = open_image(path, reader=reader).info.identity
+    assert changed != before
+    assert changed.rsplit("|", 2)[0] == before.rsplit("|", 2)[0]  # the path is still the same part of it
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

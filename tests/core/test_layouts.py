@@ -506,3 +506,25 @@ def test_fault_46_nothing_is_changed(tmp_path: Path) -> None:
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.iterdir()}
     load_samples(DataSettings(path="."), tmp_path)
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.iterdir()} == before
+
+
+def test_blank_lines_do_not_shift_the_numbers_of_rows(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif")
+    (tmp_path / "t.csv").write_text("\nIM,GT\n\n,,\na.tif,a.tif\n\ngone.tif,a.tif\n")
+    with pytest.raises(FilesError) as error:
+        TableLayout().find(tmp_path)
+    assert texts(error) == ["t.csv, row 7: gone.tif does not exist"]
+
+
+def test_further_targets_of_a_table(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write(tmp_path / f"{name}.tif")
+    (tmp_path / "t.csv").write_text("IM,GT,GT_edge map,CM\na.tif,b.tif,c.tif,\n")
+    (found,) = TableLayout().find(tmp_path)
+    assert {key: path.name for key, path in found.targets.items()} == {TARGET: "b.tif", "edge map": "c.tif"}
+    (tmp_path / "t.csv").write_text("IM,GT,GT_edges\na.tif,b.tif,gone.tif\n")
+    with pytest.raises(FilesError, match=r"gone\.tif does not exist"):
+        TableLayout().find(tmp_path)
+    (tmp_path / "t.csv").write_text("IM,GT,GT_edges\na.tif,b.tif,\n")
+    with pytest.raises(FilesError, match=r"a\.tif has no target edges"):
+        TableLayout().find(tmp_path)

@@ -204,3 +204,31 @@ def test_unknown_pixels_are_not_looked_at(settings: Any, garbage: float) -> None
     expected = measured(image, settings)
     assert found.offset == pytest.approx(expected.offset)
     assert found.scale == pytest.approx(expected.scale)
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int64", "float64"])
+def test_wide_types_keep_their_steps_far_from_zero(dtype: str) -> None:
+    pixels = (4_000_000_000 + np.arange(64).reshape(1, 1, 8, 8)).astype(dtype)
+    scaling = measured(pixels[0, 0], MinMax())
+    np.testing.assert_allclose(scaling.apply(pixels[0]), (np.arange(64) / 63).reshape(1, 8, 8), atol=1e-6)
+
+
+@pytest.mark.parametrize("limit", [normalize.SAMPLE_LIMIT, 150])
+def test_one_plane_of_weights_holds_for_all_planes(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr(normalize, "SAMPLE_LIMIT", limit)
+    clean = np.random.default_rng(0).random((5, 12, 16)).astype(np.float32)
+    weight = np.ones((1, 12, 16), np.float32)
+    weight[:, :, 8:] = 0
+    spoiled = np.where(weight > 0, clean, np.nan).astype(np.float32)
+    known = ArrayImage(weight, "ZYX")
+    assert measured(spoiled, ZScore(), weight=known) == measured(clean, ZScore(), weight=known)
+    full = ArrayImage(np.repeat(weight, 5, axis=0), "ZYX")
+    assert measured(clean, ZScore(), weight=full) == measured(clean, ZScore(), weight=known)
+
+
+def test_a_plane_is_known_where_any_of_its_weights_is(volume: NDArray[Any]) -> None:
+    plane = volume[0, 0, :1]
+    weight = np.zeros((6, 20, 30), np.float32)
+    weight[2, :, :15] = 1
+    found = measured(plane, MinMax(), weight=ArrayImage(weight, "ZYX"))
+    assert found.offset[0] == plane[:, :, :15].min()

@@ -126,3 +126,23 @@ def test_old_recipes_are_lifted_step_by_step(monkeypatch: pytest.MonkeyPatch) ->
     old = {"schema_version": 1, "a": 1}
     assert migrations.lift(old) == {"c": 20, "schema_version": 3}
     assert old == {"schema_version": 1, "a": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"data.patch": [32, 4]}, "at least 8 pixels along Y and X"),
+        ({"data.dimensions": 3, "data.patch": [1, 32, 7]}, "at least 8 pixels along Y and X"),
+        ({"data.normalization.low": 99.9, "data.normalization.high": 1.0}, "low 99.9 is not below high 1"),
+        ({"data.target_normalization.low": 50, "data.target_normalization.high": 50}, "low 50 is not below high 50"),
+        ({"network.kind": "unet", "network.channels": [32]}, "network.channels.*at least 2"),
+        ({"network.kind": "attention_unet", "network.channels": [32]}, "network.channels.*at least 2"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_by_the_settings(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        Recipe().override(changes)
+
+
+def test_a_patch_may_be_one_plane() -> None:
+    assert Recipe().override({"data.dimensions": 3, "data.patch": [1, 8, 8]}).data.patch == (1, 8, 8)

@@ -188,7 +188,7 @@ def chain(recipe: Recipe, split: Split, folder: Path) -> tuple[list[dict[str, fl
     """Losses of three steps and the gradient of the last: prepare, cut, augment, lose."""
     ready = prepared(recipe, split, folder)
     recipe, framework = ready.plan.recipe, ready.framework
-    augmenter = Augmenter(recipe.data.augmentation, 2, framework.targets)
+    augmenter = Augmenter(recipe.data.augmentation, recipe.data.dimensions, framework.targets)
     rows = []
     for step in range(3):
         batch = augmenter(ready.stream[step][0], torch.Generator().manual_seed(step), tuple(recipe.data.patch))
@@ -241,6 +241,70 @@ def test_garbage_in_unknown_regions_changes_neither_loss_nor_gradient(tmp_path: 
     for changed, moved in others:
         assert changed == losses
         assert all(torch.equal(a, b) for a, b in zip(gradients, moved, strict=True))
+
+
+@pytest.mark.parametrize("preset", ["instance_seg_3d", "semantic_seg_3d", "restoration_3d"])
+@pytest.mark.parametrize("rescaled", [False, True])
+def test_one_plane_of_weights_holds_for_the_stack(tmp_path: Path, preset: str, rescaled: bool) -> None:
+    changes: dict[str, Any] = {"data__foreground": 1.0, "data__voxel_size": [1, 1, 1]}
+    if rescaled:
+        changes["data__rescale"] = {"kind": "voxel_size", "voxel_size": [1, 1.5, 1.5]}
+    recipe = small_recipe(preset, **changes)
+    image, labels = discs(0, (6, 48, 48))
+    weight = known_left((48, 48))[None]
+    assert weight.shape == (1, 48, 48)
+    images = preset.startswith("restoration")
+    clean = {"instance_seg_3d": labels, "semantic_seg_3d": labels > 0}.get(preset, 50 + 3.0 * (labels > 0))
+    garbage = np.full(labels.shape, np.nan) if images else np.random.default_rng(0).integers(0, 300, labels.shape)
+    results = []
+    for number, other in enumerate((clean, garbage)):
+        target = np.where(weight > 0, clean, other).astype(np.float64 if images else np.uint16)
+        made = sample("a", image, target, weight)
+        for part in (made.source, made.targets["target"]):
+            object.__setattr__(part.info, "voxel_size", (1.0, 1.0, 1.0))
+        split = Split((made,))
+        results.append(chain(recipe, split, tmp_path / str(number)))
+        entry = prepared(recipe, split, tmp_path / "again").stream.store.get(0)
+        assert entry.arrays["weight"].shape == (1, *entry.shape)
+    (losses, gradients), (changed, moved) = results
+    assert all(np.isfinite(v) for row in losses for v in row.values())
+    assert changed == losses
+    assert all(torch.equal(a, b) for a, b in zip(gradients, moved, strict=True))
+
+
+def test_patches_are_centred_on_known_objects_of_all_planes(tmp_path: Path) -> None:
+    image, labels = discs(0, (6, 48, 48))
+    labels[:] = labels.max(axis=0)
+    split = Split((sample("a", image, labels, known_left((48, 48))[None]),))
+    index = prepared(small_recipe("instance_seg_3d"), split, tmp_path).stream.foregrounds[0]
+    z, _, x = np.unravel_index(index.classes[0], labels.shape)
+    assert set(z.tolist()) == set(range(6))
+    assert x.max() < 24
+
+
+def test_a_projection_target_is_known_where_any_plane_is(tmp_path: Path) -> None:
+    image, _ = discs(0, (6, 48, 48))
+    _, labels = discs(0)
+    weight = np.zeros((6, 48, 48), np.float32)
+    weight[2, :, :24] = 1
+    garbage = np.where(np.arange(48) < 24, labels, 250).astype(np.uint16)
+    found = [
+        chain(small_recipe("instance_seg_3d"), Split((sample("a", image, target[None], weight),)), tmp_path / name)
+        for name, target in (("clean", labels), ("garbage", garbage))
+    ]
+    assert found[0][0] == found[1][0]
+
+
+def test_a_thin_stack_trains_with_an_automatic_patch(tmp_path: Path) -> None:
+    flat = {"network.kind": "dynunet", "network.filters": [8, 8, 8], "data.patch": "auto"}
+    recipe = small_recipe("instance_seg_3d").override(flat)
+    made = sample("a", *discs(0, (6, 48, 48)))
+    for part in (made.source, made.targets["target"]):
+        object.__setattr__(part.info, "voxel_size", (5.0, 1.0, 1.0))
+    assert make_plan(recipe, Split((made,))).recipe.data.patch == (6, 48, 48)
+    losses, gradients = chain(recipe, Split((made,)), tmp_path)
+    assert all(np.isfinite(v) for row in losses for v in row.values())
+    assert any(g.abs().max() > 0 for g in gradients)
 
 
 def test_sparse_labels_teach_only_where_something_is_painted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -214,3 +215,115 @@ def test_the_probe_measures_time_and_memory() -> None:
 def test_a_model_package_without_weights_is_refused_by_the_recipe() -> None:
     with pytest.raises(ConfigError, match=r"output.*TorchScript or ONNX"):
         small_recipe().override({"output.torchscript": False, "output.onnx": False})
+
+
+def scaled_split(voxel: float, shape: tuple[int, int] = (48, 64)) -> Split:
+    image, labels = discs(0, shape)
+    size = (None, voxel, voxel)
+    source, target = (ArrayImage(a, "YX", voxel_size=size, identity=str(a.dtype)) for a in (image, labels))
+    return Split((Sample("a", "a", source, {"target": target}),))
+
+
+def test_sizes_are_those_after_rescaling_to_a_voxel_size() -> None:
+    recipe = small_recipe(data__rescale={"kind": "voxel_size", "voxel_size": [1, 1, 1]})
+    plain, halved = (fingerprint(r, scaled_split(0.5)) for r in (small_recipe(), recipe))
+    assert (halved.shape, halved.smallest, halved.pixels) == ((1, 24, 32), (1, 24, 32), 24 * 32)
+    assert halved.voxel_size == (None, 1.0, 1.0)
+    assert plain.object_diameter is not None
+    assert halved.object_diameter == pytest.approx(plain.object_diameter / 2)
+    with pytest.raises(DataError, match="has no voxel size"):
+        fingerprint(recipe, split_of())
+
+
+def test_sizes_are_those_after_rescaling_to_an_object_size() -> None:
+    plain = fingerprint(small_recipe(), scaled_split(0.5))
+    assert plain.object_diameter is not None
+    wanted = 2 * plain.object_diameter
+    recipe = small_recipe(data__rescale={"kind": "object_size", "diameter": wanted})
+    facts = fingerprint(recipe, scaled_split(0.5))
+    assert facts.object_diameter == pytest.approx(wanted)
+    assert facts.voxel_size == (None, pytest.approx(0.25), pytest.approx(0.25))
+    assert facts.shape == (1, 96, 128)
+    with pytest.raises(ConfigError, match="restoration has no labels to measure"):
+        fingerprint(small_recipe("restoration_2d", data__rescale={"kind": "object_size"}), split_of(task="image"))
+
+
+def test_a_told_diameter_is_compared_with_that_of_the_training_after_rescaling(tmp_path: Path) -> None:
+    from im2im_core.engine.session import describe, prepare_images
+    from im2im_core.rescale import rescaling
+
+    recipe = small_recipe(data__rescale={"kind": "voxel_size", "voxel_size": [1, 1, 1]})
+    split = scaled_split(0.5)
+    plan = make_plan(recipe, split)
+    prepared = prepare_images(plan, split, tmp_path, lambda event: None, lambda: "")
+    trained = describe(prepared, prepared.framework).input
+    told = fingerprint(small_recipe(), split).object_diameter
+    by_size = rescaling(trained, (None, 0.5, 0.5), 2)
+    by_object = rescaling(trained, (None, None, None), 2, object_diameter=told)
+    assert by_size.factor == (1.0, 0.5, 0.5)
+    assert by_object.factor == pytest.approx(by_size.factor)
+
+
+def test_the_cache_is_chosen_by_the_size_after_rescaling() -> None:
+    def kind(voxel: float) -> str:
+        rescale = {"kind": "voxel_size", "voxel_size": [1, voxel, voxel]}
+        recipe = small_recipe(data__cache__kind="auto", data__cache__memory_limit=1e-4, data__rescale=rescale)
+        return make_plan(recipe, scaled_split(1.0)).runtime.cache
+
+    assert (kind(1.0), kind(0.25)) == ("memory", "disk")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 0.5, -1.0])
+@pytest.mark.parametrize("preset", ["instance_seg_2d", "semantic_seg_2d"])
+def test_fault_11_labels_that_are_none_are_a_data_error(preset: str, bad: float) -> None:
+    image, labels = discs(0)
+    wrong = labels.astype(np.float64)
+    wrong[3, 4] = bad
+    with pytest.raises(DataError, match=r"a GT: label .* (whole|negative)"):
+        make_plan(small_recipe(preset), Split((sample("a", image, wrong),)))
+    known = np.ones(image.shape, np.float32)
+    known[3, 4] = 0
+    make_plan(small_recipe(preset), Split((sample("a", image, np.minimum(wrong, 2), known),)))
+
+
+def test_empty_targets_are_told() -> None:
+    image, labels = discs(0)
+    full, empty = (sample(n, image, a) for n, a in (("full", labels), ("empty", np.zeros_like(labels))))
+    assert not [m for m in make_plan(small_recipe(), Split((full,))).messages if "labelled" in m]
+    some = make_plan(small_recipe(), Split((full, empty, empty))).messages
+    assert any("Nothing is labelled in 2 of 3 targets" in m for m in some)
+    every = make_plan(small_recipe(), Split((empty,))).messages
+    assert any("Nothing is labelled in any of the targets" in m for m in every)
+    background = sample("a", image, np.ones_like(labels))
+    sparse = make_plan(small_recipe(data__labelling="sparse"), Split((background,))).messages
+    assert any("Nothing is labelled in any" in m for m in sparse)
+
+
+def test_stacks_without_plane_distance_are_told() -> None:
+    recipe = small_recipe("instance_seg_3d")
+    assert any("how far apart their planes" in m for m in make_plan(recipe, volumes((None, 0.5, 0.5))).messages)
+    assert not any("how far apart" in m for m in make_plan(recipe, volumes((1.0, 0.5, 0.5))).messages)
+    assert any("no voxel size" in m for m in make_plan(recipe, volumes((None,) * 3)).messages)
+
+
+def test_channel_names_come_from_the_images_and_reach_the_model() -> None:
+    def named(*names: tuple[str, ...]) -> Split:
+        labels = ArrayImage(discs(0)[1], "YX")
+        images = [ArrayImage(np.random.rand(len(n) or 2, 48, 48), "CYX", channels=n, identity=str(n)) for n in names]
+        return Split(tuple(Sample(str(i), str(i), image, {"target": labels}) for i, image in enumerate(images)))
+
+    assert fingerprint(small_recipe(), named(("DAPI", "GFP"))).channels == ("DAPI", "GFP")
+    assert fingerprint(small_recipe(), named(("DAPI", "GFP"), ("GFP", "DAPI"))).channels == ()
+    assert fingerprint(small_recipe(), named(())).channels == ()
+
+
+@pytest.mark.parametrize("stem", [1, 2])
+@pytest.mark.parametrize("ratio", [1.0, 1.7, 2.0, 4.0, 9.0])
+def test_a_plan_and_a_network_leave_z_alone_at_the_same_levels(ratio: float, stem: int) -> None:
+    from im2im_core.engine.networks import build_network
+
+    flat = {"network.kind": "dynunet", "network.filters": [8, 8, 8], "network.stem": stem}
+    recipe = small_recipe("instance_seg_3d").override(flat)
+    auto = build_network(recipe.network, 3, 1, 1, (ratio, 1.0, 1.0))
+    planned = make_plan(recipe.override({"data.patch": "auto"}), volumes((ratio, 1.0, 1.0))).recipe.network
+    assert build_network(planned, 3, 1, 1).divisor == auto.divisor

@@ -462,6 +462,23 @@ def test_object_diameter_sets_the_factor() -> None:
     assert found.layers[0].facts["factor"] == [1.0, 0.5, 0.5]
 
 
+def test_an_object_size_leaves_the_planes_of_a_stack_as_in_training() -> None:
+    run = predictor(Toy(3), input={"rescale": ObjectRescale(diameter=20)})
+    found = run.predict(noise(6, 30, 30), options=PredictOptions(object_diameter=40))
+    assert found.layers[0].facts["factor"] == [1.0, 0.5, 0.5]
+
+
+def test_channels_are_chosen_by_the_names_of_the_training() -> None:
+    run = predictor(Toy(), input={"channel_names": ("GFP",)})
+    pixels = np.stack([noise(30, 30), noise(30, 30) + 5])
+    named = ArrayImage(pixels, "CYX", channels=("DAPI", "GFP"))
+    np.testing.assert_allclose(np.squeeze(run.predict(named).main), pixels[1] * 2, rtol=1e-5)
+    told = run.predict(named, options=PredictOptions(channels=(0,))).main
+    np.testing.assert_allclose(np.squeeze(told), pixels[0] * 2, rtol=1e-5)
+    with pytest.raises(DataError, match=r"has 2 channels; the model .* sees 1 \(GFP\)"):
+        run.predict(ArrayImage(pixels, "CYX", channels=("DAPI", "RFP")))
+
+
 def test_absurd_voxel_size_is_refused() -> None:
     image = ArrayImage(noise(30, 30), "YX", voxel_size=(None, 500.0, 500.0))
     with pytest.raises(DataError, match="voxel size"):
