@@ -158,9 +158,11 @@ class PreviewLayer(QObject):
         """Show another region of the run."""
         self._names[self._folder] = name
 
-    def setVoxelSize(self, folder: str, size: Sequence[float | None]) -> None:
-        """Voxel size Z, Y, X of the previews of a run, micrometres."""
+    def setVoxelSize(self, folder: str, size: Sequence[float | None]) -> bool:
+        """Take note of the voxel size Z, Y, X of the previews of a run, micrometres; whether it was not known yet."""
+        fresh = Path(folder) not in self._voxel_size
         self._voxel_size[Path(folder)] = size
+        return fresh
 
     def add(self, events: Sequence[Event]) -> bool:
         """Whether there are new previews among `events`; a region that is new is shown from now on."""
@@ -185,8 +187,11 @@ class PreviewLayer(QObject):
             layer.visible = on
 
     def show(self, position: int) -> str:
-        """Put the preview at `position` into the viewer; what hinders it, in words, else an empty text."""
-        if not self._on or not 0 <= position < len(self.steps):
+        """Put the preview at `position` into the viewer; what hinders it, in words, else an empty text.
+
+        Before the voxel size of the run is known, nothing is shown: it would have the wrong size.
+        """
+        if not self._on or self._folder not in self._voxel_size or not 0 <= position < len(self.steps):
             return ""
         path = self._folder / self._files[self._folder, self.name][self.steps[position]]
         try:

@@ -327,7 +327,9 @@ class TrainWidget(QWidget):
             if isinstance(event, Message) and event.level != "info" and (event.cure or event.code):
                 self.run_panel.say(event.text, event.level, event.cure)
             elif isinstance(event, CommandDone) and self._asked_previews.get(event.number) == self._shown:
-                self.run_panel.say(f"Region: {event.note}", "info" if event.note.startswith("shown") else "warning")
+                shown = event.note.startswith("shown")
+                words = f"The region is {event.note}" if shown else event.note.capitalize()
+                self.run_panel.say(words, "info" if shown else "warning")
         if self.preview.add(events):
             self._show_previews()
         if view.due and not more:
@@ -349,7 +351,7 @@ class TrainWidget(QWidget):
     def _on_examined(self, folder: str, view: RunView, found: Examined) -> None:
         self._examining = False
         view.taught, view.kept = found.taught, found.kept
-        self.preview.setVoxelSize(folder, found.voxel_size)
+        self._place_previews(folder, found.voxel_size)
         if view is self._views.get(self._shown):
             self.run_panel.setDiagnoses(found.found, view.state in ACTIVE)
             self._show_state()
@@ -358,6 +360,12 @@ class TrainWidget(QWidget):
     def _on_not_examined(self, error: BaseException) -> None:
         self._examining = False
         self.run_panel.say(*_words(error))
+        self._place_previews(self._shown, ())
+
+    def _place_previews(self, folder: str, voxel_size: tuple[float | None, ...]) -> None:
+        """Show what waited until its size was known."""
+        if self.preview.setVoxelSize(folder, voxel_size) and folder == self._shown:
+            self._on_preview(self.run_panel.slider.value())
 
     def _examine_if_due(self) -> None:
         view = self._views.get(self._shown)
