@@ -136,9 +136,14 @@ class Augmenter:
         partial = bool(linear) and bool(unknown.any())
         known = [~unknown] if partial else []
         parts = _sample_linear([source, *linear.values(), *known], unknown if partial else None, y, x)
-        moved = {"source": parts[0], "weight": _sample_nearest(weight, y, x)}
-        if partial:
-            moved["weight"] = torch.where(parts[-1] > KNOWN, moved["weight"], torch.zeros_like(moved["weight"]))
+        moved = {"source": parts[0]}
+        if not partial:
+            moved["weight"] = _sample_nearest(weight, y, x)
+        elif bool((unknown | (weight == 1)).all()):  # what is known counts as much as all else: no second look-up
+            moved["weight"] = (parts[-1] > KNOWN).to(weight.dtype)
+        else:
+            nearest = _sample_nearest(weight, y, x)
+            moved["weight"] = torch.where(parts[-1] > KNOWN, nearest, torch.zeros_like(nearest))
         moved |= {name: _like(part, linear[name]) for name, part in zip(linear, parts[1:], strict=False)}
         return moved | {name: _sample_nearest(images[name], y, x) for name in self.nearest}
 
@@ -179,11 +184,16 @@ def _sample_linear(images: list[Tensor], unknown: Tensor | None, y: Tensor, x: T
     height, width = images[0].shape[-2:]
     counts = [image.flatten(1, -3).shape[1] for image in images]
     planes = images[0].new_empty((len(images[0]), sum(counts), height, width))
+    known = None if unknown is None else (~unknown).to(planes.dtype)
     for number, (place, image) in enumerate(zip(planes.split(counts, 1), images, strict=True)):
         values = place.unflatten(1, image.shape[1:-2])
         values.copy_(image)  # whole numbers become floats on the way
-        if unknown is not None and number > 0:
-            values.masked_fill_(unknown, 0)
+        if unknown is None or number == 0 or image.dtype == torch.bool:
+            continue
+        if image.is_floating_point():
+            values.masked_fill_(unknown, 0)  # it may hold NaN
+        else:
+            values.mul_(known)
     grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
     found = functional.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
     parts = found.split(counts, 1)
