@@ -85,14 +85,19 @@ class PredictJob(QObject):
         self._current = _Current()
         self._task: _Task | None = None
         self._closed = False
-        current, said = self._current, self._queue
-        # The threads below know the queue and not this object, which may be destroyed before they end.
-        self._attached = AttachedJob(lambda event: said.put((current.number, event)), command=command)
+        self._command = command
+        self._attached = self._new_process()
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MILLISECONDS)
         self._timer.timeout.connect(self._on_poll)
-        attached = self._attached
-        when_destroyed(self, lambda: _close_later(attached, current))
+        current = self._current
+        when_destroyed(self, lambda: _close_later(current))
+
+    def _new_process(self) -> AttachedJob:
+        current, said = self._current, self._queue
+        # Its threads know the queue and not this object, which may be destroyed before they end.
+        current.attached = AttachedJob(lambda event: said.put((current.number, event)), command=self._command)
+        return current.attached
 
     # ---- public API ----
 
@@ -144,12 +149,18 @@ class PredictJob(QObject):
         """Number of the process; None while there is none."""
         return self._attached.pid
 
+    def rest(self) -> None:
+        """End the process, and a prediction with it, without waiting; the next prediction starts a new one."""
+        if not self._closed:
+            threading.Thread(target=self._attached.close).start()
+            self._attached = self._new_process()
+
     def close(self) -> threading.Thread:
         """End the process without waiting for it; the thread that waits is given back."""
         self._closed = True
         self._timer.stop()
         self._task = None
-        return _close_later(self._attached, self._current)
+        return _close_later(self._current)
 
     # ---- from the threads ----
 
@@ -204,6 +215,8 @@ class _Current:
     """Of the latest prediction that was cancelled."""
     folder: Path | None = None
     """Where the results of the running prediction fill."""
+    attached: AttachedJob | None = None
+    """The process."""
 
 
 def _submit(
@@ -234,17 +247,18 @@ def _quietly(work: Callable[[], object]) -> None:
         work()
 
 
-def _close_later(attached: AttachedJob, current: _Current) -> threading.Thread:
+def _close_later(current: _Current) -> threading.Thread:
     """Thread that ends the process; not a daemon, so that Python waits for it and nothing stays behind."""
-    thread = threading.Thread(target=_close, args=[attached, current.folder])
+    thread = threading.Thread(target=_close, args=[current])
     thread.start()
     return thread
 
 
-def _close(attached: AttachedJob, folder: Path | None) -> None:
-    attached.close()
-    if folder is not None:
-        _forget(folder)
+def _close(current: _Current) -> None:
+    if current.attached is not None:
+        current.attached.close()
+    if current.folder is not None:
+        _forget(current.folder)
 
 
 def _forget(folder: Path) -> None:

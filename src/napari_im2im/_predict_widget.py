@@ -34,7 +34,7 @@ from napari_im2im._messages import MessageBar
 from napari_im2im._model_list import ModelList
 from napari_im2im._object_size import SizeAdvice, advise, look_at
 from napari_im2im._panel_memory import PanelMemory
-from napari_im2im._panels import settle_dock
+from napari_im2im._panels import dock_of, settle_dock
 from napari_im2im._predict_job import PredictJob, Result
 from napari_im2im._predict_send import sent
 from napari_im2im._predict_words import (
@@ -583,11 +583,16 @@ class PredictWidget(QWidget):
         settle_dock(self)
         if self._seen:  # runs may have ended meanwhile
             self.models.reload()
+            self.job.warm()
         self._seen = True
 
     def hideEvent(self, event: Any) -> None:
         super().hideEvent(event)
         self.memory.save()
+        dock = dock_of(self)
+        window = dock.parentWidget() if dock is not None else None
+        if window is not None and not window.isVisible():  # the viewer is closed, whoever still holds it
+            self.job.rest()
 
     def _on_memorable(self) -> None:
         self.memory.save_soon()

@@ -228,9 +228,7 @@ def test_copy_speaks_of_the_file(open_panel: Any, tmp_path: Path) -> None:
     _, widget = open_panel()
     widget.set_image((tmp_path / "a b.tif",))
     texts = widget._texts()
-    assert f"'{tmp_path / 'a b.tif'}' -o '{tmp_path / 'predictions' / 'a b.tif'}'" in texts["command"] or (
-        f"-o {tmp_path / 'predictions'}" in texts["command"].replace("'", "")
-    )
+    assert f"'{tmp_path / 'a b.tif'}' -o '{tmp_path / 'predictions' / 'a b.tif'}'" in texts["command"]
     assert "#" not in texts["command"]
     compile(texts["python"], "copied", "exec")
     widget.set_image((tmp_path / "a.tif", tmp_path / "b.tif"))
@@ -580,12 +578,9 @@ def test_fault_21_viewer_closed_meanwhile(open_panel: Any, qtbot: Any) -> None:
     widget.button.click()
     qtbot.waitUntil(lambda: bool(predicted(viewer)), timeout=PATIENCE)
     pid = widget.job.pid
-    window = viewer.window._qt_window
     with qtbot.captureExceptions() as exceptions:
         began = time.monotonic()
         viewer.close()
-        window.deleteLater()
-        del window
         qtbot.waitUntil(lambda: not psutil.pid_exists(pid) or _is_zombie(pid), timeout=PATIENCE)
         assert time.monotonic() - began < 10
     assert not exceptions
