@@ -126,10 +126,10 @@ def cut(
     result = {"source": entry.scaling.apply(_padded(arrays["source"], inside, margins, padded))}
     for spec in targets:
         result[spec.name] = _padded(_same_depth(arrays[spec.name], shape), inside, margins, padded)
-    size = tuple(i.stop - i.start for i in inside)
-    weight = arrays["weight"][(slice(None), *inside)] if "weight" in arrays else np.ones((1, *size), np.float32)
-    weight = np.asarray(weight, np.float32)
-    result["weight"] = np.pad(weight, [(0, 0), *margins]) if padded else weight
+    weight = np.zeros((1, *(p.stop - p.start for p in place)), np.float32)
+    centre = tuple(slice(before, before + i.stop - i.start) for (before, _), i in zip(margins, inside, strict=True))
+    weight[(0, *centre)] = arrays["weight"][(0, *inside)] if "weight" in arrays else 1
+    result["weight"] = weight
     return {name: array[:, 0] if planes else array for name, array in result.items()}
 
 
