@@ -131,7 +131,7 @@ def sample_of(pair: LayerPair, name: str, voxel_size: VoxelSize | None = None) -
 
     source, target = (take_snapshot(layers, copy=False) for layers in (pair.images, [pair.target]))
     if voxel_size is not None:
-        source, target = (replace(s, voxel_size=voxel_size, path=None) for s in (source, target))
+        source, target = (replace(s, voxel_size=voxel_size, source=None) for s in (source, target))
     path = file_of(pair.images[0])
     group = Path(path).name if path else name
     return Sample(name, group, source.image(), {TARGET: target.image()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from qtpy.QtCore import QSize, Qt, QTimer, Signal
+from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtWidgets import (
     QFrame,
     QGridLayout,
@@ -105,9 +105,9 @@ class MessageBar(QScrollArea):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
-        self._soon = QTimer(self)
-        self._soon.setSingleShot(True)
-        self._soon.timeout.connect(self._show_newest)
+        scroll = self.verticalScrollBar()
+        assert scroll is not None
+        scroll.rangeChanged.connect(lambda _, last: scroll.setValue(last))  # the newest is what matters
         self.hide()
 
     def sizeHint(self) -> QSize:
@@ -129,10 +129,6 @@ class MessageBar(QScrollArea):
         if self._layout.hasHeightForWidth():
             return self._layout.totalHeightForWidth(width)
         return self._layout.totalSizeHint().height()
-
-    def _show_newest(self) -> None:
-        if self._messages:
-            self.ensureWidgetVisible(self._messages[-1], 0, 0)
 
     def add(
         self,
@@ -164,7 +160,6 @@ class MessageBar(QScrollArea):
         self._layout.addWidget(message)
         self.show()
         self.updateGeometry()
-        self._soon.start()
         self.changed.emit()
         return message
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from napari.components import ViewerModel
 from napari.layers import Image, Labels, Shapes
 from qtpy.QtWidgets import QPushButton
 
@@ -357,10 +358,8 @@ def test_rows_follow_the_names_of_their_layers(make_napari_viewer: Any, qtbot: A
     assert (found.sample.name, found.group, found.used) == ("embryo", "embryo", False)
 
 
-def test_50_layers_cost_the_main_thread_nothing(
-    make_napari_viewer: Any, qtbot: Any, project: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    viewer = make_napari_viewer()
+def test_50_layers_cost_the_main_thread_nothing(qtbot: Any, project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    viewer = ViewerModel()
     pixels = noise(0, (1024, 512))
     labels = np.zeros((1024, 512), np.uint16)
     labels[:8, :8] = 1
@@ -378,13 +377,14 @@ def test_50_layers_cost_the_main_thread_nothing(
     monkeypatch.setattr(Work, "start", lambda *_: None)
     begin = time.thread_time()
     widget = DatasetWidget(viewer, project)
-    viewer.window.add_dock_widget(widget, name="Dataset")
+    qtbot.addWidget(widget)
     widget._opening.stop()
     widget._on_open()
     spent = time.thread_time() - begin
     assert len(widget.rows()) == 25
     assert threading.main_thread().name not in read_in
     assert spent < 0.3
+    widget.journal.stop()
 
 
 def test_copies_speak_of_what_is_saved(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
