@@ -73,14 +73,16 @@ def split_samples(
     unmarked = [g for g in free if g.part is None]
     kept = [g for g in free if g.part is not None] if unmarked else []
     pool = sorted(unmarked or free, key=lambda g: _rank(settings.seed, g.name))
-    test, pool = (fixed["test"], pool) if fixed["test"] else _draw(pool, len(kept), settings.test, "test", reasons)
-    pool, kept = (pool, kept) if pool else (kept, [])
+    last = fixed["validation"] or settings.validation == 0  # no further draw: all may go where others train
+    spare = 0 if kept and last else 1
+    test, pool = (fixed["test"], pool) if fixed["test"] else _draw(pool, kept, spare, settings.test, "test", reasons)
     if fixed["validation"]:
         validation = fixed["validation"]
     elif settings.by == "block" or len(pool) + len(kept) == 1:
         return _divide(pool, kept, test, settings, patch, reasons)
     else:
-        validation, pool = _draw(pool, len(kept), settings.validation, "validation", reasons)
+        spare = 0 if kept else 1
+        validation, pool = _draw(pool, kept, spare, settings.validation, "validation", reasons)
     if settings.validation == 0 and not validation:
         reasons.append("no validation: data.split.validation is 0")
     return Split(_members([*pool, *kept]), _members(validation), _members(test), "; ".join(reasons))
@@ -141,13 +143,15 @@ def _rank(seed: int, name: str) -> str:
 
 
 def _draw(
-    groups: list[Group], kept: int, fraction: float, part: str, reasons: list[str]
+    groups: list[Group], kept: list[Group], spare: int, fraction: float, part: str, reasons: list[str]
 ) -> tuple[list[Group], list[Group]]:
-    """Drawn and remaining of `groups`: at least one drawn where two are there, one of them or of the `kept` remains."""
+    """Drawn and remaining of `groups`: at least one where there is one beside the `spare`, which remain.
+
+    The fraction is of `groups` and of those `kept` for training.
+    """
     if fraction == 0:
         return [], groups
-    most = len(groups) if kept else len(groups) - 1
-    count = min(max(1, round(fraction * (len(groups) + kept))), most)
+    count = min(max(1, round(fraction * (len(groups) + len(kept)))), len(groups) - spare)
     reasons.append(
         f"{count} of {len(groups)} groups are drawn for {part}" if count else f"no {part}: there is only one group"
     )

@@ -174,8 +174,8 @@ def test_prediction_checks_its_device_too() -> None:
     from im2im_core.engine import predict
 
     with pytest.raises(ConfigError, match="'gpu'"):
-        predict._ready("gpu", None)
-    assert predict._ready("cpu", None) == torch.device("cpu")
+        predict.ready_device("gpu", None)
+    assert predict.ready_device("cpu", None) == torch.device("cpu")
 
 
 def test_warnings_before_the_start() -> None:

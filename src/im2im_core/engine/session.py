@@ -49,7 +49,7 @@ from im2im_core.jobs.commands import CommandInbox
 from im2im_core.jobs.environment import read_data, write_environment
 from im2im_core.jobs.inputs import describe_inputs, recorded_split
 from im2im_core.jobs.ranks import is_follower
-from im2im_core.plans import Plan, plain
+from im2im_core.plans import Plan
 from im2im_core.recipe.training import OneCycle, Polynomial
 from im2im_core.split import outline, split_data
 
@@ -132,7 +132,9 @@ def train_run(
         With the cure. The last good state is kept.
     """
     clock = Clock(started) if started else Clock()
-    plan = plan or make_plan(recipe, split)
+    if plan is None:
+        with kept_torch():
+            plan = make_plan(recipe, split)
     choose_device(plan.runtime.device)  # before the images are read, which may take long
     for text in plan.messages:
         on_event(Message(text, "warning"))
@@ -217,7 +219,7 @@ def _decide(run: Run, project: Project, data: Data | None, on_event: Callable[[E
         device=plan.runtime.device,
     )
     if not content:
-        run.write_plan(plain(plan.to_dict()))
+        run.write_plan(plan.to_dict())
         plan.recipe.to_file(run.folder / "recipe.yaml")
     return plan, split
 
