@@ -245,7 +245,7 @@ def test_copy_says_what_the_panel_does(open_panel: Any, tmp_path: Path) -> None:
     widget.outputs["foreground"].setChecked(True)
     texts = widget._texts()
     first, second, command = texts["command"].splitlines()
-    assert first.startswith("# “cells” is open in napari, not one file")
+    assert first.startswith("# “cells” is open in napari and not one file")
     assert "Y 10 to 31, X 20 to 41" in second
     assert "--outputs labels,foreground" in command
     assert "region = (slice(0, 1), slice(0, 1), slice(0, 1), slice(10, 31), slice(20, 41))" in texts["python"]
@@ -331,7 +331,7 @@ def test_a_reopened_panel_shows_what_was_chosen(open_panel: Any, qtbot: Any, mak
     assert widget.image.value() is viewer.layers["cells"]
     viewer.window.remove_dock_widget(widget)
     remembered = Path(".im2im/predict_widget.json")
-    qtbot.waitUntil(remembered.exists, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: remembered.exists() and '"seed": 7' in remembered.read_text(), timeout=PATIENCE)
     viewer.layers.selection.active = viewer.layers["second"]
     again = PredictWidget(viewer, command=WORKER)
     viewer.window.add_dock_widget(again, name="Predict")
@@ -417,10 +417,10 @@ def test_fault_25_cancel_keeps_what_is_finished(open_panel: Any, qtbot: Any) -> 
 def test_fault_25_cancel_while_pixels_are_read(open_panel: Any, qtbot: Any) -> None:
     dask = pytest.importorskip("dask.array")
     viewer, widget = open_panel()
-    reading, go = threading.Event(), threading.Event()
+    slow, reading, go = threading.Event(), threading.Event(), threading.Event()
 
     def block(block_id: Any = None) -> np.ndarray:
-        if threading.current_thread() is not threading.main_thread():
+        if slow.is_set():
             reading.set()
             go.wait(60)
         return np.ones((64, 64), np.float32)
@@ -428,9 +428,8 @@ def test_fault_25_cancel_while_pixels_are_read(open_panel: Any, qtbot: Any) -> N
     empty = np.empty((0, 0), np.float32)
     lazy = dask.map_blocks(block, chunks=((64,), (64,)), dtype=np.float32, meta=empty)
     layer = viewer.add_image(lazy, name="lazy", contrast_limits=(0, 1))
-    widget.later.forget("width")
+    slow.set()
     widget.set_image(layer)
-    widget._width = 17.0
     widget.button.click()
     assert reading.wait(60)
     began = time.monotonic()
@@ -487,8 +486,6 @@ def test_fault_07_a_folder_that_vanishes_between_two_files(open_panel: Any, qtbo
 
 
 def test_a_wrong_setting_disturbs_nothing_else(open_panel: Any, qtbot: Any) -> None:
-    from qtpy.QtWidgets import QLineEdit
-
     viewer, widget = open_panel()
     widget.more.setChecked(True)
     form = widget._form
@@ -502,9 +499,8 @@ def test_a_wrong_setting_disturbs_nothing_else(open_panel: Any, qtbot: Any) -> N
     widget.width_box.setValue(20)
     assert "scaled by 0.50" in widget.size_text.text()  # the last setting that held
     widget.button.click()
-    assert "Rescale" in widget.messages.messages()[0].text  # but nothing is predicted with it
+    assert "rescale" in widget.messages.messages()[0].text.lower()  # but nothing is predicted with it
     assert at_rest(widget)
-    assert form.findChildren(QLineEdit)
 
 
 def test_fault_36_code_of_a_package_runs_after_one_click(open_panel: Any, qtbot: Any) -> None:
@@ -670,6 +666,7 @@ def test_first_prediction_comes_a_second_after_the_click_and_what_it_computes(
     qtbot.waitUntil(lambda: bool(results), timeout=PATIENCE)
     assert seen[0] - began - results[0].facts["seconds"] <= 1.0
     qtbot.waitUntil(lambda: widget.status.text().endswith("s, CPU"), timeout=PATIENCE)
+    widget.job.close().join(15)
 
 
 @pytest.mark.slow
@@ -709,6 +706,7 @@ def test_panel_fits_a_small_screen(open_panel: Any, qtbot: Any, theme: str) -> N
     viewer.theme = theme
     window = viewer.window._qt_window
     window.resize(1366, 768)
+    assert not nameless(widget)
     widget.more.setChecked(True)
     widget.teach_button.show()
     widget.messages.add("Something " * 12, "warning", "with a cure " * 12, "Mend it", lambda: None)
@@ -718,7 +716,6 @@ def test_panel_fits_a_small_screen(open_panel: Any, qtbot: Any, theme: str) -> N
     assert window.height() <= 768
     assert widget.height() <= window.height()
     assert not crowded(widget._area.widget())
-    assert not nameless(widget)
 
 
 # ---- cost ----------------------------------------------------------------------
