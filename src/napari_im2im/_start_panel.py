@@ -503,16 +503,15 @@ def _settings_of(source: str) -> dict[str, Any]:
         for place in (path, path.parent):
             if (place / "recipe.yaml").is_file():
                 recipe = Recipe.from_file(place / "recipe.yaml")
-                seen, dimensions, task = recipe.data, recipe.data.dimensions, recipe.task
-                return _seen_as(seen, dimensions) | _plain(recipe) | {"task": task}
+                return _seen_as(recipe.data, recipe.data.dimensions) | _learned_by(recipe) | {"task": recipe.task}
         bundle = open_bundle(path)
         if not bundle.is_ours:
             return {}
         inference = bundle.inference
     except (Im2ImError, OSError):
         return {}
-    task = {"task": inference.task} if inference.task in HINTS else {}
-    return _seen_as(inference.input, inference.shapes.dimensions) | _plain(inference) | task
+    known = {"task": inference.task} if inference.task in HINTS else {}
+    return _seen_as(inference.input, inference.shapes.dimensions) | _learned_by(inference) | known
 
 
 def _seen_as(seen: Any, dimensions: int) -> dict[str, Any]:
@@ -525,7 +524,8 @@ def _seen_as(seen: Any, dimensions: int) -> dict[str, Any]:
     }
 
 
-def _plain(owner: Any) -> dict[str, Any]:
+def _learned_by(owner: Any) -> dict[str, Any]:
+    """Network and framework, to which the weights belong."""
     content = owner.dump()
     return {"network": content["network"], "framework": content["framework"]}
 
