@@ -263,7 +263,7 @@ def test_progress_comes_with_the_time_left(make_napari_viewer: Any, qtbot: Any) 
     take = widget._on_event
     widget._on_event = lambda event: (take(event), said.append(widget.bar.format()))
     widget.button.click()
-    assert widget.bar.isVisible()
+    assert not widget.bar.isHidden()
     qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
     assert widget.bar.isHidden()
     assert any(text.startswith("evaluating, image 2 of 4") for text in said)
