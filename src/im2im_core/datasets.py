@@ -131,7 +131,8 @@ def save_dataset(
     Stopped
         `should_stop` said so; nothing is kept.
     """
-    from im2im_core.io.outputs import beside, publish, remove, sync_tree
+    from im2im_core.files import remove
+    from im2im_core.io.outputs import beside, publish, sync_tree
 
     learned = _learned(samples, labelling, regions or {}, prefilled)
     rows = _rows(learned, parts)

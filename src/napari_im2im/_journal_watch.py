@@ -66,7 +66,7 @@ def watch_labels(viewer: Viewer, project: Project | None = None) -> JournalWatch
     """
     from im2im_core.project import Project
 
-    owner = _owner(viewer)
+    owner = main_window(viewer) or QApplication.instance()
     for watch in owner.findChildren(JournalWatch) if owner is not None else ():
         if watch.watches(viewer):
             return watch
@@ -75,11 +75,10 @@ def watch_labels(viewer: Viewer, project: Project | None = None) -> JournalWatch
     return watch
 
 
-def _owner(viewer: Viewer) -> QObject | None:
-    """Main window of the viewer; the application for a viewer without one."""
-    window = getattr(viewer, "window", None)
-    menu = getattr(window, "plugins_menu", None)
-    return _bare(menu.parent()) if menu is not None else QApplication.instance()
+def main_window(viewer: Viewer) -> QObject | None:
+    """Window of the viewer; None for a viewer without one."""
+    menu = getattr(getattr(viewer, "window", None), "plugins_menu", None)
+    return None if menu is None else _bare(menu.parent())
 
 
 def _bare(thing: Any) -> Any:

@@ -53,6 +53,7 @@ def settle_dock(widget: QWidget) -> None:
     if dock is None or not isinstance(window, QMainWindow) or dock.property(SETTLED):
         return
     dock.setProperty(SETTLED, True)
+    QTimer.singleShot(0, partial(_watch, ref(window)))
     # napari takes the panel out of a dock that is closed and forgets it; its timers and threads would stay.
     when_destroyed(dock, partial(_delete, ref(widget)))
     others = [d for d in window.findChildren(QDockWidget) if d is not dock and _is_open(d)]
@@ -73,6 +74,17 @@ def dock_of(widget: QWidget) -> QDockWidget | None:
 def _is_open(dock: QDockWidget) -> bool:
     """Whether it is a dock of ours that lies in the window; tabs behind others count."""
     return bool(dock.property(SETTLED)) and not dock.isFloating() and not dock.isHidden()
+
+
+def _watch(shown_in: ReferenceType[QMainWindow]) -> None:
+    """Keep what is painted safe from the first panel on, whichever it is."""
+    from napari import current_viewer
+
+    from napari_im2im._journal_watch import main_window, watch_labels
+
+    viewer, window = current_viewer(), shown_in()
+    if viewer is not None and window is not None and isalive(window) and main_window(viewer) is window:
+        watch_labels(viewer)
 
 
 def _raise(dock: QDockWidget) -> None:

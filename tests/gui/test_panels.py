@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from qtpy.compat import isalive
@@ -21,6 +22,8 @@ from qtpy.QtWidgets import (
 )
 
 from im2im_core.errors import DataError
+from im2im_core.journal import Journal
+from napari_im2im._journal_watch import watch_labels
 from napari_im2im._panels import dock_of, open_panel
 
 PANELS = ("Predict", "Dataset", "Train", "Evaluate")
@@ -110,6 +113,18 @@ def test_closing_a_dock_ends_the_panel(viewer: Any, qtbot: Any, name: str) -> No
     dock.destroyOnClose()
     qtbot.waitUntil(lambda: not isalive(panel), timeout=2000)
     assert open_panel(viewer, name) is not panel
+
+
+@pytest.mark.parametrize("name", ["Predict", "Train"])
+def test_what_is_painted_is_kept_safe_from_the_first_panel_on(viewer: Any, qtbot: Any, project: Any, name: str) -> None:
+    labels = viewer.add_labels(np.zeros((40, 40), np.uint8), name="mine")
+    open_panel(viewer, name)
+    qtbot.wait(100)
+    labels.paint((5, 5), 1)
+    journal = Journal(project, labels.unique_id.hex)
+    qtbot.waitUntil(lambda: journal.exists, timeout=5000)
+    assert watch_labels(viewer).watches(viewer)
+    watch_labels(viewer).stop()
 
 
 def test_a_panel_that_napari_does_not_know_is_said_in_words(viewer: Any) -> None:
