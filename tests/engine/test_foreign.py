@@ -379,9 +379,10 @@ def test_package_of_another_tool_predicts_from_the_command_line(pair: Path, tmp_
     write_image(tmp_path / "a.tif", image, "YX")
     words = ["predict", str(pair), str(tmp_path / "a.tif"), "--device", "cpu", "-o"]
     assert main([*words, str(tmp_path / "out.tif")]) == 0
-    assert np.allclose(open_image(tmp_path / "out.tif").read()[0, 0, 0], blurred(image), atol=1e-6)
+    inner = (slice(2, -2), slice(2, -2))  # two blocks, mirrored at the rim
+    assert np.allclose(open_image(tmp_path / "out.tif").read()[0, 0, 0][inner], blurred(image)[inner], atol=1e-6)
     assert main([*words, str(tmp_path / "both.tif"), "--outputs", "double,mean"]) == 0
-    assert np.allclose(open_image(tmp_path / "both.tif").read()[0, 0, 0], blurred(image), atol=1e-6)
+    assert np.allclose(open_image(tmp_path / "both.tif").read()[0, 0, 0][inner], blurred(image)[inner], atol=1e-6)
     assert np.array_equal(open_image(tmp_path / "both_double.tif").read()[0, 0, 0], 2 * image)
     assert not list(tmp_path.glob(".*"))
 

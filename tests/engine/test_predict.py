@@ -645,7 +645,7 @@ def test_fault_45_torn_journal_and_other_image(tmp_path: Path) -> None:
 def test_journal_of_other_weights_is_refused(tmp_path: Path) -> None:
     """A model that was trained anew has the same name, and must not fill the rest of an output."""
     image, target = ArrayImage(noise(100, 110), "YX", identity="a"), tmp_path / "out.npy"
-    options = PredictOptions(tile=(60, 60), batch=1)
+    options = PredictOptions(tile=(64, 64), batch=1)
     first, second = UNetToy(), UNetToy()
     nn.init.constant_(next(second.parameters()), 0.5)
     calls = iter([False] * 3)
