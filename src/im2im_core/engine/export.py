@@ -127,6 +127,18 @@ def export_bundle(
     return open_bundle(folder)
 
 
+def check_traceable(framework: Framework, size: tuple[int, ...]) -> None:
+    """Do nothing when `framework` can be traced as the export does it, on an image of `size` ``([Z], Y, X)``.
+
+    Raises
+    ------
+    Im2ImError
+        It cannot be written as TorchScript or ONNX.
+    """
+    module = _Maps(copy.deepcopy(framework).cpu().float().eval().requires_grad_(False))
+    _trace(module, torch.zeros(1, framework.shapes.input_channels, *size))
+
+
 def _refuse_other_files(folder: Path) -> None:
     """Do nothing when `folder` is empty, an older package or not there."""
     if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).is_file() for name in DESCRIPTIONS):
