@@ -26,6 +26,7 @@ from im2im_core.layouts import (
 )
 from im2im_core.layouts.base import FilesError, SampleFiles, image_stem, list_folders, list_images
 from im2im_core.recipe.data import DataSettings, DataSource
+from im2im_core.recipe.fields import documented_fields
 from im2im_core.review import problems_of
 from im2im_core.samples import TARGET
 
@@ -126,7 +127,7 @@ def test_settings_survive_yaml_and_name_their_fields(
 ) -> None:
     layout.to_file(tmp_path / "layout.yaml")
     assert type(layout).from_file(tmp_path / "layout.yaml") == layout
-    assert all(f.description for name, f in type(layout).model_fields.items() if name != "kind")
+    assert all(f.description for name, f in documented_fields(type(layout)).items() if name != "kind")
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,18 @@ def check_traceable(framework: Framework, size: tuple[int, ...]) -> None:
     _trace(module, torch.zeros(1, framework.shapes.input_channels, *size))
 
 
+def check_traceable(framework: Framework, size: tuple[int, ...]) -> None:
+    """Trace the maps of a framework for an input of `size`, as an export does.
+
+    Raises
+    ------
+    Im2ImError
+        They cannot be traced.
+    """
+    module = _Maps(copy.deepcopy(framework).cpu().float().eval().requires_grad_(False))
+    _trace(module, torch.zeros(1, framework.shapes.input_channels, *size))
+
+
 def _refuse_other_files(folder: Path) -> None:
     """Do nothing when `folder` is empty, an older package or not there."""
     if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).is_file() for name in DESCRIPTIONS):

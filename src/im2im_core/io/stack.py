@@ -24,7 +24,8 @@ EXTRAS = {".czi": "czi", ".lif": "lif", ".nd2": "nd2"}
 """Formats that need an extra of their own."""
 _INVENTED = re.compile(r"Channel:(.*:)?\d+")
 DAMAGED = (
-    OSError, ValueError, RuntimeError, SyntaxError, EOFError, LookupError, TypeError, struct.error, zlib.error,
+    OSError, ValueError, RuntimeError, SyntaxError, EOFError, LookupError, TypeError, AttributeError,
+    struct.error, zlib.error,
 )  # fmt: skip
 """What the many decoders behind those libraries raise on a damaged file."""
 
@@ -51,10 +52,10 @@ class StackImage(ArrayImage):
 
 def stack_image(stack: Any, path: Path, scene: int | str, axes: str | None) -> StackImage:
     """Lazy image of one scene of an ``AICSImage`` or ``BioImage``."""
-    if TiffReader().supports(path):
-        TiffImage(path, scene, axes)  # those libraries return fewer planes of a truncated file, or guess its axes
     scenes = tuple(stack.scenes)
     index = pick_scene(path, scenes, scene)
+    if TiffReader().supports(path):
+        TiffImage(path, index, axes)  # those libraries return fewer planes of a truncated file, or guess its axes
     stack.set_scene(scenes[index])
     order = str(stack.dims.order)
     data = stack.get_image_dask_data(order)
