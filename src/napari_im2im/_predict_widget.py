@@ -276,7 +276,8 @@ class PredictWidget(QWidget):
         if self.models.value() is None:
             return "Choose a model first"
         if self.image.value() is None:
-            return "Open an image first: drag it into napari"
+            there = any(is_image_layer(layer) for layer in self._viewer.layers)
+            return "Choose an image first" if there else "Open an image first: drag it into napari"
         if self.outputs and not any(box.isChecked() for box in self.outputs.values()):
             return "Choose at least one result"
         return ""

@@ -20,6 +20,7 @@ from looks import crowded, nameless
 from napari_im2im._file_queue import FileQueue
 from napari_im2im._layers import OURS, RESULT
 from napari_im2im._object_size import advise, object_width
+from napari_im2im._predict_send import sent
 from napari_im2im._predict_widget import PredictWidget
 from napari_im2im._predict_words import asked_for
 
@@ -355,13 +356,37 @@ def test_channels_fit_by_name(open_panel: Any) -> None:
     assert widget.image.channels() == (1, 0)
 
 
+def test_a_model_of_another_tool_is_described_by_its_package(open_panel: Any, tmp_path: Path) -> None:
+    from im2im_core.bundle.foreign import ForeignDescription
+    from im2im_core.inference import InputDescription, OutputDescription, Shapes
+    from im2im_core.models import LocalModel
+    from im2im_core.normalize import NoNormalization
+    from im2im_core.recipe.data import NoRescale
+
+    viewer, widget = open_panel()
+    described = ForeignDescription(
+        "theirs",
+        Shapes(dimensions=2, input_channels=1),
+        InputDescription(normalization=NoNormalization(), rescale=NoRescale()),
+        (OutputDescription(name="denoised", kind="image", channels=1, axes="CYX"),),
+    )
+    widget.models._on_listed((LocalModel(tmp_path / "theirs", "theirs", "added", "from here", described),))
+    assert widget.models.value().name == "theirs"
+    assert widget.button.isEnabled()
+    assert widget._options().object_diameter is None
+    assert widget.width_box.isHidden()
+    assert "bioimage.io" in widget._texts()["methods"]
+    assert list(widget.outputs) == ["denoised"]
+    image = sent(widget.image.snapshot(), None, widget.models.value(), widget._options())["image"]
+    np.testing.assert_array_equal(image, viewer.layers["cells"].data)
+
+
 def test_only_needed_pixels_travel(make_model: Any) -> None:
     from napari.layers import Image
 
     from im2im_core.models import read_model
     from im2im_core.predict_options import PredictOptions
     from napari_im2im._layers import take_snapshot
-    from napari_im2im._predict_send import sent
 
     model = read_model(make_model("good"))
     pixels = np.random.default_rng(0).random((4, 2, 800, 800), np.float32)
