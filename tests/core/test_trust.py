@@ -133,7 +133,7 @@ def test_code_of_a_model_package_is_trusted_by_its_hash(monkeypatch: pytest.Monk
 
 def test_damaged_consent_is_not_taken_for_none() -> None:
     trust.record_consent("one")
-    trust._consent_file().write_text("{")
+    trust.consent_file().write_text("{")
     with pytest.raises(ConfigError, match="consent is then asked anew"):
         trust.consented_modules()
 

@@ -49,7 +49,7 @@ def make_run(tmp_path: Path) -> Any:
     project = Project.create(tmp_path / "project")
 
     def make(name: str, **changes: Any) -> Run:
-        recipe = small_recipe(data__path=str(tmp_path / "data"), training__validate_every=2, **changes)
+        recipe = small_recipe(data__path=str(tmp_path / "data"), **{"training__validate_every": 2, **changes})
         return Run.create(project, recipe, name)
 
     return make
@@ -80,7 +80,7 @@ def wait_for_step(run: Run, process: subprocess.Popen[bytes], step: int) -> None
 
 
 def kill_until_finished(make_run: Any, kills: int, steps: int) -> None:
-    changes = {"training__steps": steps, "training__checkpoint_minutes": 1e-6}
+    changes = {"training__steps": steps, "training__checkpoint_minutes": 1e-6, "training__validate_every": 5}
     run, rng = make_run("killed", **changes), random.Random(0)
     for number in range(kills):
         process = start_child(run)
@@ -99,7 +99,7 @@ def kill_until_finished(make_run: Any, kills: int, steps: int) -> None:
 
 @posix
 def test_fault_01_a_killed_training_goes_on_exactly(make_run: Any) -> None:
-    kill_until_finished(make_run, 1, 30)
+    kill_until_finished(make_run, 1, 10)
 
 
 @posix
