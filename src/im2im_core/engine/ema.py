@@ -36,7 +36,8 @@ class MovingAverage:
         """
         decay = min(self.decay, (1 + step) / (10 + step)) if self.decay else 0.0
         decay = 1 - 1 / alike if alike else decay
-        own, learning = [p for p, _ in self._parameters], [p.detach() for _, p in self._parameters]
+        own: list[torch.Tensor] = [p for p, _ in self._parameters]
+        learning = [p.detach() for _, p in self._parameters]
         torch._foreach_lerp_(own, learning, 1 - decay)
         for (average, name), (learned, _) in self._buffers:
             getattr(average, name).copy_(getattr(learned, name))

@@ -128,18 +128,6 @@ def export_bundle(
 
 
 def check_traceable(framework: Framework, size: tuple[int, ...]) -> None:
-    """Do nothing when `framework` can be traced as the export does it, on an image of `size` ``([Z], Y, X)``.
-
-    Raises
-    ------
-    Im2ImError
-        It cannot be written as TorchScript or ONNX.
-    """
-    module = _Maps(copy.deepcopy(framework).cpu().float().eval().requires_grad_(False))
-    _trace(module, torch.zeros(1, framework.shapes.input_channels, *size))
-
-
-def check_traceable(framework: Framework, size: tuple[int, ...]) -> None:
     """Trace the maps of a framework for an input of `size`, as an export does.
 
     Raises

@@ -283,9 +283,10 @@ def from_tensor(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
     full = values.reshape((*values.shape, *[1] * len(missing)))
     ordered = full.transpose([[*letters, *missing].index(a) for a in AXES])[0]
     wanted = np.dtype(STORED.get(ordered.dtype.str[1:], ordered.dtype))
-    if wanted.kind in "iu" and ordered.size and ordered.max() > np.iinfo(wanted).max:
-        raise DataError(f"{spec.name} has the value {ordered.max()}, more than files hold", "Use another output")
-    return ordered.astype(wanted, copy=False)
+    stored: NDArray[Any] = ordered.astype(wanted, copy=False)
+    if wanted.kind in "iu" and not np.array_equal(stored, ordered):
+        raise DataError(f"{spec.name} has values up to {ordered.max()}, more than files hold", "Use another output")
+    return stored
 
 
 def _ignore(event: Event) -> None:

@@ -13,10 +13,11 @@ import numpy as np
 
 from im2im_core.axes import AXES, Region, from_tczyx, full_region, region_shape
 from im2im_core.errors import DataError, Im2ImError, ResourceError
+from im2im_core.files import remove
 from im2im_core.image import ImageInfo
 from im2im_core.io.layout import check_region
 from im2im_core.io.ome_zarr import absent_chunks, chunk_grid
-from im2im_core.io.outputs import begin, cannot_write, fitting, publish, remove, stored_dtype, sync_tree
+from im2im_core.io.outputs import begin, cannot_write, fitting, publish, stored_dtype, sync_tree
 from im2im_core.io.protocol import WriterBlock
 from im2im_core.io.pyramid import level_factors, reduce_plane, reduced
 from im2im_core.io.space import require_space

@@ -14,10 +14,10 @@ import numpy as np
 
 from im2im_core.axes import AXES, Region, region_shape
 from im2im_core.errors import DataError
-from im2im_core.files import sync
+from im2im_core.files import remove, sync
 from im2im_core.image import ImageInfo
 from im2im_core.io.layout import check_region
-from im2im_core.io.outputs import begin, beside, cannot_write, fitting, publish, remove, stored_dtype
+from im2im_core.io.outputs import begin, beside, cannot_write, fitting, publish, stored_dtype
 from im2im_core.io.protocol import WriterBlock
 from im2im_core.io.pyramid import level_factors, reduce_plane, reduced
 from im2im_core.io.space import require_space
