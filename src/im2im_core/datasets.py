@@ -132,11 +132,10 @@ def save_dataset(
         `should_stop` said so; nothing is kept.
     """
     from im2im_core.files import remove
-    from im2im_core.io.outputs import beside, publish, sync_tree
+    from im2im_core.io.outputs import beside, publish
 
     learned = _learned(samples, labelling, regions or {}, prefilled)
     rows = _rows(learned, parts)
-    counted = _count(learned, task, objects or {})
     folder = project.folder("data")
     part = beside(folder / "new", "part")
     remove(part)
@@ -146,11 +145,7 @@ def save_dataset(
         about = _describe(name, task, labelling, rows, regions or {}, excluded)
         final = folder / _key(about)
         if not (final / ABOUT).is_file():
-            _write_text(part / TABLE, _table(rows))
-            _write_text(
-                part / ABOUT, json.dumps({**about, **counted, "created": time.time()}, indent=1, ensure_ascii=False)
-            )
-            sync_tree(part)
+            _note(part, rows, {**about, **_count(learned, task, objects or {}), "created": time.time()})
             publish(part, final)
     finally:
         remove(part)
@@ -574,6 +569,14 @@ def middle_plane(image: Image) -> NDArray[Any]:
 
 
 # ---- what is written -----------------------------------------------------------
+
+
+def _note(folder: Path, rows: list[_Row], about: dict[str, Any]) -> None:
+    from im2im_core.io.outputs import sync_tree
+
+    _write_text(folder / TABLE, _table(rows))
+    _write_text(folder / ABOUT, json.dumps(about, indent=1, ensure_ascii=False))
+    sync_tree(folder)
 
 
 def _table(rows: list[_Row]) -> str:

@@ -20,7 +20,7 @@ from napari_im2im._train_widget import TrainWidget
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 
-PATIENCE = 120_000
+PATIENCE = 240_000
 MOST_CLICKS = 8
 
 
@@ -38,8 +38,12 @@ class Mouse:
 
     def choose(self, menu: QMenu, text: str) -> QMenu | None:
         """Click on an entry of an open menu; the menu below it is returned."""
+        self.qtbot.waitUntil(menu.isVisible, timeout=PATIENCE)
         (action,) = [a for a in menu.actions() if a.text().replace("&", "") == text]
-        QTest.mouseClick(menu, Qt.MouseButton.LeftButton, pos=menu.actionGeometry(action).center())
+        place = menu.actionGeometry(action).center()
+        QTest.mouseMove(menu, place)  # a menu that has just opened takes no click where the pointer was not
+        self.qtbot.wait(100)
+        QTest.mouseClick(menu, Qt.MouseButton.LeftButton, pos=place)
         self.clicks += 1
         return action.menu()
 
