@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from im2im_core.api import load_preset
@@ -923,14 +923,24 @@ def true_widget(make_napari_viewer, project, qtbot):
     from im2im_core.microscope import write_dataset
 
     write_dataset(project.root / "nuclei", "instance_segmentation", count=3, shape=(64, 64), seed=1)
-    widget = TrainWidget(make_napari_viewer(), project)
+    viewer = make_napari_viewer()
+    widget = TrainWidget(viewer, project)
+    viewer.window.add_dock_widget(widget, name="Train")
     widget.ask_on_close = lambda names: "keep"
     yield widget
     for run in working(project):
         os.kill(run.status.pid, signal.SIGKILL)
     widget.planner.cancel()
     widget.watch.stop()
-    time.sleep(0.2)
+    pids = [run.status.pid for run in project.runs()]
+    qtbot.waitUntil(lambda: not any(is_running(pid) for pid in pids), timeout=LONG)
+
+
+def is_running(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def finish(widget, qtbot):
@@ -948,23 +958,22 @@ def test_a_run_started_in_napari_and_the_copied_command_give_identical_weights(t
     widget = true_widget
     widget.start_panel.setValue(load_preset("instance_seg_2d").override({**TINY, "name": "tiny", "training.steps": 3}))
     qtbot.waitUntil(lambda: widget._planned is not None, timeout=LONG)
-    before = _train_widget.copies(widget.start_panel.value(), None, project, widget._planned)["command"]
+    copied = _train_widget.copies(widget.start_panel.value(), None, project, widget._planned)["command"]
     run = start_run(widget, qtbot)
     finish(widget, qtbot)
     assert widget.run_panel.curves._series[run.name].columns["train", "total"][0] == [1, 2, 3]
-    weights = open_bundle(run.model).load_weights()
-    for copied in (before, _train_widget.copies(run.recipe, run, project)["command"]):
-        words = shlex.split(copied)
-        assert words[:3] == ["im2im", "train", "--plan"]
-        done = subprocess.run(
-            [sys.executable, "-m", "im2im_core.cli", *words[1:]], capture_output=True, text=True, check=False, cwd="/"
-        )
-        assert done.returncode == 0, done.stderr
-        again = open_bundle(project.runs()[-1].model).load_weights()
-        assert project.runs()[-1].name != run.name
-        assert again.keys() == weights.keys()
-        for name, values in weights.items():
-            assert np.array_equal(values.numpy(), again[name].numpy()), name
+    of_run = shlex.split(_train_widget.copies(run.recipe, run, project)["command"])
+    assert of_run == ["im2im", "train", "--plan", str(run.folder / "plan.yaml"), "--project", str(project.root)]
+    words = shlex.split(copied)
+    assert words[:3] == ["im2im", "train", "--plan"]
+    program = [sys.executable, "-m", "im2im_core.cli", *words[1:]]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == 0, done.stderr
+    again = project.runs()[-1]
+    assert again.name != run.name
+    one, other = (open_bundle(r.model).load_weights() for r in (run, again))
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(values.numpy(), other[name].numpy()) for name, values in one.items())
 
 
 @pytest.mark.slow
