@@ -443,7 +443,11 @@ class PredictWidget(QWidget):
         region = self.image.region(source, model.inference.shapes.dimensions)
         self.job.start(lambda: {**sent(source, region, model, options), **arguments})
         main = next(iter(arguments["outputs"] or [model.inference.outputs[0].name]))
-        facts = {"channels": list(options.channels or ()), "region": [[s.start, s.stop] for s in region or ()]}
+        facts = {
+            "model_path": str(model.path),
+            "channels": list(options.channels or ()),
+            "region": [[s.start, s.stop] for s in region or ()],
+        }
         self._source, self._files = source, None
         self._live = LiveResults(self._viewer, source, model.name, main, facts, self)
         self._wait()

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -216,13 +217,16 @@ def test_fault_22_a_removed_layer_takes_its_row_along(make_napari_viewer: Any, q
 
 
 def test_of_a_corrected_prediction_only_the_rectangle_is_learned_from(
-    make_napari_viewer: Any, qtbot: Any, project: Any
+    make_napari_viewer: Any, qtbot: Any, project: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked: list[Any] = []
+    train = SimpleNamespace(prepare=lambda path, **how: asked.append((path, how)))
+    monkeypatch.setattr("napari_im2im._dataset_widget.open_panel", lambda viewer, name: train)
     image, prediction = Image(noise(0, (96, 192)), name="a", **SCALE), Labels(squares(192), name="a · model", **SCALE)
     prediction.metadata = {OURS: RESULT, "axes": "YX"}
     viewer, widget = opened(make_napari_viewer, qtbot, project, image, prediction)
     assert widget.rows() == ()
-    painted = widget.teach(image, prediction)
+    painted = widget.teach(image, prediction, "models/nuclei")
     wait(qtbot, widget)
     np.testing.assert_array_equal(painted.data, squares(192) + 1)
     assert painted.mode == "paint"
@@ -243,9 +247,11 @@ def test_of_a_corrected_prediction_only_the_rectangle_is_learned_from(
     widget._choose(widget.validation, "none")
     widget._on_validation()
     with qtbot.waitSignal(widget.dataset_saved, timeout=30_000):
-        widget.save.click()
+        widget.train.click()
     wait(qtbot, widget)
     (entry,) = list_datasets(project)
+    how = {"task": "instance_segmentation", "dimensions": 2, "start_from": "models/nuclei", "minutes": 5.0}
+    assert asked == [(str(entry.path), how)]
     (saved,), _ = load_dataset(entry.path)
     assert saved.weight is not None
     known = saved.weight.read()[0, 0, 0]

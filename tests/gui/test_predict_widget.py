@@ -221,6 +221,7 @@ def test_teach_prefills_labels(open_panel: Any, qtbot: Any) -> None:
     assert viewer.layers.selection.active is labels
     (dataset,) = (w for name, w in viewer.window.dock_widgets.items() if name.startswith("Dataset"))
     assert [(row.layers.images[0].name, row.layers.target) for row in dataset.rows()] == [("cells", labels)]
+    assert dataset._taught_from == str(widget.models.value().path)
     qtbot.waitUntil(lambda: not dataset.work.name, timeout=PATIENCE)
     viewer.window.remove_dock_widget(dataset)
     dataset.deleteLater()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
@@ -84,6 +85,7 @@ def ends_with_the_test(project: Any) -> Any:
             os.kill(run.status.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ends_with_the_test")
 def test_at_most_eight_clicks_from_a_sample_to_a_predicted_layer(
     make_napari_viewer: Any, project: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -117,6 +119,8 @@ def test_at_most_eight_clicks_from_a_sample_to_a_predicted_layer(
     assert mouse.clicks <= MOST_CLICKS
     train.watch.stop()
     train.planner.cancel()
+    viewer.window.remove_dock_widget("all")
+    qtbot.waitUntil(lambda: not psutil.Process().children(recursive=True), timeout=PATIENCE)
 
 
 def validated(run: Run) -> bool:
