@@ -89,7 +89,10 @@ def demonstrate(folder: Path, minutes: float) -> tuple[list[Result], Path]:
         {"data.path": str(folder / "training"), "training.minutes": minutes, "name": "demo"}
     )
     with reporter(as_json=False) as on_event:
-        run = api.train(recipe, project=project, name="demo", on_event=on_event)
+        try:
+            run = api.train(recipe, project=project, name="demo", on_event=on_event)
+        except Stopped:  # before the first step
+            run = project.runs()[-1]
     if run.state != "finished":
         raise Stopped(
             f"The training is {run.state}; everything up to its last step is saved",

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from im2im_core import api, demo, microscope
+from im2im_core.errors import Stopped
+from im2im_core.project import Project
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -42,13 +44,18 @@ def test_programs_without_a_script_are_modules(monkeypatch: pytest.MonkeyPatch, 
     assert shlex.split(demo.command("im2im", "runs")) == [str(python.parent / "im2im"), "runs"]
 
 
+@pytest.mark.parametrize("early", [False, True])
 def test_interrupted_demonstration_says_how_to_go_on(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, early: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "my demo"
 
     def train(*args: Any, **options: Any) -> PausedRun:
+        if early:
+            raise Stopped("Stopped after 1 of 14 images were read")
         return PausedRun(folder / "run")
+
+    monkeypatch.setattr(Project, "runs", lambda self: [PausedRun(folder / "run")])
 
     monkeypatch.setattr(microscope, "write_dataset", lambda *args, **options: None)
     monkeypatch.setattr(api, "train", train)
