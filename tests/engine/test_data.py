@@ -323,7 +323,7 @@ def test_sparse_labels_teach_only_where_something_is_painted(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "others",
     [
-        [(0, "disk"), (0, "rolling"), (1, "disk")],
+        [(0, "rolling"), (1, "disk")],
         pytest.param([(2, "memory"), (2, "disk"), (1, "rolling")], marks=pytest.mark.slow),
     ],
 )
