@@ -168,7 +168,7 @@ def measure(
 def _known(weight: Image, time: int, step: int, depth: int) -> NDArray[np.bool_]:
     """Which of the sampled pixels ``(Z, Y, X)`` of an image with `depth` planes are known."""
     known = _sample(weight, min(time, weight.info.shape[0] - 1), 0, step) > 0
-    return known if len(known) in (1, depth) else known.any(axis=0, keepdims=True)
+    return known if len(known) in (1, depth) else np.asarray(known.any(axis=0, keepdims=True))
 
 
 def _sample(image: Image, time: int, channel: int, step: int) -> NDArray[Any]:

@@ -128,7 +128,7 @@ def cut(
         result[spec.name] = _padded(_same_depth(arrays[spec.name], shape), inside, margins, padded)
     weight = np.zeros((1, *(p.stop - p.start for p in place)), np.float32)
     centre = tuple(slice(before, before + i.stop - i.start) for (before, _), i in zip(margins, inside, strict=True))
-    weight[(0, *centre)] = arrays["weight"][(0, *inside)] if "weight" in arrays else 1
+    weight[0][centre] = arrays["weight"][0][inside] if "weight" in arrays else 1
     result["weight"] = weight
     return {name: array[:, 0] if planes else array for name, array in result.items()}
 

@@ -167,9 +167,9 @@ def without_unknown(pixels: NDArray[Any], weight: NDArray[Any] | None) -> NDArra
     """
     if weight is None:
         return pixels
-    known = weight > 0
+    known = np.asarray(weight > 0)
     if known.shape[1] != pixels.shape[1]:
-        known = known.any(axis=1, keepdims=True)
+        known = np.asarray(known.any(axis=1, keepdims=True))
     return pixels if known.all() else np.where(known, pixels, np.zeros((), pixels.dtype))
 
 
