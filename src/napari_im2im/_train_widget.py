@@ -23,7 +23,7 @@ from im2im_core.project import Project
 from im2im_core.recipe import Recipe
 from im2im_core.runs import ACTIVE, Run
 from napari_im2im._background import Background
-from napari_im2im._closing import STARTED, ask, guard_of
+from napari_im2im._closing import ask, guard_of
 from napari_im2im._panels import open_panel, settle_dock
 from napari_im2im._plan_summary import Planner
 from napari_im2im._preview_layer import PreviewLayer
@@ -236,7 +236,6 @@ class TrainWidget(QWidget):
 
     def _on_started(self, folder: str) -> None:
         self._end_start()
-        STARTED.add(folder)
         self._busy.add(device_key(self.start_panel.recipe().training.device))
         if self._deleted:  # the layers of a run before were cleared away: this one is watched again
             self.run_panel.slider.setOn(True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from im2im_core.errors import Im2ImError
 from im2im_core.jobs.eventlog import merge_steps
 from im2im_core.runs import Run
+from napari_im2im._closing import STARTED
 from napari_im2im._plan_summary import SAME_IMAGE
 from napari_im2im._run_watch import end_of_log
 from napari_im2im._start_panel import preset_of
@@ -37,6 +38,7 @@ def launch(project: Project, recipe: Recipe) -> str:
     from im2im_core.jobs.start import start_training
 
     run = Run.create(project, recipe)
+    STARTED.add(str(run.folder))  # here: the panel may be gone before it hears of it
     try:
         start_training(run)
     except Im2ImError as error:
@@ -50,6 +52,7 @@ def resume(folder: str) -> str:
     """Folder of a run whose next process has begun."""
     from im2im_core.jobs.start import resume_training
 
+    STARTED.add(folder)
     resume_training(Run(folder))
     return folder
 

@@ -957,7 +957,7 @@ def test_a_run_started_in_napari_and_the_copied_command_give_identical_weights(t
 
     widget = true_widget
     widget.start_panel.setValue(load_preset("instance_seg_2d").override({**TINY, "name": "tiny", "training.steps": 3}))
-    qtbot.waitUntil(lambda: widget._planned is not None, timeout=LONG)
+    qtbot.waitUntil(lambda: widget._planned is not None, timeout=300_000)
     copied = _train_widget.copies(widget.start_panel.value(), None, project, widget._planned)["command"]
     run = start_run(widget, qtbot)
     finish(widget, qtbot)
