@@ -876,6 +876,7 @@ OPENING = """
 import sys, time
 from types import SimpleNamespace
 import napari
+import napari.qt  # a window is open before a panel is
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
 app = QApplication([])
