@@ -33,7 +33,13 @@ def sent(source: Snapshot, region: Region | None, model: LocalModel, options: Pr
         found = take_excerpt(image, model.inference, region, options)
         if found is not None:
             pixels, excerpt = found
-            return {**_facts(excerpt, options), **told, "image": pixels, "axes": excerpt.info.axes, "excerpt": excerpt.told()}
+            return {
+                **_facts(excerpt, options),
+                **told,
+                "image": pixels,
+                "axes": excerpt.info.axes,
+                "excerpt": excerpt.told(),
+            }
     chosen = select_channels(image, options.channels)
     axes = chosen.info.axes
     return {**_facts(chosen, options), **told, "image": from_tczyx(chosen.read(), axes), "axes": axes}
