@@ -87,6 +87,8 @@ def _explain_one(item: Any, model: type[BaseModel]) -> tuple[str, str]:
         known = _fields_at(model, item["loc"][:-1])
         return place, (f"unknown setting. {nearest(str(item['loc'][-1]), known)}" if known else "unknown setting")
     text = item["msg"].removeprefix("Value error, ")
+    if hasattr(item["input"], "model_dump") or isinstance(item["input"], dict):
+        return place, text  # a rule between settings: the text names the values it is about
     return place, f"{text} (received {item['input']!r})"
 
 

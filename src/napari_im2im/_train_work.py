@@ -66,10 +66,10 @@ def command(folder: str, verb: str) -> None:
 
 def export(folder: str, path: str) -> str:
     """Path of the zip that holds the model of a run."""
-    from im2im_core.archive import pack
+    from im2im_core.bundle import export_zip
 
     target = Path(path if path.endswith(".zip") else f"{path}.zip")
-    pack(Run(folder).model, target)
+    export_zip(Run(folder).model, target)
     return str(target)
 
 

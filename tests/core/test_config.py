@@ -18,6 +18,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "ClassNetwork": {"class_path": "monai.networks.nets.SegResNet"},
     "ClassLoss": {"class_path": "torch.nn.L1Loss"},
     "ClassOptimizer": {"class_path": "torch.optim.RMSprop"},
+    "ClassScheduler": {"class_path": "torch.optim.lr_scheduler.CosineAnnealingLR"},
     "VoxelRescale": {"voxel_size": (1.0, 0.5, 0.5)},
     "DataSource": {"path": "more"},
 }
