@@ -53,6 +53,16 @@ def simulated() -> Layers:
     return Layers(seen.image, seen.labels, seen.transmitted, seen.clean, scale)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _old_objects_are_not_searched() -> None:
+    """Collections look at what the tests of widgets make, not at all that the tests before them imported.
+
+    With torch and its kin in memory a collection takes a second, and these tests collect a lot.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(_qt_application: Any) -> Iterator[None]:
     """Fail a test that leaves threads, children, running timers or top-level widgets behind."""
