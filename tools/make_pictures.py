@@ -147,9 +147,12 @@ def learn(stage: Stage, dataset: Any, minutes: float) -> None:
 
 
 def halfway(train: Any) -> bool:
+    """Whether less time is left than was used."""
     view = train._views.get(train.shown())
     progress = view.progress if view else None
-    return bool(progress and progress.total and progress.done > 0.6 * progress.total) or bool(view and view.finished)
+    if view is None or progress is None or progress.task != "training":
+        return False
+    return bool(view.finished) or (progress.remaining or 1e9) < progress.elapsed
 
 
 def use(stage: Stage) -> Any:
