@@ -248,7 +248,7 @@ class PreviewLayer(QObject):
             "metadata": {OURS: "preview"},
         }
         key = (self._folder, self.name, what)
-        if _is_labels(array):
+        if what != "source" and _is_labels(array):  # a source of whole numbers is an image all the same
             self._layers[key] = self._viewer.add_labels(array, **look)
         else:
             self._layers[key] = self._viewer.add_image(array, colormap="gray", **look)

@@ -237,6 +237,7 @@ class RunPanel(QWidget):
         splitter.addWidget(self.table)
         splitter.setStretchFactor(0, 3)
         splitter.setStretchFactor(1, 1)
+        splitter.setSizes([600, 150])  # curves need the room; the table scrolls
         self.table.setMinimumHeight(90)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 6, 6, 6)

@@ -25,7 +25,7 @@ def preview(run, step, name="preview", start=(0, 0, 0), stop=(1, 64, 64)):
     path = run.previews / f"{name}_{step:08d}.npy"
     np.save(path, labels[None].astype(np.uint16))
     if not (run.previews / f"{name}_source.npy").exists():
-        np.save(run.previews / f"{name}_source.npy", (y + x)[None].astype(np.float32))
+        np.save(run.previews / f"{name}_source.npy", (y + x)[None].astype(np.uint16))  # as cameras write
         np.save(run.previews / f"{name}_target.npy", labels[None].astype(np.uint16))
     return Previewed(step, f"previews/{path.name}", name)
 

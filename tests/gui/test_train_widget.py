@@ -382,6 +382,7 @@ def test_training_from_start_to_use(open_widget, qtbot, monkeypatch):
     assert len(widget.run_panel.curves._series[run.name].columns["train", "total"][0]) == 40
     names = [layer.name for layer in widget._viewer.layers]
     assert names == [f"{what} of {run.name}" for what in ("source", "target", "preview")]
+    assert [type(layer).__name__ for layer in widget._viewer.layers] == ["Image", "Labels", "Labels"]
     opened, used = [], []
     monkeypatch.setattr(widget, "_open_predict", opened.append)
     widget.model_ready.connect(used.append)
