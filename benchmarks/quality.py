@@ -78,14 +78,15 @@ def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "im2im_core.cli", *map(str, words)]
 
 
-def recipe_of(preset: str, settings: dict[str, object]) -> tuple[dict[str, object], str]:
+def recipe_key(preset: str, settings: dict[str, object]) -> str:
+    """Hash of all settings that decide a result, its seed and the place of the images aside."""
     from im2im_core.api import load_preset
 
     content = load_preset(preset).override(settings).dump()
     core = {k: v for k, v in content.items() if k != "name"}
     core["training"] = {k: v for k, v in core["training"].items() if k != "seed"}
     core["data"] = {k: v for k, v in core["data"].items() if k != "path"}
-    return content, hashlib.sha256(json.dumps(core, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(core, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def run(args: argparse.Namespace) -> Path:
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> Path:
     settings |= {
         k: json.loads(v) if v[:1] in '[{0123456789tfn"-' else v for k, v in (s.split("=", 1) for s in args.set)
     }
-    _, key = recipe_of(args.preset, settings)
+    key = recipe_key(args.preset, settings)
     result = RESULTS / f"{args.preset}_{key}_{split_hash(args.data)}_seed{args.seed}.json"
     if result.exists() and not args.again:
         print(f"{result.name} was made before; figures below are reused")
@@ -102,32 +103,14 @@ def run(args: argparse.Namespace) -> Path:
     train, held = split_names(args.data)
     work.mkdir(parents=True, exist_ok=True)
     write_table(args.data, train, work / "train.csv")
-    options = [w for k, v in settings.items() for w in (f"--{k}", json.dumps(v) if not isinstance(v, str) else v)]
+    words = ["train", args.preset, "--project", work, "--name", "run", "--data.path", work / "train.csv"]
+    words += [w for k, v in settings.items() for w in (f"--{k}", v if isinstance(v, str) else json.dumps(v))]
     start = time.time()
-    subprocess.run(
-        command(
-            "train",
-            args.preset,
-            "--project",
-            work,
-            "--name",
-            "run",
-            "--data.path",
-            work / "train.csv",
-            "--training.seed",
-            args.seed,
-            *options,
-        ),
-        check=True,
-    )
-    folder = work / "runs" / "run"
-    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    saved = [e for e in events if e["event"] == "Checkpointed"][-1]
-    labels = work / "labels"
+    subprocess.run(command(*words, "--training.seed", args.seed), check=True)
     begin = time.time()
+    images = [args.data / "train/IM" / name for name in held]
     subprocess.run(
-        command("predict", folder / "model", *(args.data / "train/IM" / n for n in held), "-o", labels, "--overwrite"),
-        check=True,
+        command("predict", work / "runs/run/model", *images, "-o", work / "labels", "--overwrite"), check=True
     )
     facts = {
         "method": args.preset,
@@ -137,26 +120,33 @@ def run(args: argparse.Namespace) -> Path:
         "recipe_hash": key,
         "split_hash": split_hash(args.data),
         "threads": args.threads,
-        "seconds_to_checkpoint": round(saved["time"] - start, 1),
-        "steps": saved["step"],
-        "samples_per_second": round(
-            statistics.median([e["samples_per_second"] for e in events if e["event"] == "Losses"] or [0]), 2
-        ),
-        "overhead": round(
-            (sum(e["seconds"] for e in events if e["event"] in ("Validated", "Checkpointed")))
-            / (saved["time"] - start),
-            4,
-        ),
-        "validation": {k: round(v, 4) for k, v in json.loads((folder / "metrics.json").read_text()).items()},
+        **training_facts(work / "runs/run", start),
         "seconds_to_predict": round(time.time() - begin, 1),
         "machine": machine(),
         "command": f"python benchmarks/quality.py run --data DIR --seed {args.seed} --minutes {args.minutes:g}"
         + "".join(f" --set {s}" for s in args.set),
-        **score_labels(args.data, labels),
+        **score_labels(args.data, work / "labels"),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     result.write_text(json.dumps(facts, indent=1))
     return result
+
+
+def training_facts(folder: Path, start: float) -> dict[str, object]:
+    """Steps, speed and time of the run in `folder`, whose process began at the Unix time `start`."""
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    saved = [e for e in events if e["event"] == "Checkpointed"][-1]
+    seconds = saved["time"] - start
+    speeds = [e["samples_per_second"] for e in events if e["event"] == "Losses"]
+    beside = sum(e["seconds"] for e in events if e["event"] in ("Validated", "Checkpointed"))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return {
+        "seconds_to_checkpoint": round(seconds, 1),
+        "steps": saved["step"],
+        "samples_per_second": round(statistics.median(speeds or [0]), 2),
+        "overhead": round(beside / seconds, 4),
+        "validation": {name: round(value, 4) for name, value in metrics.items()},
+    }
 
 
 def score(args: argparse.Namespace) -> Path:

@@ -10,6 +10,17 @@ from typing import Any
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Widget tests begin first and keep to one process, as they share a screen; other files may go to any process."""
+    items.sort(key=lambda item: not _needs_screen(item))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("gui" if _needs_screen(item) else item.path.name))
+
+
+def _needs_screen(item: pytest.Item) -> bool:
+    return item.path.parent.name == "gui"
+
+
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Registry, default project and consent of a user who does not exist."""

@@ -58,29 +58,36 @@ def read_split(folder: Path, seed: int):
     return rest[count:], rest[:count], sorted(held)
 
 
-def main() -> None:
-    args = parse()
-    os.environ["OMP_NUM_THREADS"] = str(args.threads)
+def seed_everything(seed: int, threads: int) -> None:
     import numpy as np
     import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    random.seed(seed)
+    np.random.seed(seed)
+    tf.random.set_seed(seed)
+
+
+def read_image(path: Path):
     import tifffile
     from csbdeep.utils import normalize
+
+    return normalize(tifffile.imread(path), 1, 99.8, axis=(0, 1))
+
+
+def read_pairs(data: Path, names: list[str]):
+    import tifffile
     from stardist import fill_label_holes
+
+    images = [read_image(data / "train/IM" / name) for name in names]
+    return images, [fill_label_holes(tifffile.imread(data / "train/GT" / name)) for name in names]
+
+
+def train(args: argparse.Namespace, training, validation):
+    """Model after `args.minutes` since the process began, with its best weights, and which those are."""
+    import tensorflow as tf
     from stardist.models import Config2D, StarDist2D
-
-    tf.config.threading.set_intra_op_parallelism_threads(args.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(args.threads)
-    random.seed(args.seed)
-    np.random.seed(args.seed)
-    tf.random.set_seed(args.seed)
-
-    train, val, held = read_split(args.data, args.seed)
-
-    def image(name):
-        return normalize(tifffile.imread(args.data / "train/IM" / name), 1, 99.8, axis=(0, 1))
-
-    def labels(name):
-        return fill_label_holes(tifffile.imread(args.data / "train/GT" / name))
 
     class Deadline(tf.keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -91,28 +98,34 @@ def main() -> None:
     model = StarDist2D(Config2D(train_tensorboard=False), name="model", basedir=str(args.out))
     model.prepare_for_training()
     model.callbacks.append(Deadline())
-    xv, yv = [image(n) for n in val], [labels(n) for n in val]
     try:
-        model.train(
-            [image(n) for n in train],
-            [labels(n) for n in train],
-            validation_data=(xv, yv),
-            augmenter=augment,
-            seed=args.seed,
-        )
+        model.train(*training, validation_data=validation, augmenter=augment, seed=args.seed)
     except StopIteration:
         model.keras_model.save_weights(str(args.out / "model" / "weights_last.h5"))
+    return model, "best" if (args.out / "model" / "weights_best.h5").exists() else "last"
+
+
+def predict(model, data: Path, names: list[str], target: Path) -> None:
+    import tifffile
+
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        found, _ = model.predict_instances(read_image(data / "train/IM" / name))
+        tifffile.imwrite(target / name, found.astype("uint16"), compression="zlib")
+
+
+def main() -> None:
+    args = parse()
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    seed_everything(args.seed, args.threads)
+    names, val, held = read_split(args.data, args.seed)
+    validation = read_pairs(args.data, val)
+    model, chosen = train(args, read_pairs(args.data, names), validation)
     seconds = time.monotonic() - START
     cpu = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-    best = args.out / "model" / "weights_best.h5"
-    chosen = "best" if best.exists() else "last"
     model.load_weights(f"weights_{chosen}.h5")
-    model.optimize_thresholds(xv, yv)
-    target = args.out / "labels"
-    target.mkdir(parents=True, exist_ok=True)
-    for name in held:
-        found, _ = model.predict_instances(image(name))
-        tifffile.imwrite(target / name, found.astype("uint16"), compression="zlib")
+    model.optimize_thresholds(*validation)
+    predict(model, args.data, held, args.out / "labels")
     facts = {
         "method": "stardist 0.9.2, Config2D defaults, from scratch",
         "seed": args.seed,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     ShouldStop = Callable[[], bool]
     PathLike = str | os.PathLike[str]
     Data = tuple[Sequence[Sample], Mapping[str, str]]
+    """Samples, and the parts that their place or table gives, by name."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,10 @@ def train(
     from im2im_core.split import split_data
 
     owner = _project(project)
-    if is_follower():
+    recipe = plan.recipe if plan else load_recipe(recipe)
+    if is_follower(recipe):
         return _execute(followed_run(owner, name), None, None, should_stop, started)
-    recipe = _with_data(plan.recipe if plan else load_recipe(recipe), data, owner)
+    recipe = _with_data(recipe, data, owner)
     recipe = recipe.override({"name": name}) if name else recipe
     samples, parts = load_data(recipe, owner)
     split_data(recipe.data, samples, parts)  # what is wrong with it must be said before there is a run

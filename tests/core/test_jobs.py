@@ -291,11 +291,15 @@ def test_every_exception_has_a_sentence_and_an_exit_code(error, code, text):
     assert (type(again) is DataError) == (code == 3)
 
 
-def test_followers_of_a_distributed_training_leave_the_run_alone(make, monkeypatch):
-    run, calls = make(), []
-    monkeypatch.setenv("LOCAL_RANK", "1")
+@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
+@pytest.mark.parametrize(("devices", "attempts"), [(2, 0), (1, 1)])
+def test_only_followers_of_one_training_leave_its_run_alone(project, monkeypatch, variable, devices, attempts):
+    """Processes that a cluster starts together, of one device each, are trainings of their own."""
+    recipe = Recipe(name="several").override({"training.device": "cpu", "training.devices": devices})
+    run, calls = Run.create(project, recipe), []
+    monkeypatch.setenv(variable, "1")
     assert run_attempt(run, train=lambda run, on_event, should_stop: calls.append(run)) == 0
-    assert (calls, run.attempt) == ([run], 0)
+    assert (calls, run.attempt) == ([run], attempts)
 
 
 # ---- signals ----

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,6 +76,16 @@ def _nothing_left_behind(_qt_application: Any) -> Iterator[None]:
         left = _left(before)
     if left:
         pytest.fail(f"left behind: {left}")
+
+
+@pytest.fixture
+def children_end(qtbot: Any) -> Callable[[], None]:
+    """Waits until the processes that the test started have ended.
+
+    One that has just begun to warm up ends once Python is up, which takes its time on a busy machine.
+    """
+    before = {child.pid for child in _children()}
+    return lambda: qtbot.waitUntil(lambda: {child.pid for child in _children()} <= before, timeout=60_000)
 
 
 def _left(before: dict[str, set[str]]) -> dict[str, set[str]]:

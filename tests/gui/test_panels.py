@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from qtpy.compat import isalive
 from qtpy.QtWidgets import (
@@ -28,11 +28,17 @@ from napari_im2im._panels import dock_of, open_panel
 
 PANELS = ("Predict", "Dataset", "Train", "Evaluate")
 SCREEN = (1366, 768)
-PATIENCE = 60_000
 
 
 @pytest.fixture
-def viewer(make_napari_viewer: Any, project: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
+def viewer(
+    children_end: Callable[[], None],
+    make_napari_viewer: Any,
+    project: Any,
+    qtbot: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+) -> Any:
     """A viewer on a small screen, with nothing in the user's lists."""
     monkeypatch.setenv("IM2IM_HOME", str(tmp_path / "home"))
     made = make_napari_viewer(show=True)
@@ -40,8 +46,7 @@ def viewer(make_napari_viewer: Any, project: Any, qtbot: Any, monkeypatch: pytes
     qtbot.wait(50)
     yield made
     made.window.remove_dock_widget("all")
-    # A process that has just begun to warm up ends once Python is up, which takes its time on a busy machine.
-    qtbot.waitUntil(lambda: not psutil.Process().children(recursive=True), timeout=PATIENCE)
+    children_end()
 
 
 def from_menu(viewer: Any, name: str) -> Any:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
@@ -88,7 +87,12 @@ def ends_with_the_test(project: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.usefixtures("ends_with_the_test")
 def test_at_most_eight_clicks_from_a_sample_to_a_predicted_layer(
-    make_napari_viewer: Any, project: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    children_end: Any,
+    make_napari_viewer: Any,
+    project: Any,
+    qtbot: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("IM2IM_HOME", str(tmp_path / "home"))
     viewer = make_napari_viewer(show=True)
@@ -120,7 +124,7 @@ def test_at_most_eight_clicks_from_a_sample_to_a_predicted_layer(
     train.watch.stop()
     train.planner.cancel()
     viewer.window.remove_dock_widget("all")
-    qtbot.waitUntil(lambda: not psutil.Process().children(recursive=True), timeout=PATIENCE)
+    children_end()
 
 
 def validated(run: Run) -> bool:

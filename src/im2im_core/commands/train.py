@@ -57,6 +57,7 @@ def _train(parser: argparse.ArgumentParser, arguments: list[str], output: Output
 
     return follow(
         output,
+        recipe,
         lambda **watch: api.train(recipe, project=project, name=args.name, plan=plan, started=process_start(), **watch),
     )
 
@@ -104,11 +105,11 @@ def _resume(args: argparse.Namespace, output: Output) -> int:
 
     trust_for_this_process(args.trust)
     run = find_run(args.run, args.project)
-    return follow(output, lambda **watch: api.resume(run, **watch))
+    return follow(output, run.recipe, lambda **watch: api.resume(run, **watch))
 
 
-def follow(output: Output, work: Callable[..., Any]) -> int:
-    """Exit code of a training that runs in this process, shown while it runs.
+def follow(output: Output, recipe: Recipe, work: Callable[..., Any]) -> int:
+    """Exit code of a training of `recipe` that runs in this process, shown while it runs.
 
     The first Ctrl-C finishes the step and saves; the second ends at once.
     """
@@ -117,7 +118,7 @@ def follow(output: Output, work: Callable[..., Any]) -> int:
     from im2im_core.jobs.signals import StopFlag
     from im2im_core.progress import reporter
 
-    if is_follower():  # the first process speaks for all
+    if is_follower(recipe):  # the first process speaks for all
         with StopFlag() as stop:
             work(on_event=None, should_stop=stop)
         return int(stop.exit_code)

@@ -56,6 +56,7 @@ from im2im_core.split import outline, split_data
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from im2im_core.api import Data
     from im2im_core.engine.cache import Store
     from im2im_core.engine.frameworks.contract import Framework
     from im2im_core.jobs.commands import Command
@@ -64,9 +65,6 @@ if TYPE_CHECKING:
     from im2im_core.recipe import Recipe
     from im2im_core.runs import Run
     from im2im_core.samples import Sample, Split
-
-    Data = tuple[Sequence[Sample], Mapping[str, str]]
-    """Samples, and the parts that their place or table gives, by name."""
 
 log = logging.getLogger(__name__)
 
@@ -210,7 +208,7 @@ def _decide(run: Run, project: Project, data: Data | None, on_event: Callable[[E
     else:
         plan, split = plan_and_split(run.recipe, samples, parts)
     assert plan is not None
-    if is_follower():
+    if is_follower(plan.recipe):
         return plan, split  # the first process writes
     write_environment(
         run,

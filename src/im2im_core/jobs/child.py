@@ -19,7 +19,7 @@ from im2im_core.jobs.commands import CommandInbox
 from im2im_core.jobs.eventlog import EventLog
 from im2im_core.jobs.explain import explain
 from im2im_core.jobs.queue import DeviceQueue
-from im2im_core.jobs.ranks import is_follower, shared
+from im2im_core.jobs.ranks import is_follower, rank, shared
 from im2im_core.jobs.signals import StopFlag
 from im2im_core.runs import HEARTBEAT_SECONDS, Run
 
@@ -66,7 +66,7 @@ def run_attempt(run: Run, attempt: int | None = None, train: Train | None = None
         Another process owns the run, or its folder cannot be written to.
     """
     with StopFlag() as stop:
-        if is_follower():
+        if rank() > 0 and is_follower(run.recipe):  # a recipe that cannot be read is told by the attempt
             (train or _engine(0.0))(run, _ignore, stop)
             return stop.exit_code
         with run.claim(attempt) as number, EventLog(run, number) as log, _logging_to(run), _heartbeat(run), shared(run):

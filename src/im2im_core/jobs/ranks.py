@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from im2im_core.project import Project
+    from im2im_core.recipe import Recipe
 
 SHARED = "IM2IM_RUN"
 """Variable that tells the processes which the first one starts what run they work on."""
@@ -25,9 +26,18 @@ PATIENCE = 600.0
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 
-def is_follower() -> bool:
-    """Whether this is one of several processes of one training, and not the first, which owns the run."""
-    return any(os.environ.get(name, "0").isdigit() and int(os.environ.get(name, "0")) > 0 for name in _RANKS)
+def rank() -> int:
+    """Number of this process among those that were started together; 0 where it is the first or alone."""
+    numbers = [os.environ.get(name, "0") for name in _RANKS]
+    return max(int(number) if number.isdigit() else 0 for number in numbers)
+
+
+def is_follower(recipe: Recipe) -> bool:
+    """Whether several processes train `recipe` and this is not the first of them, which owns the run.
+
+    Processes that a cluster starts together may also be trainings of their own: then each has one device.
+    """
+    return rank() > 0 and recipe.training.devices * recipe.training.nodes > 1
 
 
 @contextmanager
