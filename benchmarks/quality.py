@@ -86,7 +86,14 @@ def recipe_key(preset: str, settings: dict[str, object]) -> str:
     core = {k: v for k, v in content.items() if k != "name"}
     core["training"] = {k: v for k, v in core["training"].items() if k != "seed"}
     core["data"] = {k: v for k, v in core["data"].items() if k != "path"}
-    return hashlib.sha256(json.dumps(core, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(used(core), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def used(content: object) -> object:
+    """`content` without what is off or empty: a setting that came later and is off leaves results comparable."""
+    if not isinstance(content, dict):
+        return content
+    return {k: kept for k, v in content.items() if (kept := used(v)) not in (None, False, 0, "", [], {}, ())}
 
 
 def run(args: argparse.Namespace) -> Path:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from im2im_core.engine.augment import Augmenter, Draw, change_intensity
 from im2im_core.engine.frameworks.contract import TargetSpec
+from im2im_core.errors import ConfigError
 from im2im_core.recipe.data import AugmentSettings
 
 OFF = AugmentSettings(flip=False, rotate90=False)
@@ -301,3 +302,52 @@ def test_a_constant_patch_stays_finite() -> None:
     source = torch.full((1, 1, 8, 8), 2.0)
     made = change_intensity(source, one(gamma=0.3, contrast=0.3, blur=5.0), rng())
     torch.testing.assert_close(made, source)
+
+
+# ---- by import path ----
+
+
+GIBBS = {"class_path": "monai.transforms.RandGibbsNoise", "init_args": {"prob": 1.0, "alpha": [0.5, 0.9]}}
+DROPOUT = {"class_path": "torch.nn.Dropout", "init_args": {"p": 0.5}}
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("named", [GIBBS, DROPOUT])
+def test_named_transforms_change_the_source_alone_and_repeat(named: dict[str, object], dimensions: int) -> None:
+    settings = AugmentSettings.model_validate({**OFF.model_dump(), "transforms": [named]})
+    plain, made = augment(OFF, dimensions), augment(settings, dimensions)
+    again, other = augment(settings, dimensions), augment(settings, dimensions, seed=1)
+    assert type(made["source"]) is Tensor
+    assert all(torch.equal(made[name], plain[name]) for name in ("target", "labels", "weight"))
+    assert not torch.equal(made["source"], plain["source"])
+    assert torch.equal(made["source"], again["source"])
+    assert not torch.equal(made["source"], other["source"])
+    changes = made["source"] - plain["source"]
+    assert not torch.equal(changes[0], changes[1])  # each sample by a seed of its own
+
+
+def test_torch_is_left_as_it_was_by_a_named_transform() -> None:
+    settings = AugmentSettings.model_validate({"transforms": [DROPOUT]})
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    augment(settings)
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize(
+    ("class_path", "init_args", "text"),
+    [
+        ("monai.transforms.RandRotate", {}, "moves pixels"),
+        ("monai.transforms.RandSpatialCrop", {"roi_size": 4}, "moves pixels"),
+        ("monai.transforms.RandGibbsNoised", {"keys": ["source"]}, "without the d"),
+        ("monai.transforms.RandGibbsNoise", {"prop": 1.0}, "prob"),
+        ("monai.transforms.RandGibbsNoise", {"alpha": [2.0, 0.1]}, "failed"),
+    ],
+)
+def test_named_transforms_that_cannot_work_are_told_at_once(
+    class_path: str, init_args: dict[str, object], text: str
+) -> None:
+    settings = AugmentSettings.model_validate({"transforms": [{"class_path": class_path, "init_args": init_args}]})
+    with pytest.raises(ConfigError, match=text):
+        Augmenter(settings, 2, ())

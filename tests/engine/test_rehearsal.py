@@ -14,7 +14,7 @@ from im2im_core.engine import rehearsal
 from im2im_core.engine.frameworks.contract import TranslateContext
 from im2im_core.engine.planning import make_plan
 from im2im_core.engine.rehearsal import rehearse
-from im2im_core.errors import ConfigError
+from im2im_core.errors import ConfigError, TrustError
 from im2im_core.inference import Shapes
 
 
@@ -50,6 +50,24 @@ def test_a_missing_package_is_told_before_the_training(
 def test_arguments_that_an_optimizer_refuses_are_told_before_the_training(optimizer: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         make_plan(small_recipe(training__optimizer=optimizer), split_of())
+
+
+@pytest.mark.parametrize(
+    ("setting", "named", "text"),
+    [
+        ("data__augmentation__transforms", {"class_path": "torch.nn.Flatten"}, r"Flatten made .* of \(1, "),
+        ("data__augmentation__transforms", {"class_path": "monai.losses.DiceLoss"}, "DiceLoss cannot change an input"),
+        ("data__augmentation__transforms", {"class_path": "os.popen"}, "os.popen is not in a trusted package"),
+        ("training__metrics", {"class_path": "monai.metrics.MAEMetrik"}, "MAEMetric"),
+        ("training__metrics", {"class_path": "torch.nn.MSELoss", "init_args": {"reductio": "sum"}}, "reduction"),
+        ("training__metrics", {"class_path": "mine.Metric"}, "mine.Metric is not in a trusted package"),
+    ],
+)
+def test_transforms_and_metrics_by_path_are_tried_before_the_training(
+    setting: str, named: dict[str, Any], text: str
+) -> None:
+    with pytest.raises((ConfigError, TrustError), match=text):
+        make_plan(small_recipe(**{setting: [named]}), split_of())
 
 
 def test_class_weights_must_be_one_per_class() -> None:

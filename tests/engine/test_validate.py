@@ -11,12 +11,15 @@ import pytest
 import torch
 from training_world import Training, discs, sample, small_recipe, split_of
 
+from im2im_core.engine.named_metrics import NamedMetric
 from im2im_core.engine.planning import make_plan
 from im2im_core.engine.prepare import Entry
 from im2im_core.engine.session import prepare_images
 from im2im_core.engine.validate import Validator, view_of
+from im2im_core.errors import ConfigError
 from im2im_core.events import Checkpointed, Losses, Previewed, Validated
 from im2im_core.normalize import Scaling
+from im2im_core.recipe.classpath import ClassPath
 from im2im_core.samples import Split
 
 
@@ -80,6 +83,33 @@ def test_unknown_regions_and_padding_do_not_count(tmp_path: Path) -> None:
         found = ready(tmp_path / str(number), split)
         figures.append(Validator(found.views, torch.device("cpu"), 0).run(found.framework.eval()))
     assert figures[0] == figures[1]
+
+
+def test_metrics_by_import_path_stand_beside_those_of_the_framework(tmp_path: Path) -> None:
+    named = [
+        {"class_path": "monai.metrics.MAEMetric"},
+        {"class_path": "torch.nn.MSELoss"},
+        {"class_path": "monai.metrics.DiceMetric", "init_args": {"include_background": False, "num_classes": 2}},
+    ]
+    recipe = small_recipe("semantic_seg_2d", training__metrics=named)
+    split = split_of(1, 1, task="classes")
+    found = prepare_images(make_plan(recipe, split), split, tmp_path, lambda event: None, lambda: "")
+    metrics = [NamedMetric(ClassPath.model_validate(n)) for n in named]
+    figures = Validator(found.views, torch.device("cpu"), 0, metrics).run(found.framework.eval())
+    assert figures["MAEMetric"] == pytest.approx(figures["MSELoss"])  # classes are 0 and 1
+    assert 0 < figures["MAEMetric"] < 1
+    assert figures["DiceMetric"] == pytest.approx(figures["class_1_dice"], abs=1e-4)
+
+
+def test_unknown_pixels_do_not_count_in_metrics_by_import_path() -> None:
+    metric = NamedMetric(ClassPath(class_path="torch.nn.L1Loss"))
+    truth, weight = np.zeros((1, 4, 4), np.uint16), np.ones((1, 4, 4), np.float32)
+    found = truth + 1
+    assert metric(found, truth, weight) == 1
+    weight[:, 1:] = 0
+    assert metric(found, truth, weight) == 0.25
+    with pytest.raises(ConfigError, match=r"torch.nn.L1Loss cannot compare \(1, 4, 4\) with \(1, 3, 4\)"):
+        metric(found, truth[:, :3], None)
 
 
 def test_the_number_of_views_follows_the_time_there_is(tmp_path: Path) -> None:

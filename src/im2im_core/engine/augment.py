@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from im2im_core.engine.transforms import NamedTransform, change_by_path
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -43,6 +45,8 @@ class Draw:
 class Augmenter:
     """Flips, quarter turns, free rotation and magnification of all, intensity changes of the source.
 
+    Transforms that the settings name by import path come last and change the source alone.
+
     Parameters
     ----------
     settings : AugmentSettings
@@ -58,6 +62,7 @@ class Augmenter:
         self.names = tuple(spec.name for spec in targets)
         self.linear = tuple(spec.name for spec in targets if spec.interpolation == "linear")
         self.nearest = tuple(spec.name for spec in targets if spec.interpolation == "nearest")
+        self.transforms = tuple(NamedTransform(named) for named in settings.transforms)
 
     # ---- public API ----
 
@@ -105,6 +110,7 @@ class Augmenter:
         placed = self._place(windows, draw, patch)
         images = {name: _turn(samples, draw, square=patch[-2] == patch[-1]) for name, samples in placed.items()}
         images["source"] = change_intensity(images["source"], draw, generator)
+        images["source"] = change_by_path(images["source"], self.transforms, generator)
         images = {name: image.to(batch[name].dtype) for name, image in images.items()}
         return {**batch, **images}
 

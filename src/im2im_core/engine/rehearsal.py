@@ -5,8 +5,12 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
+import torch
+
 from im2im_core.engine.frameworks.build import geometry
+from im2im_core.engine.named_metrics import NamedMetric
 from im2im_core.engine.optimizers import make_optimizer
+from im2im_core.engine.transforms import NamedTransform, change_by_path
 from im2im_core.errors import ConfigError, Im2ImError
 from im2im_core.recipe.network import ClassNetwork
 
@@ -38,11 +42,22 @@ def rehearse(recipe: Recipe, framework: Framework) -> None:
             "logging.tensorboard is on, but TensorBoard is not installed",
             "pip install 'napari-im2im[loggers]', or set logging.tensorboard to false",
         )
+    _try_transforms(recipe, framework)
+    for named in recipe.training.metrics:
+        NamedMetric(named)
     for player in framework.players():
         make_optimizer(player.optimizer or recipe.training.optimizer, list(player.parameters))
     shipped = all(type(part).__module__.startswith("im2im_core.") for part in (framework, recipe.network))
     if not shipped or isinstance(recipe.network, ClassNetwork):
         _trace(recipe, framework)
+
+
+def _try_transforms(recipe: Recipe, framework: Framework) -> None:
+    """Change one patch, as every step will."""
+    transforms = tuple(NamedTransform(named) for named in recipe.data.augmentation.transforms)
+    divisor, _ = geometry(framework)
+    patch = torch.rand(1, framework.shapes.input_channels, *(2 * d for d in divisor))
+    change_by_path(patch, transforms, torch.Generator().manual_seed(0))
 
 
 def _installed(module: str) -> bool:

@@ -33,6 +33,7 @@ from im2im_core.engine.data import (
 )
 from im2im_core.engine.devices import choose_device, kept_torch
 from im2im_core.engine.frameworks.build import geometry
+from im2im_core.engine.named_metrics import NamedMetric
 from im2im_core.engine.networks.effective import effective_radius
 from im2im_core.engine.planning import framework_of, make_plan, shapes_of
 from im2im_core.engine.predict_plan import spatial
@@ -459,7 +460,8 @@ class _Session:
         self.reporter = Reporter(self.recipe, folder, on_event, self.plan.steps_per_epoch)
         self.checkpointer = Checkpointer(self.checkpoints, self.recipe, on_event, self.ending)
         device = torch.device(self.plan.runtime.device)
-        self.validator = Validator(prepared.views, device, self.recipe.training.seed)
+        metrics = [NamedMetric(named) for named in self.recipe.training.metrics]
+        self.validator = Validator(prepared.views, device, self.recipe.training.seed, metrics)
         self.validation = Validation(
             self.validator,
             self.recipe,
@@ -616,7 +618,7 @@ class _Restore(KeepSignals):
 
 def replace_device(validator: Validator, device: str) -> Validator:
     """The same validation on another device."""
-    return Validator(validator.views, torch.device(device), validator.seed)
+    return Validator(validator.views, torch.device(device), validator.seed, validator.metrics)
 
 
 def describe(prepared: Prepared, framework: Framework) -> Inference:

@@ -13,12 +13,13 @@ from im2im_core.engine.frameworks.contract import TrainContext, TranslateContext
 from im2im_core.engine.sampling import window_around
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
 
     from im2im_core.engine.frameworks.contract import Framework
+    from im2im_core.engine.named_metrics import NamedMetric
     from im2im_core.engine.prepare import Entry
 
 LARGEST = {2: (1, 512, 512), 3: (48, 192, 192)}
@@ -78,10 +79,12 @@ class Validator:
     ----------
     views : list of View
         Parts of validation images; always the same ones, so that curves can be compared.
+    metrics : sequence of NamedMetric
+        Figures beside those of the framework; they compare its main result.
     """
 
-    def __init__(self, views: list[View], device: torch.device, seed: int) -> None:
-        self.views, self.device, self.seed = views, device, seed
+    def __init__(self, views: list[View], device: torch.device, seed: int, metrics: Sequence[NamedMetric] = ()) -> None:
+        self.views, self.device, self.seed, self.metrics = views, device, seed, metrics
 
     @torch.inference_mode()
     def run(self, framework: Framework) -> dict[str, float]:
@@ -92,8 +95,9 @@ class Validator:
             losses = self._losses(framework, batch)
             maps = self._maps(framework, batch["source"], view)
             results = framework.postprocess(maps, TranslateContext())
-            weight = _known(batch, view)
-            rows.append({**losses, **framework.metrics(results, {"target": view.truth()}, weight)})
+            weight, truth = _known(batch, view), view.truth()
+            named = {m.name: m(results[framework.results[0].name], truth, weight) for m in self.metrics}
+            rows.append({**losses, **framework.metrics(results, {"target": truth}, weight), **named})
         return {k: float(np.mean([r[k] for r in rows if k in r])) for k in dict.fromkeys(k for r in rows for k in r)}
 
     @torch.inference_mode()

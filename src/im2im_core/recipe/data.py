@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from im2im_core._base import Config
 from im2im_core.layouts import AutoLayout, LayoutSettings
 from im2im_core.normalize import NormalizeSettings, Percentile
+from im2im_core.recipe.classpath import ClassPath
 
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 SMALLEST_PATCH = 8
@@ -92,6 +93,8 @@ class AugmentSettings(Config):
     """Largest standard deviation of a Gaussian blur, pixels."""
     intensity_probability: Fraction = 0.5
     """How often each of the intensity changes is applied to a patch."""
+    transforms: tuple[ClassPath, ...] = ()
+    """Further transforms of the input by import path, which keep pixels in place: monai.transforms.RandGibbsNoise."""
 
 
 class CacheSettings(Config):

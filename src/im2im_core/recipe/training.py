@@ -144,6 +144,8 @@ class TrainingSettings(Config):
     """Memory of the moving average of the weights that validates and predicts; 0 = off."""
     swa: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Last part of the budget over which all weights count alike in that average (Izmailov et al. 2018); 0 = off."""
+    metrics: tuple[ClassPath, ...] = ()
+    """Further figures of the validation by import path, for example monai.metrics.MAEMetric."""
     early_stopping: EarlyStopping = EarlyStopping()
     """End when the validation stops improving."""
     validate_every: Annotated[int, Ge(1)] | Literal["auto"] = "auto"
