@@ -20,7 +20,7 @@ from im2im_core.cli import main
 from im2im_core.engine.foreign import ForeignModel
 from im2im_core.engine.predict import open_predictor
 from im2im_core.engine.predict_foreign import from_tensor, to_tensor
-from im2im_core.errors import ConfigError, DataError, Im2ImError, Stopped, TrustError
+from im2im_core.errors import ConfigError, DataError, Im2ImError, ResourceError, Stopped, TrustError
 from im2im_core.events import TileDone
 from im2im_core.image import ArrayImage
 from im2im_core.io import open_image, write_image
@@ -466,3 +466,10 @@ def test_axes_are_those_of_the_package() -> None:
     assert from_tensor(tensor.astype(bool), spec).dtype == np.uint8
     with pytest.raises(DataError, match="more than files hold"):
         from_tensor(tensor + 2**40, spec)
+
+
+@pytest.mark.parametrize(("device", "error"), [("gpu", ConfigError), ("cuda:77", ResourceError)])
+def test_a_device_that_is_not_there_is_named(tmp_path: Path, device: str, error: type[Exception]) -> None:
+    _description(tmp_path, 16, {})
+    with pytest.raises(error, match=device):
+        ForeignModel(open_bundle(tmp_path), device=device)

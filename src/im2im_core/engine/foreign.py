@@ -20,6 +20,7 @@ from im2im_core.bundle.onnx_data import external_files
 from im2im_core.bundle.package import Bundle
 from im2im_core.bundle.processing import Tensor, process
 from im2im_core.engine.blocks import run_in_blocks
+from im2im_core.engine.devices import choose_device
 from im2im_core.errors import ConfigError, DataError, Im2ImError, ResourceError, TrustError
 from im2im_core.trust import consented_modules
 
@@ -48,21 +49,23 @@ class ForeignModel:
     trusted : set of str
         Hashes of Python files (and names of installed modules) that the user agreed to run.
     device : str
-        Where torch computes.
+        Where torch computes: auto, cpu, cuda, cuda:1 or mps.
 
     Raises
     ------
     TrustError
         A file is not the one described, or Python code is needed and not trusted.
     ConfigError
-        The description is not valid or names no weights that can be run.
+        The description is not valid or names no weights that can be run, or there is no device of that name.
+    ResourceError
+        This machine has no such device.
     """
 
     def __init__(
         self, bundle: Bundle, *, weights: str | None = None, trusted: frozenset[str] = frozenset(), device: str = "cpu"
     ) -> None:
         self._bundle = bundle = current_format(bundle)
-        self._device = torch.device(device)
+        self._device = torch.device(choose_device(device))
         self.inputs, self.outputs = tensor_specs(bundle)
         weights_of = bundle.description.get("weights")
         entries = {k: v for k, v in weights_of.items() if v} if isinstance(weights_of, dict) else {}
