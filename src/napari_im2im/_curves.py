@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyqtgraph as pg
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QBuffer, Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
@@ -24,14 +27,16 @@ from qtpy.QtWidgets import (
 )
 
 from im2im_core.events import Losses, Validated
+from im2im_core.files import write_atomic
 from im2im_core.jobs.eventlog import merge_steps
+from napari_im2im._later import Later
 from napari_im2im._runs_table import WORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
+    from qtpy.QtGui import QImage
 
     from im2im_core.jobs.eventlog import Stamped
 
@@ -135,9 +140,12 @@ class CurvesWidget(QWidget):
 
     exported = Signal(str)
     """Path of a picture or table that was written."""
+    refused = Signal(object)
+    """Error because of which nothing was written."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._later = Later(self)
         self._series: dict[str, RunSeries] = {}
         self._curves: dict[tuple[str, str, str], pg.PlotDataItem] = {}
         self._hidden: set[str] = set()
@@ -398,30 +406,53 @@ class CurvesWidget(QWidget):
 
     def _on_save(self) -> None:
         filters = "Picture (*.png);;Table (*.csv)"
-        path, chosen = QFileDialog.getSaveFileName(self, "Save the curves", "curves.png", filters)
-        if path:
-            wants_table = path.lower().endswith(".csv") or (chosen.startswith("Table") and "." not in path)
-            (self.save_table if wants_table else self.save_picture)(path)
-            self.exported.emit(path)
+        chosen_path, chosen = QFileDialog.getSaveFileName(self, "Save the curves", "curves.png", filters)
+        if not chosen_path:
+            return
+        path = Path(chosen_path)
+        wants_table = path.suffix.lower() == ".csv" or (chosen.startswith("Table") and not path.suffix)
+        path = path if path.suffix else path.with_suffix(".csv" if wants_table else ".png")
+        content = self._table() if wants_table else self._picture()
+        done, refused = self.exported.emit, self.refused.emit
+        self._later.ask("save", lambda: write_atomic(path, content()), lambda _: done(str(path)), refused)
 
     def save_picture(self, path: str | Path) -> None:
         """PNG of the curves at twice the size of the screen."""
+        write_atomic(Path(path), self._picture()())
+
+    def save_table(self, path: str | Path) -> None:
+        """CSV with one row per run, part, name and step: every value, smoothed or hidden nothing."""
+        write_atomic(Path(path), self._table()())
+
+    def _picture(self) -> Callable[[], bytes]:
+        """Gives the picture as PNG; it is drawn now and may be packed in a thread."""
         from pyqtgraph.exporters import ImageExporter
 
         exporter = ImageExporter(self._area.scene())
         exporter.parameters()["width"] = int(self._area.width() * 2)
-        exporter.export(str(path))
+        return partial(_png, exporter.export(toBytes=True))
 
-    def save_table(self, path: str | Path) -> None:
-        """CSV with one row per run, part, name and step: every value, smoothed or hidden nothing."""
-        from pathlib import Path
+    def _table(self) -> Callable[[], bytes]:
+        """Gives the table as CSV; the values are those of now, the words may be made in a thread."""
+        columns = [
+            (name, *key, list(steps), list(values))
+            for name, series in self._series.items()
+            for key, (steps, values) in series.columns.items()
+        ]
+        return partial(_csv, columns)
 
-        with Path(path).open("w", newline="", encoding="utf-8") as handle:
-            writer = csv.writer(handle)
-            writer.writerow(("run", "part", "name", "step", "value"))
-            writer.writerows(self._rows())
 
-    def _rows(self) -> Iterable[tuple[str, str, str, int, float]]:
-        for name, series in self._series.items():
-            for (part, term), (steps, values) in series.columns.items():
-                yield from ((name, part, term, s, v) for s, v in zip(steps, values, strict=True))
+def _png(picture: QImage) -> bytes:
+    buffer = QBuffer()
+    buffer.open(QBuffer.OpenModeFlag.WriteOnly)
+    picture.save(buffer, "PNG")
+    return bytes(buffer.data().data())
+
+
+def _csv(columns: Iterable[tuple[str, str, str, list[int], list[float]]]) -> bytes:
+    lines = io.StringIO(newline="")
+    writer = csv.writer(lines)
+    writer.writerow(("run", "part", "name", "step", "value"))
+    for name, part, term, steps, values in columns:
+        writer.writerows((name, part, term, step, value) for step, value in zip(steps, values, strict=True))
+    return lines.getvalue().encode()

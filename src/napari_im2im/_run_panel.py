@@ -286,6 +286,8 @@ class RunPanel(QWidget):
 
             self._curves = CurvesWidget()
             self._curves.setColours(*self._colours)
+            self._curves.exported.connect(lambda path: self.say(f"The curves are in {path}", "info"))
+            self._curves.refused.connect(self.messages.add_error)
             self._stage.addWidget(self._curves)
         return self._curves
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
+import errno
 import math
 import time
 
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QCheckBox, QSlider, QToolButton
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QSlider, QToolButton
 
 from im2im_core.events import Losses, Progress, Validated
 from im2im_core.jobs.eventlog import Stamped
 from napari_im2im._curves import COLOURS, CurvesWidget, RunSeries, smoothed, term_words
+from napari_im2im._run_panel import RunPanel
 
 
 def losses(steps, attempt=1, start=0, **terms):
@@ -183,3 +185,48 @@ def test_colours_follow_the_theme(curves):
     curves.setColours("#ebe7e6", "#1e1e21")
     assert curves._area.backgroundBrush().color().name() == "#ebe7e6"
     assert curves._loss.getAxis("left").textPen().color().name() == "#1e1e21"
+
+
+@pytest.mark.parametrize(
+    ("typed", "filters", "written"),
+    [("t", "Table (*.csv)", "t.csv"), ("p", "Picture (*.png)", "p.png"), ("p.png", "Picture (*.png)", "p.png")],
+)
+def test_saving_tells_where_the_file_is(typed, filters, written, curves, qtbot, tmp_path, monkeypatch):
+    curves.show()
+    curves.add("a", losses([10, 20]))
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / typed), filters))
+    with qtbot.waitSignal(curves.exported, timeout=20_000) as told:
+        curves._on_save()
+    assert told.args == [str(tmp_path / written)]
+    assert [p.name for p in tmp_path.iterdir()] == [written]
+    assert (tmp_path / written).stat().st_size > 20
+
+
+def test_a_table_that_cannot_be_written_is_told_in_words_and_left_whole(curves, qtbot, tmp_path, monkeypatch):
+    from im2im_core import files
+
+    curves.add("a", losses([10, 20]))
+    path = tmp_path / "t.csv"
+    path.write_text("before")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), "Table (*.csv)"))
+    monkeypatch.setattr(files, "sync", full_disk)
+    with qtbot.waitSignal(curves.refused, timeout=20_000) as told:
+        curves._on_save()
+    assert told.args[0].message == f"Cannot write {path}: No space left on device"
+    assert path.read_text() == "before"
+    monkeypatch.undo()
+    panel = RunPanel()
+    qtbot.addWidget(panel)
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path / "inside" / "t.csv"), ""))
+    panel.curves._on_save()
+    qtbot.waitUntil(lambda: bool(panel.messages.messages()), timeout=20_000)
+    (message,) = panel.messages.messages()
+    assert (message.level, message.cure) == ("error", "Check free space and permissions of the folder")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+    panel.curves._on_save()
+    qtbot.waitUntil(lambda: len(panel.messages.messages()) > 1, timeout=20_000)
+    assert panel.messages.messages()[-1].text == f"The curves are in {path}"
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
