@@ -21,7 +21,7 @@ from im2im_core.events import Event, Message
 from im2im_core.journal import Journal, blocks_at, list_journals
 from napari_im2im._later import Later
 from napari_im2im._layer_pairs import LABELLING, PREFILLED, file_of, kind_of
-from napari_im2im._layers import AXES_KEY
+from napari_im2im._layers import AXES_KEY, is_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +81,11 @@ def main_window(viewer: Viewer) -> QObject | None:
     return None if menu is None else _bare(menu.parent())
 
 
+def _strokes_of(layer: Labels) -> bool:
+    """Whether it was painted in this viewer already; napari tells nobody but its undo."""
+    return bool(getattr(layer, "_undo_history", ()))
+
+
 def _bare(thing: Any) -> Any:
     """What napari may have wrapped for a plugin."""
     return getattr(thing, "__wrapped__", thing)
@@ -91,6 +96,8 @@ class JournalWatch(QObject):
 
     Strokes are known from the layer's events. A change of ``layer.data`` that nobody announced
     is found by comparing hashes of blocks. Nothing is written for a layer that does not change.
+    Layers that were painted before the watch began are written whole; results of a model only
+    after the first stroke on them.
     """
 
     written = Signal(str)
@@ -251,11 +258,30 @@ class JournalWatch(QObject):
         if layer.multiscale or not isinstance(layer.data, np.ndarray):
             layer.events.paint.connect(self._on_paint_into_file)
             return
-        watched = _Watched(layer, Journal(self._project, layer.unique_id.hex))
-        self._watched[layer.unique_id.hex] = watched
+        journal = Journal(self._project, layer.unique_id.hex)
+        if journal.exists or not (_strokes_of(layer) or is_result(layer)):
+            self._watch(layer, journal)
+            self._submit(_begin, journal, layer.data)
+        elif _strokes_of(layer):
+            self._watch(layer, journal).whole = True
+        else:
+            # What a model found comes again with a click; it is worth a journal once somebody painted on it.
+            layer.events.paint.connect(self._on_result_painted)
+
+    def _watch(self, layer: Labels, journal: Journal) -> _Watched:
+        """The layer with its journal; from now on its changes are written."""
+        watched = self._watched[layer.unique_id.hex] = _Watched(layer, journal)
         layer.events.paint.connect(self._on_paint)
         layer.events.data.connect(self._on_data)
-        self._submit(_begin, watched.journal, layer.data)
+        return watched
+
+    def _on_result_painted(self, event: Any) -> None:
+        """Begin with the first stroke; nothing was looked at before, so that all that the layer holds is written."""
+        layer = event.source
+        if not isalive(self) or self._closed or layer.unique_id.hex in self._watched:
+            return
+        self._watch(layer, Journal(self._project, layer.unique_id.hex)).whole = True
+        self._soon.start()
 
     def _disconnect(self, watched: _Watched) -> None:
         with suppress(ValueError):

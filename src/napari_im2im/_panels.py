@@ -71,6 +71,21 @@ def dock_of(widget: QWidget) -> QDockWidget | None:
     return parent
 
 
+def keep_painted_safe() -> None:
+    """Begin to watch the labels of the viewer in front soon, as every panel does; nothing without a window.
+
+    napari calls no plugin at its start, so what is painted there is safe from our first panel or sample on.
+    """
+    from napari import current_viewer
+
+    from napari_im2im._journal_watch import main_window
+
+    viewer = current_viewer()
+    window = main_window(viewer) if viewer is not None else None
+    if isinstance(window, QMainWindow):
+        QTimer.singleShot(0, partial(_watch, ref(window)))
+
+
 def _is_open(dock: QDockWidget) -> bool:
     """Whether it is a dock of ours that lies in the window; tabs behind others count."""
     return bool(dock.property(SETTLED)) and not dock.isFloating() and not dock.isHidden()

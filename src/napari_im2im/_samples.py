@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from im2im_core.image import VoxelSize
 
     LayerTuple = tuple[Any, dict[str, Any], str]
+    Sample = Callable[[], list[LayerTuple]]
 
 SEED = 20
 PLANE = (384, 384)
@@ -24,6 +29,21 @@ FAINT = 6.0
 """Photons per pixel of the low-light image."""
 
 
+def _kept_safe(sample: Sample) -> Sample:
+    """The same sample; where a viewer opens it, what is painted there is journaled from now on."""
+
+    @wraps(sample)
+    def opened() -> list[LayerTuple]:
+        if "napari._qt.qt_main_window" in sys.modules:  # scripts read samples without a window
+            from napari_im2im._panels import keep_painted_safe
+
+            keep_painted_safe()
+        return sample()
+
+    return opened
+
+
+@_kept_safe
 def nuclei_2d() -> list[LayerTuple]:
     """Nuclei in fluorescence with the number of each."""
     from im2im_core.microscope import fluorescence
@@ -33,6 +53,7 @@ def nuclei_2d() -> list[LayerTuple]:
     return [_image(seen.image, "nuclei", space), _labels(seen.labels, "nuclei labels", space)]
 
 
+@_kept_safe
 def nuclei_3d() -> list[LayerTuple]:
     """A stack of nuclei with the number of each; planes are three pixels apart."""
     from im2im_core.microscope import fluorescence
@@ -42,6 +63,7 @@ def nuclei_3d() -> list[LayerTuple]:
     return [_image(seen.image, "nuclei 3D", space), _labels(seen.labels, "nuclei 3D labels", space)]
 
 
+@_kept_safe
 def painted_corner() -> list[LayerTuple]:
     """Nuclei of which only a corner is labelled: complete inside the rectangle, unknown elsewhere."""
     from im2im_core.microscope import fluorescence
@@ -77,6 +99,7 @@ def _paint(labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
     return painted
 
 
+@_kept_safe
 def living_nuclei() -> list[LayerTuple]:
     """A time-lapse of nuclei that move and divide, with labels that follow them."""
     from im2im_core.microscope import timelapse
@@ -86,6 +109,7 @@ def living_nuclei() -> list[LayerTuple]:
     return [_image(seen.image, "living nuclei", space), _labels(seen.labels, "living nuclei labels", space)]
 
 
+@_kept_safe
 def label_free() -> list[LayerTuple]:
     """Transmitted light and the fluorescence of the same nuclei."""
     from im2im_core.microscope import fluorescence
@@ -98,6 +122,7 @@ def label_free() -> list[LayerTuple]:
     ]
 
 
+@_kept_safe
 def low_light_pair() -> list[LayerTuple]:
     """An image with few photons and the clean image of the same nuclei."""
     from im2im_core.microscope import fluorescence, low_light

@@ -1,0 +1,118 @@
+"""What is journaled: what a person painted, in every layer and from the first panel or sample on; no predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from im2im_core.events import OutputBegun, TileDone
+from im2im_core.jobs.messages import create_array
+from im2im_core.journal import Journal, list_journals
+from napari_im2im._journal_watch import JournalWatch, main_window, watch_labels
+from napari_im2im._layers import is_result, take_snapshot
+from napari_im2im._live_result import LiveResults
+from napari_im2im._predict_job import Result
+
+SIZE = 64
+TILE = 16
+FACTS = {"name": "labels", "kind": "labels", "axes": "YX", "scale": [1.0, 1.0], "translate": [0.0, 0.0], "facts": {}}
+
+
+@pytest.fixture
+def watched(make_napari_viewer: Any, project: Any) -> Iterator[tuple[Any, JournalWatch]]:
+    """Viewer with an image, and the watch over it."""
+    viewer = make_napari_viewer()
+    viewer.add_image(np.zeros((SIZE, SIZE), np.float32), name="cells")
+    watch = JournalWatch(viewer, project)
+    watch.start()
+    yield viewer, watch
+    watch.stop()
+
+
+def predict(viewer: Any, qtbot: Any, folder: Path) -> Any:
+    """Layer of a result that came tile by tile, slowly enough for several looks."""
+    live = LiveResults(viewer, take_snapshot([viewer.layers["cells"]]), "model", "labels", {})
+    path = folder / "0-labels.npy"
+    array = create_array(path, (1, 1, 1, SIZE, SIZE), np.uint32)
+    live.begin(OutputBegun("labels", str(path), FACTS))
+    for number, start in enumerate(range(0, SIZE, TILE), start=1):
+        array[:, :, :, start : start + TILE] = number
+        live.take(TileDone("labels", (0, 0, 0, start, 0), (1, 1, 1, start + TILE, SIZE)))
+        qtbot.wait(150)
+    return live.finish(Result({"labels": str(path)}, (FACTS,), 1.0))["labels"]
+
+
+def looks(watch: JournalWatch, qtbot: Any) -> None:
+    """Several full looks at all layers."""
+    for _ in range(3):
+        watch._on_tick()
+        qtbot.wait(50)
+
+
+def test_predictions_are_not_journaled(watched: Any, qtbot: Any, project: Any, tmp_path: Path) -> None:
+    viewer, watch = watched
+    layer = predict(viewer, qtbot, tmp_path)
+    assert is_result(layer)
+    looks(watch, qtbot)
+    watch.stop()
+    assert list_journals(project) == ()
+    assert not (project.root / "journal").exists() or not list((project.root / "journal").iterdir())
+
+
+def test_a_stroke_on_a_finished_result_is_journaled_with_all_of_it(
+    watched: Any, qtbot: Any, project: Any, tmp_path: Path
+) -> None:
+    viewer, watch = watched
+    layer = predict(viewer, qtbot, tmp_path)
+    layer.paint((5, 5), 99)
+    journal = Journal(project, layer.unique_id.hex)
+    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=5000)
+    layer.data[40, 40] = 77  # from now on it is watched like any other
+    qtbot.waitUntil(lambda: journal.restore()[40, 40] == 77, timeout=5000)
+    watch.stop()
+    assert [j.uuid for j in list_journals(project)] == [journal.uuid]
+
+
+def test_what_was_painted_before_the_watch_began_is_journaled(
+    make_napari_viewer: Any, qtbot: Any, project: Any
+) -> None:
+    viewer = make_napari_viewer()
+    painted = viewer.add_labels(np.zeros((SIZE, SIZE), np.uint16), name="painted")
+    viewer.add_labels(np.ones((SIZE, SIZE), np.uint16), name="only opened")
+    painted.paint((5, 5), 3)
+    watch = JournalWatch(viewer, project)
+    watch.start()
+    journal = Journal(project, painted.unique_id.hex)
+    qtbot.waitUntil(lambda: journal.exists, timeout=5000)
+    watch.stop()
+    assert [j.uuid for j in list_journals(project)] == [journal.uuid]
+    np.testing.assert_array_equal(journal.restore(), painted.data)
+
+
+def test_painting_on_a_sample_is_kept_safe_without_a_panel(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    viewer = make_napari_viewer()
+    viewer.open_sample("napari-im2im", "painted_corner")
+    window = main_window(viewer)
+    assert window is not None
+    qtbot.waitUntil(lambda: bool(window.findChildren(JournalWatch)), timeout=5000)
+    layer = viewer.layers["painted labels"]
+    layer.paint((300, 300), 2)
+    journal = Journal(project, layer.unique_id.hex)
+    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=5000)
+    watch_labels(viewer).stop()
+
+
+def test_labels_read_from_a_file_as_needed_are_told_to_be_unsafe(watched: Any, monkeypatch: Any) -> None:
+    import dask.array as da
+
+    viewer, watch = watched
+    said: list[str] = []
+    monkeypatch.setattr(watch, "_say", lambda text, *_: said.append(text))
+    layer = viewer.add_labels(da.zeros((SIZE, SIZE), dtype=np.uint16), name="lazy")
+    layer.events.paint(value=[])
+    layer.events.paint(value=[])
+    assert said == ["“lazy” is read from its file as needed, so what you paint there cannot be restored"]
