@@ -1,4 +1,4 @@
-"""What to predict: a layer (or several as channels) or files, what its dimensions are, and which part of it."""
+"""What to predict: a layer (or several as channels), all open images, or files; and which part of it."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 WHOLE, VISIBLE = "The whole image", "What is visible"
 AXIS_WORDS = {"T": "time", "C": "channels", "Z": "planes", "S": "colours", "Y": "rows", "X": "columns"}
 VISIBLE_ITEMS = 20
+ALL, FILES = "all", "files"
+"""Choices that are no single layer."""
 
 
 class ImagePanel(QWidget):
@@ -56,6 +58,7 @@ class ImagePanel(QWidget):
         self._part = _combo("Part", "Which part of the image is predicted")
         self._part.currentIndexChanged.connect(lambda: self.valueChanged.emit())
         self._slots: list[QComboBox] = []
+        self._recalled: tuple[Layer | None, list[str]] = (None, [])
         self._form = QFormLayout(self)
         self._form.setContentsMargins(0, 0, 0, 0)
         self._form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
@@ -82,21 +85,42 @@ class ImagePanel(QWidget):
 
     # ---- public API ----
 
-    def value(self) -> Layer | tuple[Path, ...] | None:
-        """The layer, or the files, or None."""
+    def value(self) -> Layer | list[Layer] | tuple[Path, ...] | None:
+        """The layer, or the list of all images that are open, or the files, or None."""
         index = self._image.currentIndex()
         if 0 <= index < len(self._layers):
             return self._layers[index]
-        return self._files or None
+        return {ALL: self._all(), FILES: self._files}.get(self._image.currentData())
 
-    def setValue(self, value: Layer | tuple[Path, ...]) -> None:
-        """Choose a layer or files."""
+    def setValue(self, value: Layer | list[Layer] | tuple[Path, ...]) -> None:
+        """Choose a layer, all that are open (whichever the list names), or files."""
         if isinstance(value, tuple):
-            self._files = value
-            self._on_layers()
-            self._image.setCurrentIndex(len(self._layers))
-        elif value in self._layers:
-            self._image.setCurrentIndex(self._layers.index(value))
+            self.offer_files(value)
+        if isinstance(value, tuple | list):
+            index = self._image.findData(FILES if isinstance(value, tuple) else ALL)
+        else:
+            index = self._layers.index(value) if value in self._layers else -1
+        if index >= 0:
+            self._image.setCurrentIndex(index)
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that can be chosen, whether or not they are."""
+        return self._files
+
+    def offer_files(self, files: tuple[Path, ...]) -> None:
+        """Put files into the list, in place of earlier ones."""
+        self._files = files
+        self._on_layers()
+
+    def choices(self) -> dict[str, Any]:
+        """Which part and which channels are chosen, as plain content."""
+        return {"part": self._part.currentText(), "channels": [slot.currentText() for slot in self._slots]}
+
+    def recall(self, choices: dict[str, Any]) -> None:
+        """Choose a part and channels of the chosen layer by their names, where there are such."""
+        self._part.setCurrentIndex(max(0, self._part.findText(str(choices.get("part", WHOLE)))))
+        self._recalled = (self._layer(), [str(name) for name in choices.get("channels") or ()])
+        self._fill_slots()
 
     def set_needs(self, channels: int, names: tuple[str, ...]) -> None:
         """Let the user say which channel is which, for a model that sees `channels` of them."""
@@ -148,23 +172,29 @@ class ImagePanel(QWidget):
 
     def _layer(self) -> Layer | None:
         value = self.value()
-        return None if isinstance(value, tuple) else value
+        return None if isinstance(value, tuple | list) else value
+
+    def _all(self) -> list[Layer]:
+        """All images of the user."""
+        return [layer for layer in self._layers if is_users(layer)]
 
     def _on_layers(self, event: Any = None) -> None:
         """Show the layers that there are now; what was chosen stays chosen."""
-        value, before = self.value(), self._layer()
+        before, other = self._layer(), self._image.currentData()
         self._layers = [layer for layer in reversed(self._viewer.layers) if is_image_layer(layer)]
         self._image.blockSignals(True)
         self._image.clear()
         for layer in self._layers:
             self._image.addItem(layer.name)
+        if len(self._all()) > 1:
+            self._image.addItem(f"All {len(self._all())} open images", ALL)
         if self._files:
-            self._image.addItem(_file_words(self._files))
+            self._image.addItem(_file_words(self._files), FILES)
         wanted = before if before in self._layers else self._preferred()
-        if isinstance(value, tuple) or (wanted is None and self._files):
-            self._image.setCurrentIndex(len(self._layers))
-        else:
-            self._image.setCurrentIndex(-1 if wanted is None else self._layers.index(wanted))
+        index = self._image.findData(other) if other else -1
+        if index < 0:
+            index = self._image.findData(FILES) if wanted is None else self._layers.index(wanted)
+        self._image.setCurrentIndex(index)
         self._image.blockSignals(False)
         self._fill_parts()
         if self._layer() is not before or before is None:
@@ -191,6 +221,10 @@ class ImagePanel(QWidget):
             set_axes(layer, axes)
             self._fill_slots()
             self.valueChanged.emit()
+
+    def _on_slot(self) -> None:
+        self._recalled = (None, [])
+        self.valueChanged.emit()
 
     def _on_files(self) -> None:
         paths, _ = QFileDialog.getOpenFileNames(self, "Images to predict; cancel to choose a folder instead")
@@ -235,6 +269,7 @@ class ImagePanel(QWidget):
             self._form.removeRow(slot)
         self._slots = []
         count, names = self._needs
+        recalled = self._recalled[1] if self._recalled[0] is self._layer() else []
         choices = self._channel_choices(count)
         if len(choices) <= 1:
             return
@@ -245,8 +280,9 @@ class ImagePanel(QWidget):
                 slot.addItem(text, data)
             kept = [i for i, (_, data) in enumerate(choices) if number < len(before) and data is before[number]]
             named = [i for i, (text, _) in enumerate(choices) if text.casefold() == name.casefold()]
-            slot.setCurrentIndex(next(iter([*kept, *named, min(number, len(choices) - 1)])))
-            slot.currentIndexChanged.connect(lambda: self.valueChanged.emit())
+            told = [i for i, (text, _) in enumerate(choices) if number < len(recalled) and text == recalled[number]]
+            slot.setCurrentIndex(next(iter([*kept, *told, *named, min(number, len(choices) - 1)])))
+            slot.currentIndexChanged.connect(self._on_slot)
             self._form.insertRow(2 + number, name, slot)
             self._slots.append(slot)
 

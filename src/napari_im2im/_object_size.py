@@ -136,6 +136,35 @@ def advise(
     return SizeAdvice(f"{text}{scaled}.{warning}", diameter, "warning" if warning else "info")
 
 
+def advise_each(inference: Inference, told: float | None, *, override: float | Literal["auto"] = "auto") -> SizeAdvice:
+    """What happens to several images, each of which is scaled on its own.
+
+    Parameters
+    ----------
+    told : float, optional
+        Width of the objects in all of them, as the user gave it.
+    """
+    trained = inference.input
+    if override != "auto":
+        return SizeAdvice(f"Each image will be scaled by {override:.2f}.", None)
+    if told and trained.object_diameter:
+        factor = trained.object_diameter / told
+        return SizeAdvice(f"{_objects(told, trained.object_diameter)}each image will be scaled by {factor:.2f}.", told)
+    ways = [
+        words
+        for words, known in (("its voxel size", any(trained.voxel_size)), ("its objects", trained.object_diameter))
+        if known
+    ]
+    return SizeAdvice(f"Each image will be scaled by {' or '.join(ways)}." if ways else "", None)
+
+
+def own_diameter(image: Image, inference: Inference, override: float | Literal["auto"]) -> float | None:
+    """What to tell the prediction of `image`, by an estimate of its own; reads pixels, so not for the main thread."""
+    if not inference.input.object_diameter:
+        return None
+    return advise(inference, image.info.voxel_size, look_at(image), override=override).diameter
+
+
 def _voxels_decide(inference: Inference, voxel_size: VoxelSize) -> bool:
     """Whether the voxel sizes of model and image are both known, so that no estimate is needed."""
     rescale = inference.input.rescale

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +24,32 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from im2im_core.errors import Im2ImError, TrustError
+from im2im_core.errors import DataError, Im2ImError, TrustError
 from im2im_core.jobs.attached import WORKER
 from napari_im2im._copy_menu import CopyMenu
 from napari_im2im._endings import when_destroyed
-from napari_im2im._file_queue import FileQueue
 from napari_im2im._image_panel import ImagePanel
 from napari_im2im._later import Later
-from napari_im2im._layers import AXES_KEY, is_image_layer, is_labels, is_users, layer_axes, set_micrometres, unitless
+from napari_im2im._layers import (
+    AXES_KEY,
+    is_image_layer,
+    is_labels,
+    is_result,
+    is_users,
+    layer_axes,
+    set_micrometres,
+    take_snapshot,
+    unitless,
+)
 from napari_im2im._live_result import LiveResults
 from napari_im2im._messages import MessageBar
 from napari_im2im._model_list import ModelList
-from napari_im2im._object_size import SizeAdvice, advise, look_at
+from napari_im2im._object_size import SizeAdvice, advise, advise_each, look_at, own_diameter
 from napari_im2im._panel_memory import PanelMemory
 from napari_im2im._panels import dock_of, settle_dock
+from napari_im2im._predict_files import FEW, FileLook, add_opened, look_at_files, read_results
 from napari_im2im._predict_job import PredictJob, Result
+from napari_im2im._predict_queue import FileQueue, LayerQueue, Request
 from napari_im2im._predict_send import sent
 from napari_im2im._predict_words import (
     Asked,
@@ -47,11 +61,10 @@ from napari_im2im._predict_words import (
     progress_words,
     trust_words,
 )
-from napari_im2im._teach import teach
+from napari_im2im._teach import source_names, teach
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from napari import Viewer
     from napari.layers import Layer
@@ -65,13 +78,14 @@ if TYPE_CHECKING:
     from im2im_core.predict_options import PredictOptions
     from napari_im2im._form import ConfigForm
     from napari_im2im._layers import Snapshot
+    from napari_im2im._predict_files import Opened
 
 KINDS = ("labels", "probability", "image")
 """Kinds of results that can be shown as layers."""
 
 
 class PredictWidget(QWidget):
-    """Dock widget that applies a model to a layer or to files.
+    """Dock widget that applies a model to a layer, to all that are open, or to files.
 
     Parameters
     ----------
@@ -90,7 +104,11 @@ class PredictWidget(QWidget):
         self._source: Snapshot | None = None
         self._live: LiveResults | None = None
         self._last: tuple[Snapshot, Layer] | None = None
-        self._files: FileQueue | None = None
+        self._queue: FileQueue | LayerQueue | None = None
+        self._image: Any = None
+        self._looked: tuple[Any, ...] = ()
+        self._look_of_files: FileLook | None = None
+        self._told_open = False
         self._form: ConfigForm | None = None
         self._valid: Config | None = None
         self._chosen: set[str] = set()
@@ -112,8 +130,8 @@ class PredictWidget(QWidget):
         self._told_model = True
         self.models.setValue(path)
 
-    def set_image(self, image: Layer | tuple[Path, ...]) -> None:
-        """Choose a layer, or files."""
+    def set_image(self, image: Layer | list[Layer] | tuple[Path, ...]) -> None:
+        """Choose a layer, all that are open (a list), or files."""
         self._told_image = True
         self.image.setValue(image)
 
@@ -133,6 +151,9 @@ class PredictWidget(QWidget):
         self.width_box.setAccessibleName("Width of the objects in your image")
         self.unit_button = QPushButton("The layer's scale is in µm")
         self.unit_button.setToolTip("The layer has a scale without a unit; say that it is in micrometres")
+        self.open_box = QCheckBox("Open the results as layers")
+        self.open_box.setToolTip("Show each result when it is written, over its image; the files stay in their folder")
+        self.open_box.hide()
         self.outputs_row = QWidget()
         self.outputs: dict[str, QCheckBox] = {}
         self.more = QToolButton()
@@ -170,6 +191,7 @@ class PredictWidget(QWidget):
         results = QHBoxLayout(self.outputs_row)
         results.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.outputs_row)
+        column.addWidget(self.open_box)
         column.addLayout(_row(self.more, self.copy, stretch=True))
         self._form_place = QVBoxLayout()
         column.addLayout(self._form_place)
@@ -209,6 +231,7 @@ class PredictWidget(QWidget):
         self.image.valueChanged.connect(self._on_image)
         self.width_box.valueChanged.connect(self._on_width)
         self.unit_button.clicked.connect(self._on_unit)
+        self.open_box.clicked.connect(self._on_open_box)
         self.more.toggled.connect(self._on_more)
         self.button.clicked.connect(self._on_button)
         self.teach_button.clicked.connect(self._on_teach)
@@ -235,9 +258,29 @@ class PredictWidget(QWidget):
         self._look()
 
     def _on_image(self) -> None:
-        self._width, self._told = None, False
+        value = self.image.value()
+        chosen = "all" if isinstance(value, list) else value
+        if chosen != self._image:
+            self._image, self._width, self._told = chosen, None, False
+            self._forget_look()
+            files = value if isinstance(value, tuple) else ()
+            self._offer_opening(len(files))
         self._on_ready()
         self._look()
+
+    def _forget_look(self) -> None:
+        """What was found out about another image holds no more, nor what is still being found out."""
+        self._looked, self._look_of_files = (), None
+        self.later.forget("look")
+
+    def _offer_opening(self, count: int) -> None:
+        self.open_box.setVisible(count > 0)
+        if not self._told_open:
+            self.open_box.setChecked(0 < count <= FEW)
+
+    def _on_open_box(self) -> None:
+        self._told_open = True
+        self._on_memorable()
 
     def _fill_outputs(self, inference: Inference | ForeignDescription | None) -> None:
         layout = self.outputs_row.layout()
@@ -287,23 +330,45 @@ class PredictWidget(QWidget):
     def _look(self) -> None:
         """Estimate the size of the objects in a thread, then say what happens to the image."""
         self._advise()
-        model = self.models.value()
-        if model is None or self._width is not None or isinstance(self.image.value(), tuple):
+        model, value = self.models.value(), self.image.value()
+        if model is None:
             return
+        expects = bool(model.inference.input.object_diameter)
+        layers = self.image.layers()
+        key = (value, expects) if isinstance(value, tuple) else (*layers, *map(layer_axes, layers))
+        if not key or key == self._looked:
+            return
+        if isinstance(value, tuple):
+            self._looked = key
+            self.later.ask("look", lambda: look_at_files(value, with_width=expects), self._on_files_looked, _ignore)
+        elif expects and not self._told:
+            self._look_at_layers(key)
+
+    def _look_at_layers(self, key: tuple[Any, ...]) -> None:
         try:
             snapshot = self.image.snapshot(copy=False)
         except Im2ImError:  # no image, or a question is open: the form shows it
             return
-        if model.inference.input.object_diameter:
-            self.later.ask("width", lambda: look_at(snapshot.image()), self._on_looked, _ignore)
+        self._looked, self._width = key, None
+        self._advise()
+        self.later.ask("look", lambda: look_at(snapshot.image()), self._on_looked, _ignore)
 
     def _on_looked(self, width: float | None) -> None:
-        self._width, self._told = width, False
+        if not self._told:  # what a person typed meanwhile is worth more
+            self._width = width
+            self._advise()
+
+    def _on_files_looked(self, look: FileLook) -> None:
+        self._look_of_files = look
+        self._offer_opening(look.count)
+        if not self._told:
+            self._width = look.width
         self._advise()
 
     def _on_width(self, width: float) -> None:
         self._width, self._told = width or None, width > 0
         self._advise()
+        self._on_memorable()
 
     def _on_unit(self) -> None:
         for layer in self.image.layers():
@@ -313,26 +378,37 @@ class PredictWidget(QWidget):
     def _advise(self) -> None:
         """Say how the image is scaled and why."""
         model, layers = self.models.value(), self.image.layers()
-        snapshot = None
-        try:
-            snapshot = self.image.snapshot(copy=False) if layers else None
-        except Im2ImError:  # the dimensions are not known yet
-            pass
-        expects = bool(model and model.inference.input.object_diameter)
+        self._advice = self._advice_now() if model else SizeAdvice("", None)
         for widget in (self.width_box, self._width_text):
-            widget.setVisible(expects and snapshot is not None)
-        needs_unit = bool(snapshot and model and any(model.inference.input.voxel_size) and unitless(layers[0]))
-        self.unit_button.setVisible(needs_unit)
-        self._advice = SizeAdvice("", None)
-        if model and snapshot:
-            # What is being typed may not hold yet; the last settings that did are good enough to speak of.
-            override = self._valid.rescale if self._valid is not None else "auto"  # type: ignore[attr-defined]
-            self._advice = advise(model.inference, snapshot.voxel_size, self._width, told=self._told, override=override)
+            widget.setVisible(self._asks_width())
+        needs_unit = bool(layers and model and any(model.inference.input.voxel_size) and unitless(layers[0]))
+        self.unit_button.setVisible(needs_unit and layer_axes(layers[0]) is not None)
         self.size_text.setText(self._advice.text)
         self.size_text.setVisible(bool(self._advice.text))
         self.width_box.blockSignals(True)
         self.width_box.setValue(self._width or 0)
         self.width_box.blockSignals(False)
+
+    def _asks_width(self) -> bool:
+        """Whether the width of the objects matters and there is an image that has one."""
+        model, value, layers = self.models.value(), self.image.value(), self.image.layers()
+        there = layer_axes(layers[0]) is not None if layers else bool(value)
+        return there and bool(model and model.inference.input.object_diameter)
+
+    def _advice_now(self) -> SizeAdvice:
+        model, value = self.models.value(), self.image.value()
+        assert model is not None
+        # What is being typed may not hold yet; the last settings that did are good enough to speak of.
+        override = self._valid.rescale if self._valid is not None else "auto"  # type: ignore[attr-defined]
+        if isinstance(value, list):
+            return advise_each(model.inference, self._width if self._told else None, override=override)
+        look = self._look_of_files
+        try:
+            voxel_size = look.voxel_size if look else self.image.snapshot(copy=False).voxel_size
+        except Im2ImError:  # nothing is known yet: a question is open, or the file is being looked at
+            return SizeAdvice("", self._width if self._told and isinstance(value, tuple) else None)
+        advice = advise(model.inference, voxel_size, self._width, told=self._told, override=override)
+        return replace(advice, text=f"{advice.text}{look.whose}") if look and advice.text else advice
 
     # ---- settings ----
 
@@ -364,8 +440,7 @@ class PredictWidget(QWidget):
     def _options(self) -> PredictOptions:
         from napari_im2im._predict_settings import to_options
 
-        diameter = self._advice.diameter if self.image.layers() else None
-        return to_options(self._settings(), channels=self.image.channels(), object_diameter=diameter)
+        return to_options(self._settings(), channels=self.image.channels(), object_diameter=self._advice.diameter)
 
     def _texts(self) -> dict[str, str]:
         model = self.models.value()
@@ -377,7 +452,7 @@ class PredictWidget(QWidget):
             model,
             self._options(),
             files,
-            " + ".join(layer.name for layer in layers) or "the image",
+            " + ".join(layer.name for layer in layers or self._all_layers()) or "the image",
             axes,
             tuple(self._more_outputs()),
             self._region(model) if layers else None,
@@ -389,10 +464,17 @@ class PredictWidget(QWidget):
         value, layers = self.image.value(), self.image.layers()
         if isinstance(value, tuple):
             return value, ""
+        if isinstance(value, list):
+            files = tuple(Path(str(layer.source.path)) for layer in value if layer.source.path)
+            return files if len(files) == len(value) else (), ""
         if len(layers) == 1 and layers[0].source.path:
             return (Path(str(layers[0].source.path)),), str(layers[0].metadata.get(AXES_KEY, ""))
         axes = layer_axes(layers[0]) or "" if layers else ""
         return (), f"C{axes}" if len(layers) > 1 else axes
+
+    def _all_layers(self) -> list[Layer]:
+        value = self.image.value()
+        return value if isinstance(value, list) else []
 
     def _region(self, model: LocalModel) -> Region | None:
         return self.image.region(self.image.snapshot(copy=False), model.inference.shapes.dimensions)
@@ -426,37 +508,64 @@ class PredictWidget(QWidget):
         model, value = self.models.value(), self.image.value()
         if model is None or value is None:
             raise Im2ImError(self._why_not())
-        options = self._options()
-        arguments = {"model": str(model.path), "outputs": self._wanted_outputs() or None}
+        request = Request(model, self._options(), tuple(self._wanted_outputs()))
+        self.later.forget("count")  # of the objects of an earlier result
+        self._queue = None
         if isinstance(value, tuple):
-            self._next_file(FileQueue.of(value, {**arguments, "options": options.dump()}))
+            self._next(FileQueue(request, value))
+        elif isinstance(value, list):
+            self._next(LayerQueue.of(value, request))
         else:
-            self._start_layer(model, options, arguments)
+            source = self.image.snapshot()
+            self._start_layer(source, self.image.region(source, model.inference.shapes.dimensions), request)
         self._last = None
         self.teach_button.hide()
         self.status.hide()
         self.button.setText("Cancel")
         self.button.setToolTip("Stop; what is finished is kept")
 
-    def _start_layer(self, model: LocalModel, options: PredictOptions, arguments: dict[str, Any]) -> None:
-        source = self.image.snapshot()
-        region = self.image.region(source, model.inference.shapes.dimensions)
-        self.job.start(lambda: {**sent(source, region, model, options), **arguments})
-        main = next(iter(arguments["outputs"] or [model.inference.outputs[0].name]))
-        facts = {
-            "model_path": str(model.path),
-            "channels": list(options.channels or ()),
-            "region": [[s.start, s.stop] for s in region or ()],
-        }
-        self._source, self._files = source, None
-        self._live = LiveResults(self._viewer, source, model.name, main, facts, self)
+    def _start_layer(self, source: Snapshot, region: Region | None, request: Request) -> None:
+        model = request.model
+        self._begin(source, region, request, lambda: sent(source, region, model, request.options))
+
+    def _begin(
+        self, source: Snapshot, region: Region | None, request: Request, what: Callable[[], dict[str, Any]]
+    ) -> None:
+        self.job.start(lambda: {**what(), **request.arguments})
+        facts = {**request.facts, "region": [[s.start, s.stop] for s in region or ()]}
+        self._source = source
+        self._live = LiveResults(self._viewer, source, request.model.name, request.main, facts, self)
         self._wait()
 
-    def _next_file(self, files: FileQueue) -> None:
-        arguments = files.next()
-        self.job.start(lambda: arguments)
-        self._live, self._files = None, files
-        self._wait()
+    def _next(self, queue: FileQueue | LayerQueue) -> None:
+        """Start with the next image of a row."""
+        if isinstance(queue, FileQueue):
+            self.job.start(queue.next)
+            self._wait()
+        else:
+            self._next_layer(queue)
+        self._queue = queue
+
+    def _next_layer(self, queue: LayerQueue) -> None:
+        """Start with the next layer that can be predicted; those that cannot are told and counted.
+
+        Raises
+        ------
+        DataError
+            The last one cannot be predicted either.
+        """
+        told = self._told
+        while True:
+            try:
+                source = queue.next(self._viewer)
+                break
+            except DataError as error:
+                queue.tally.failed.append(error)
+                if not queue.todo:
+                    raise
+                self._on_error(error)
+        request = queue.request
+        self._begin(source, None, request, lambda: _sent_each(source, request, told=told))
 
     def _wait(self) -> None:
         self.bar.setRange(0, 1)
@@ -467,32 +576,53 @@ class PredictWidget(QWidget):
     def _on_progress(self, progress: Progress) -> None:
         self.bar.setRange(0, progress.total or 0)
         self.bar.setValue(progress.done)
-        lead = f"{self._files.place}, " if self._files else ""
+        lead = f"{self._queue.tally.place}, " if self._queue else ""
         self.bar.setFormat(f"{lead}{progress_words(progress)}")
 
     def _on_message(self, message: Message) -> None:
-        if message.level != "info":
-            self.messages.add(message.text, message.level, message.cure)
+        if message.level == "info":
+            return
+        text, mend = self._mend(message)
+        self.messages.add(message.text, message.level, message.cure, text, mend)
+
+    def _mend(self, message: Message) -> tuple[str | None, Callable[[], object] | None]:
+        """Button that brings the cure of a warning about, where there is one."""
+        if message.code != "unknown_size":
+            return None, None
+        if not self.unit_button.isHidden():
+            return "The layer's scale is in µm", self._on_unit
+        if self._asks_width():
+            return "Give the width of the objects", lambda: self._bring(self.width_box)
+        return "Set the magnification", self._bring_rescale
+
+    def _bring_rescale(self) -> None:
+        self.more.setChecked(True)
+        assert self._form is not None
+        self._bring(self._form)
+
+    def _bring(self, widget: QWidget) -> None:
+        self._area.ensureWidgetVisible(widget)
+        widget.setFocus(Qt.FocusReason.OtherFocusReason)
 
     # ---- its end ----
 
     def _on_finished(self, result: Result) -> None:
-        if self._files:
-            self._files.done += 1
-            self._after_file()
-            return
         layers = self._live.finish(result) if self._live else {}
+        if self._queue:
+            self._queue.tally.done += 1
+            if isinstance(self._queue, FileQueue):
+                self._open_results(self._queue, result)
+            self._after_one(self._queue)
+            return
         self._at_rest()
         device = str(result.facts.get("device", ""))
         main = next(iter(layers.values()), None)
+        self._say(closing_line("Done", result.seconds, device))
         if main is None or not is_labels(main):
-            self._say(closing_line("Done", result.seconds, device))
             return
         source, self._source = self._source, None
         assert source is not None
-        self._last = (source, main)
-        self.teach_button.show()
-        self._say(closing_line("Done", result.seconds, device))
+        self._let_teach(source, main)
         pixels, times = main.data, source.shape[0] if "T" in main.metadata["axes"] else 1
         self.later.ask(
             "count",
@@ -500,48 +630,75 @@ class PredictWidget(QWidget):
             lambda count: self._say(closing_line(objects_words(count), result.seconds, device)),
         )
 
+    def _let_teach(self, source: Snapshot, layer: Layer) -> None:
+        self._last = (source, layer)
+        self.teach_button.show()
+        self._on_memorable()
+
+    def _open_results(self, files: FileQueue, result: Result) -> None:
+        """Show what was written as layers, where that is wanted; files are read in a thread."""
+        if not self.open_box.isChecked() or (files.tally.total > FEW and not self._told_open):
+            return
+        image, request, alone = files.image, files.request, files.tally.total == 1
+        done = partial(self._on_opened, request=request, alone=alone)
+        self.later.ask(f"open {image}", lambda: read_results(image, result), done, self._on_unopened)
+
+    def _on_opened(self, opened: Opened, *, request: Request, alone: bool) -> None:
+        source, layers = add_opened(self._viewer, opened, request.model.name, {**request.facts, "region": []})
+        if alone and layers and is_labels(layers[0]) and not self.job.running:
+            self._let_teach(source, layers[0])
+
+    def _on_unopened(self, error: BaseException) -> None:
+        shown = error if isinstance(error, Im2ImError) else Im2ImError(f"A result cannot be opened: {error}")
+        self.messages.add(shown.message, "warning", shown.cure)
+
     def _on_failed(self, error: Im2ImError) -> None:
         self._show_failure(error)
-        if self._files:
-            self._files.failed.append(error)
-            self._after_file()
-            return
         if self._live:
             self._live.stop()
-        self._at_rest()
+        if self._queue:
+            self._queue.tally.failed.append(error)
+            self._after_one(self._queue)
+        else:
+            self._at_rest()
 
-    def _after_file(self) -> None:
-        """Go on with the next file, or say what became of all."""
-        files = self._files
-        assert files is not None
-        if files.todo:
+    def _after_one(self, queue: FileQueue | LayerQueue) -> None:
+        """Go on with the next image, or say what became of all."""
+        self._drop_live()
+        if queue.todo:
             try:
-                self._next_file(files)
-            except Im2ImError as error:  # the folder is gone, or the disk is full: the others would fail too
+                self._next(queue)
+            except Im2ImError as error:  # the disk is full, or none of the others can be predicted
                 self._on_error(error)
             else:
                 return
-        self._files = None
+        self._queue = None
         self._at_rest()
-        self._say(files.summary())
-        if files.done:
-            url = QUrl.fromLocalFile(str(files.folder))
-            text = f"The results are in {files.folder}"
+        if queue.tally.total:
+            self._say(queue.tally.summary())
+        if isinstance(queue, FileQueue) and queue.tally.done:
+            url = QUrl.fromLocalFile(str(queue.folder))
+            text = f"The results are in {queue.folder}"
             self.messages.add(text, button_text="Show the folder", action=lambda: QDesktopServices.openUrl(url))
 
     def _on_cancelled(self) -> None:
         kept = self._live.stop() if self._live else {}
-        files, self._files = self._files, None
+        queue, self._queue = self._queue, None
         self._at_rest()
-        if files:
-            self._say(f"Stopped: {files.summary()}.")
+        if queue and queue.tally.total:
+            self._say(f"Stopped: {queue.tally.summary()}.")
         else:
             self._say("Stopped; what was finished is kept." if kept else "Stopped.")
 
     def _at_rest(self) -> None:
-        self._live = None
+        self._drop_live()
         self.bar.hide()
         self._on_ready()
+
+    def _drop_live(self) -> None:
+        if self._live:
+            self._live.deleteLater()
+        self._live = None
 
     def _show_failure(self, error: Im2ImError) -> None:
         """Show why a prediction failed; where consent is all that is missing, with a button that gives it."""
@@ -603,12 +760,21 @@ class PredictWidget(QWidget):
         self.memory.save_soon()
 
     def _content(self) -> dict[str, Any]:
-        model, layers = self.models.value(), self.image.layers()
+        model, value, layers = self.models.value(), self.image.value(), self.image.layers()
+        source, result = self._last or (None, None)
         return {
+            "viewer": os.getpid(),
             "model": str(model.path) if model else "",
             "image": layers[0].name if layers else "",
+            "kind": "files" if isinstance(value, tuple) else "all" if isinstance(value, list) else "layer",
+            "files": [str(path) for path in self.image.files()],
+            **self.image.choices(),
+            "width": self._width if self._told else None,
+            "open": self.open_box.isChecked() if self._told_open else None,
             "outputs": self._wanted_outputs(),
             "settings": self._valid.dump() if self._valid is not None else None,
+            "result": result.name if result is not None else "",
+            "taught": list(source_names(source)) if source is not None else [],
         }
 
     def _on_recalled(self, content: dict[str, Any]) -> None:
@@ -617,10 +783,48 @@ class PredictWidget(QWidget):
         self._recall_settings(content.get("settings"))
         if content.get("model") and not self._told_model:
             self.models.prefer(str(content["model"]))
-        named = (layer for layer in self._viewer.layers if layer.name == content.get("image"))
-        found = next((layer for layer in named if is_image_layer(layer) and is_users(layer)), None)
-        if found is not None and not self._told_image:
+        if content.get("open") is not None:
+            self._told_open = True
+            self.open_box.setChecked(bool(content["open"]))
+        if not self._told_image:
+            self._recall_image(content)
+        if not self.job.running and self._last is None:
+            self._recall_result(content)
+
+    def _recall_image(self, content: dict[str, Any]) -> None:
+        """Choose image, part, channels and width as before; files of another day only where nothing else is open."""
+        files = tuple(Path(str(name)) for name in content.get("files") or ())
+        if files:
+            self.image.offer_files(files)
+        found = self._open_image(content.get("image"))
+        kind, same_day = content.get("kind"), content.get("viewer") == os.getpid()
+        if kind == "files" and files and (same_day or self.image.value() in (None, files)):
+            self.image.setValue(files)
+        elif kind == "all" and same_day:
+            self.image.setValue([])
+        elif found is not None:
             self.image.setValue(found)
+            self.image.recall(content)
+        else:
+            return
+        if content.get("width"):
+            self._on_width(float(content["width"]))
+
+    def _recall_result(self, content: dict[str, Any]) -> None:
+        """Let the last result be taught again, where it and its image are still open."""
+        result = next((y for y in self._viewer.layers if y.name == content.get("result") and is_result(y)), None)
+        sources = [self._open_image(name) for name in content.get("taught") or ()]
+        if result is None or not is_labels(result) or not sources or None in sources:
+            return
+        try:
+            source = take_snapshot([layer for layer in sources if layer is not None], copy=False)
+        except Im2ImError:  # another layer has the name now
+            return
+        self._let_teach(source, result)
+
+    def _open_image(self, name: Any) -> Layer | None:
+        named = (layer for layer in self._viewer.layers if layer.name == name)
+        return next((layer for layer in named if is_image_layer(layer) and is_users(layer)), None)
 
     def _recall_settings(self, settings: Any) -> None:
         from napari_im2im._predict_settings import settings_class
@@ -636,6 +840,16 @@ class PredictWidget(QWidget):
 
 def _ignore(error: BaseException) -> None:
     """An estimate that cannot be made is simply not shown."""
+
+
+def _sent_each(source: Snapshot, request: Request, *, told: bool) -> dict[str, Any]:
+    """Arguments for one of several layers, which is scaled as if it was chosen alone; not for the main thread."""
+    options = request.options
+    if not told:
+        options = options.replace(
+            object_diameter=own_diameter(source.image(), request.model.inference, options.rescale)
+        )
+    return sent(source, None, request.model, options)
 
 
 def _paragraph() -> QLabel:

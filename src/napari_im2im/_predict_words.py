@@ -11,7 +11,7 @@ import numpy as np
 
 from im2im_core.axes import AXES
 from im2im_core.progress import duration
-from napari_im2im._file_queue import result_name
+from napari_im2im._predict_queue import result_name
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,26 +10,30 @@ from napari_im2im._panels import open_panel
 
 if TYPE_CHECKING:
     from napari import Viewer
-    from napari.layers import Labels, Layer
+    from napari.layers import Layer
 
     from napari_im2im._layers import Snapshot
 
 
-def teach(viewer: Viewer, source: Snapshot, prediction: Layer) -> Labels:
-    """Labels layer prefilled from `prediction`, ready to paint and paired with its image in the Dataset panel.
+def teach(viewer: Viewer, source: Snapshot, prediction: Layer) -> None:
+    """Prefill a Labels layer from `prediction`, ready to paint and paired with its image in the Dataset panel.
 
     A training on the corrections starts from the model whose path the prediction notes.
 
     Raises
     ------
     DataError
-        The image is not open any more, or the prediction has numbers that cannot rise by one.
+        The image is not open any more.
     """
-    names = source.channels if len(source.arrays) > 1 else (source.name,)
+    names = source_names(source)
     by_name = {layer.name: layer for layer in viewer.layers if is_image_layer(layer)}
     gone = [name for name in names if name not in by_name]
     if gone:
         raise DataError(f"The image “{gone[0]}” is not open any more", "Open it, and predict again")
     model = prediction.metadata.get("im2im", {}).get("model_path", "")
-    painted: Labels = open_panel(viewer, "Dataset").teach([by_name[name] for name in names], prediction, str(model))
-    return painted
+    open_panel(viewer, "Dataset").teach([by_name[name] for name in names], prediction, str(model))
+
+
+def source_names(source: Snapshot) -> tuple[str, ...]:
+    """Names of the layers that a prediction was made from."""
+    return source.channels if len(source.arrays) > 1 else (source.name,)

@@ -18,9 +18,9 @@ import pytest
 import yaml
 from looks import crowded, nameless
 
-from napari_im2im._file_queue import FileQueue
 from napari_im2im._layers import OURS, RESULT
 from napari_im2im._object_size import advise, object_width
+from napari_im2im._predict_queue import FileQueue, Request
 from napari_im2im._predict_send import sent
 from napari_im2im._predict_widget import PredictWidget
 from napari_im2im._predict_words import asked_for
@@ -214,6 +214,7 @@ def test_teach_prefills_labels(open_panel: Any, qtbot: Any) -> None:
     widget.button.click()
     qtbot.waitUntil(lambda: widget.teach_button.isVisible(), timeout=PATIENCE)
     widget.teach_button.click()
+    qtbot.waitUntil(lambda: "cells · corrections" in viewer.layers, timeout=PATIENCE)
     labels = viewer.layers["cells · corrections"]
     np.testing.assert_array_equal(labels.data, np.asarray(predicted(viewer)[0].data) + 1)
     assert labels.metadata["labelling"] == "sparse"
@@ -221,7 +222,7 @@ def test_teach_prefills_labels(open_panel: Any, qtbot: Any) -> None:
     assert viewer.layers.selection.active is labels
     (dataset,) = (w for name, w in viewer.window.dock_widgets.items() if name.startswith("Dataset"))
     assert [(row.layers.images[0].name, row.layers.target) for row in dataset.rows()] == [("cells", labels)]
-    assert dataset._taught_from == str(widget.models.value().path)
+    assert labels.metadata["taught_from"] == str(widget.models.value().path)
     qtbot.waitUntil(lambda: not dataset.work.name, timeout=PATIENCE)
     viewer.window.remove_dock_widget(dataset)
     dataset.deleteLater()
@@ -410,7 +411,7 @@ def test_fifty_layers(open_panel: Any) -> None:
     viewer, widget = open_panel()
     for number in range(50):
         viewer.add_image(np.zeros((8, 8)), name=f"layer {number}")
-    assert widget.image._image.count() == 51
+    assert widget.image._image.count() == 52  # all of them at once is one more choice
     assert widget.image.value() is viewer.layers["cells"]
     viewer.layers["cells"].name = "renamed"
     assert "renamed" in widget.image._image.currentText()
@@ -485,8 +486,8 @@ def test_fault_07_a_folder_that_cannot_be_written_to(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", refuse)
         widget.button.click()
+        qtbot.waitUntil(lambda: at_rest(widget) and bool(widget.messages.messages()), timeout=PATIENCE)
     assert "Permission denied" in widget.messages.messages()[0].text
-    assert at_rest(widget)
     widget.set_image(viewer.layers["cells"])
     widget.button.click()
     qtbot.waitUntil(lambda: "4 objects" in widget.status.text(), timeout=PATIENCE)
@@ -497,17 +498,16 @@ def test_fault_07_a_folder_that_vanishes_between_two_files(open_panel: Any, qtbo
     from im2im_core.errors import ResourceError
 
     class Vanishing(FileQueue):
-        def next(self) -> dict[str, Any]:
+        def make_folder(self) -> None:
             if len(self.todo) == 1:
                 raise ResourceError("Cannot make the folder", "Check its permissions")
-            return super().next()
+            super().make_folder()
 
     _, widget = open_panel("raises_data")
-    model = str(widget.models.value().path)
-    files = [(tmp_path / f"{n}.tif", tmp_path / f"out/{n}.tif") for n in "ab"]
-    widget._next_file(Vanishing({"model": model, "options": {}}, files, tmp_path / "out", 2))
+    request = Request(widget.models.value(), widget._options(), ())
+    widget._next(Vanishing(request, (tmp_path / "a.tif", tmp_path / "b.tif")))
     qtbot.waitUntil(lambda: at_rest(widget), timeout=PATIENCE)
-    assert widget._files is None
+    assert widget._queue is None
     assert "0 of 2 images predicted" in widget.status.text()
     assert "Cannot make the folder" in [m.text for m in widget.messages.messages()]
 
