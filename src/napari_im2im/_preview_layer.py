@@ -26,6 +26,8 @@ COMPANIONS = ("source", "target")
 """What may lie beside the previews as ``NAME_source.npy`` and ``NAME_target.npy``."""
 FIRST = "preview"
 """Name of the region that every run shows: of the first image that validates."""
+SHOWS = "im2im_preview"
+"""Key in the metadata of our layers: run, region and role; who opens the panel again finds them by it."""
 Key = tuple[Path, str]
 """Folder of a run and name of a region."""
 
@@ -202,8 +204,22 @@ class PreviewLayer(QObject):
         return ""
 
     def _layer(self, what: str) -> Any:
-        """Layer of the region that is shown: preview, source or target; None where it is not in the viewer."""
-        return self._layers.get((self._folder, self.name, what))
+        """Layer of the region that is shown: preview, source or target; None where it is not in the viewer.
+
+        Layers that a panel before this one left in the viewer are taken over.
+        """
+        key = (self._folder, self.name, what)
+        if key not in self._layers:
+            shows = self._shows(what)
+            left = next((layer for layer in self._viewer.layers if layer.metadata.get(SHOWS) == shows), None)
+            if left is None:
+                return None
+            self._layers[key] = left
+        return self._layers[key]
+
+    def _shows(self, what: str) -> dict[str, str]:
+        """What a layer of the region that is shown carries in its metadata."""
+        return {"run": str(self._folder), "region": self.name, "role": what}
 
     def _on_removed(self, event: Any) -> None:
         """Forget a layer that is gone; when it was the one that is shown, nobody wants it for now."""
@@ -245,7 +261,7 @@ class PreviewLayer(QObject):
         look: dict[str, Any] = {
             **self._space(array.ndim, offset),
             "name": f"{title} of {self._folder.name}",
-            "metadata": {OURS: "preview"},
+            "metadata": {OURS: "preview", SHOWS: self._shows(what)},
         }
         key = (self._folder, self.name, what)
         if what != "source" and _is_labels(array):  # a source of whole numbers is an image all the same

@@ -344,7 +344,7 @@ class TrainWidget(QWidget):
             "examine",
             lambda: examine(folder, events, progress, state),
             lambda found: self._on_examined(folder, view, found),
-            self._on_not_examined,
+            lambda error: self._on_not_examined(folder, error),
         )
 
     def _on_examined(self, folder: str, view: RunView, found: Examined) -> None:
@@ -356,10 +356,13 @@ class TrainWidget(QWidget):
             self._show_state()
         self._examine_if_due()
 
-    def _on_not_examined(self, error: BaseException) -> None:
+    def _on_not_examined(self, folder: str, error: BaseException) -> None:
+        """Say so of the run that failed; one that is no longer shown is examined when it is shown again."""
         self._examining = False
-        self.run_panel.say(*_words(error))
-        self._place_previews(self._shown, ())
+        if folder == self._shown:
+            self.run_panel.say(*_words(error))
+            self._place_previews(folder, ())
+        self._examine_if_due()
 
     def _place_previews(self, folder: str, voxel_size: tuple[float | None, ...]) -> None:
         """Show what waited until its size was known."""
@@ -644,7 +647,7 @@ class TrainWidget(QWidget):
 
     def ask_on_close(self, names: list[str]) -> str:
         """What to do with trainings when the viewer is closed: keep, stop or cancel."""
-        return ask(names, self.window())
+        return ask(names, self._window_asked())
 
 
 def _words(error: BaseException) -> tuple[str, str, str]:

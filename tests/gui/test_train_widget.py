@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from qtpy.QtCore import QEvent, QObject
 
 from im2im_core.api import load_preset
 from im2im_core.datasets import save_dataset
@@ -750,6 +751,31 @@ def test_runs_are_examined_off_the_main_thread_and_without_progress(open_widget,
     assert view(widget).progress.done == 60
 
 
+def test_a_failed_examination_places_no_preview_of_another_run(open_widget, qtbot, project, data, monkeypatch):
+    import threading
+
+    runs = [previewed(project, data, name) for name in ("a", "b")]
+    goes_on = threading.Event()
+
+    def examine(folder, *rest):
+        if folder == str(runs[0].folder):
+            goes_on.wait(LONG / 1000)
+            raise OSError("the disk is away")
+        return real(folder, *rest)
+
+    real = _train_widget.examine
+    monkeypatch.setattr(_train_widget, "examine", examine)
+    widget = open_widget()
+    widget.show_run(str(runs[0].folder))
+    qtbot.waitUntil(lambda: widget._examining, timeout=LONG)
+    widget.show_run(str(runs[1].folder))
+    qtbot.waitUntil(lambda: view(widget) is not None and view(widget).due, timeout=LONG)
+    goes_on.set()
+    qtbot.waitUntil(lambda: f"preview of {runs[1].name}" in widget._viewer.layers, timeout=LONG)
+    assert tuple(widget._viewer.layers[f"preview of {runs[1].name}"].scale) == (0.25, 0.25)
+    assert texts(widget) == []
+
+
 def test_the_end_tells_how_good_it_is_and_was(open_widget, qtbot, project):
     entry = saved(project)
     changes = {"data.path": project.relative(entry.path), "training.start_from": "/models/nuclei"}
@@ -826,6 +852,84 @@ def test_fault_21_closing_can_be_taken_back(open_widget, qtbot, make_napari_view
     widget.ask_on_close = lambda names: "keep"
 
 
+@pytest.fixture
+def click_on_close(monkeypatch):
+    """Closes a window as a click on its frame does; gives what napari asked meanwhile, all of it refused."""
+    from napari._qt import qt_main_window
+    from napari.settings import get_settings
+    from qtpy.QtGui import QCloseEvent
+    from qtpy.QtWidgets import QDialog
+
+    asked = []
+
+    class Refused:
+        def __init__(self, *_, **how):
+            asked.append(how)
+
+        def exec_(self):
+            return QDialog.Rejected
+
+    monkeypatch.setattr(qt_main_window, "ConfirmCloseDialog", Refused)
+    monkeypatch.setattr(get_settings().application, "confirm_close_window", True)
+    monkeypatch.setattr(QCloseEvent, "spontaneous", lambda event: type(event) is _Click)
+
+    class _Click(QCloseEvent):
+        pass
+
+    def click(window):
+        from qtpy.QtWidgets import QApplication
+
+        event = _Click()
+        QApplication.sendEvent(window, event)
+        return event.isAccepted(), asked
+
+    return click
+
+
+def test_fault_21_closing_asks_once_and_only_then_stops(open_widget, qtbot, make_napari_viewer, click_on_close):
+    viewer = make_napari_viewer(show=True)
+    widget = open_widget(viewer)
+    viewer.add_image(np.zeros((8, 8)))
+    run = start_run(widget, qtbot)
+    qtbot.waitUntil(lambda: steps_seen(widget) > 2, timeout=LONG)
+    widget.show()
+    window = widget._window_asked()
+    widget.ask_on_close = lambda names: "stop"
+    keeper = Keeper(window)  # some other plugin, which has unsaved work
+    assert click_on_close(window) == (False, [])
+    assert not list((run.folder / "commands").glob("*-stop.json"))
+    window.removeEventFilter(keeper)
+    assert click_on_close(window) == (True, [])
+    assert list((run.folder / "commands").glob("*-stop.json"))
+    qtbot.waitUntil(lambda: run.state == "finished", timeout=LONG)
+
+
+def test_the_question_names_what_else_would_end(make_napari_viewer, monkeypatch):
+    from napari.utils.task_status import Status
+    from qtpy.QtWidgets import QMessageBox
+
+    window = make_napari_viewer().window._qt_window
+    window._window._register_task_status("other plugin", Status.BUSY, "denoises")
+    said = []
+    monkeypatch.setattr(QMessageBox, "exec", lambda box: said.append(box.informativeText()))
+    assert _closing.ask(["a"], window) == "cancel"
+    assert said[0].endswith("Closing ends: other plugin: denoises")
+
+
+class Keeper(QObject):
+    """Keeps a window open."""
+
+    def __init__(self, window):
+        super().__init__(window)
+        window.installEventFilter(self)
+
+    def eventFilter(self, watched, event):
+        if event.type() == QEvent.Type.Close:
+            event.ignore()
+            return True
+        return False
+
+
 def test_fault_21_closing_asks_although_the_dock_is_closed(open_widget, qtbot, make_napari_viewer, monkeypatch):
     viewer = make_napari_viewer(show=True)
     widget = open_widget(viewer)
@@ -848,7 +952,8 @@ def test_fault_23_dock_closed_while_running_and_opened_again(open_widget, qtbot,
     viewer = make_napari_viewer(show=True)
     widget = open_widget(viewer)
     run = start_run(widget, qtbot)
-    qtbot.waitUntil(lambda: steps_seen(widget) > 2, timeout=LONG)
+    qtbot.waitUntil(lambda: f"preview of {run.name}" in viewer.layers, timeout=LONG)
+    places = {layer.name: tuple(layer.translate) for layer in viewer.layers}
     with qtbot.captureExceptions() as exceptions:
         viewer.window.remove_dock_widget(widget)
         widget.close()
@@ -861,6 +966,11 @@ def test_fault_23_dock_closed_while_running_and_opened_again(open_widget, qtbot,
     assert again.start_panel.value().name == "long"
     qtbot.waitUntil(lambda: steps_seen(again) > 2, timeout=LONG)
     assert again.run_panel.curves._series[run.name].columns["train", "total"][0][0] == 1  # from its beginning
+    qtbot.waitUntil(lambda: bool(again.preview._layers), timeout=LONG)
+    shown = viewer.layers[f"preview of {run.name}"]
+    before = shown.data
+    qtbot.waitUntil(lambda: shown.data is not before, timeout=LONG)
+    assert {layer.name: tuple(layer.translate) for layer in viewer.layers} == places
 
 
 def test_memory_that_does_not_fit_is_left_out(open_widget, project):
