@@ -1,4 +1,4 @@
-"""Between rows of the Dataset panel and layers of the viewer: names, copies of pixels, previews, corrections."""
+"""Between rows of the Dataset panel and layers of the viewer: names, copies of pixels, previews."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from im2im_core.axes import from_tczyx
-from napari_im2im._layer_pairs import LABELLING, LABELS_OF, PREFILLED, polygons_of, region_layers
-from napari_im2im._layers import kept, layer_axes, layer_shape
+from napari_im2im._layer_pairs import LayerImage
+from napari_im2im._layers import kept
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from napari import Viewer
-    from napari.layers import Labels, Layer
-    from numpy.typing import NDArray
 
     from im2im_core.image import Image
     from im2im_core.samples import Sample
@@ -26,53 +22,6 @@ if TYPE_CHECKING:
 
 SHOWN_BYTES = 2**29
 """Images up to this size are shown whole, larger ones by their middle plane."""
-
-
-def correction_layer(viewer: Viewer, image: Layer, prediction: Layer, earlier: Layer | None = None) -> Labels:
-    """Sparse labels over `prediction`: 1 is background, every object has its number plus one.
-
-    Parameters
-    ----------
-    earlier : layer, optional
-        Corrections of an earlier prediction of the image: what was corrected there is taken over with its regions.
-
-    Raises
-    ------
-    DataError
-        The prediction has numbers that cannot rise by one.
-    """
-    from im2im_core.partial import from_prediction
-
-    labels = from_prediction(np.asarray(prediction.data))
-    regions = [] if earlier is None else polygons_of(region_layers(viewer), earlier)
-    taken = earlier is not None and bool(regions) and layer_shape(earlier) == labels.shape
-    if earlier is not None and taken:
-        labels = _with_corrections(labels, earlier, regions)
-    space: dict[str, Any] = {name: getattr(prediction, name) for name in ("scale", "translate", "units", "axis_labels")}
-    metadata = {LABELLING: "sparse", PREFILLED: True, **{k: v for k, v in prediction.metadata.items() if k == "axes"}}
-    layer = viewer.add_labels(labels, name=f"{image.name} · corrections", metadata=metadata, **space)
-    if earlier is not None and taken:
-        earlier.visible = False
-        for shapes in region_layers(viewer):
-            if shapes.metadata.get(LABELS_OF) == earlier.unique_id.hex:
-                shapes.metadata = {**shapes.metadata, LABELS_OF: layer.unique_id.hex}
-    return layer
-
-
-def _with_corrections(labels: NDArray[Any], earlier: Layer, regions: Sequence[Any]) -> NDArray[Any]:
-    """`labels` with all that was corrected in `earlier`, under numbers that nothing else has."""
-    from im2im_core.axes import to_tczyx
-    from im2im_core.datasets import complete_regions
-    from im2im_core.partial import only_inside
-
-    axes = layer_axes(earlier) or "TZYX"[-labels.ndim :]
-    found, old = to_tczyx(labels.copy(), axes), to_tczyx(np.asarray(earlier.data), axes)
-    t, _, z, y, x = old.shape
-    corrected = only_inside(old, complete_regions((t, 1, z, y, x), axes.replace("C", ""), regions)).astype(labels.dtype)
-    corrected[corrected > 1] += labels.max(initial=1)
-    found[corrected > 0] = corrected[corrected > 0]
-    merged: NDArray[Any] = from_tczyx(found, axes)
-    return merged
 
 
 def pair_names(pairs: Sequence[LayerPair]) -> list[str]:
@@ -100,10 +49,16 @@ def held(sample: Sample, source: Path | None = None, target: Path | None = None)
     from im2im_core.datasets import prefer_file
     from im2im_core.samples import TARGET
 
-    image, truth = kept(sample.source), kept(sample.targets[TARGET])
+    image, truth = (kept(one.opened if isinstance(one, LayerImage) else one) for one in _both(sample))
     image = image if source is None else prefer_file(image, source)
     truth = truth if target is None else prefer_file(truth, target)
     return replace(sample, source=image, targets={TARGET: truth})
+
+
+def _both(sample: Sample) -> tuple[Image, Image]:
+    from im2im_core.samples import TARGET
+
+    return sample.source, sample.targets[TARGET]
 
 
 def same_pixels(one: Image, other: Image) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,12 @@ LAYERS, FILES = 0, 1
 HEIGHTS = {LAYERS: 130, FILES: 96}
 """Room that each page takes at most; the table below needs the rest."""
 AS_STORED = "as the files say"
-AXES_CHOICES = ("YX", "ZYX", "TYX", "CYX", "CZYX", "ZCYX", "TCYX", "TZYX", "TCZYX")
+AXES_CHOICES = tuple(
+    "".join(lead) + "YX"
+    for count, usual in enumerate((("",), ("Z", "T", "C"), ("CZ", "ZC", "TC", "TZ"), ("TCZ", "TZC")))
+    for lead in dict.fromkeys([*map(tuple, usual), *permutations("TCZ", count)])
+)
+"""All that can be, the usual ones of each number of dimensions first."""
 _NUMBER = r"[0-9]*\.?[0-9]+(?:[eE][+-]?\d+)?"
 
 

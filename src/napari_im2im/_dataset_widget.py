@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.compat import isalive
 from qtpy.QtCore import QSize, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
@@ -25,16 +27,16 @@ from qtpy.QtWidgets import (
 
 from im2im_core.errors import DataError, Im2ImError, Stopped
 from napari_im2im._copy_menu import CopyMenu
+from napari_im2im._dataset_axes import layers_of, question, tell_axes, unclear_layers
 from napari_im2im._dataset_layers import (
     as_before,
-    correction_layer,
     held,
     pair_names,
     pixels_of,
     same_pixels,
     world_of,
 )
-from napari_im2im._dataset_memory import Memory, remember_rows
+from napari_im2im._dataset_memory import LAST_FILES, LAST_LAYERS, Left, Memory, remember_rows
 from napari_im2im._dataset_rows import (
     LABEL_TASKS,
     Loaded,
@@ -56,6 +58,7 @@ from napari_im2im._dataset_rows import (
     with_review,
 )
 from napari_im2im._dataset_source import FILES, LAYERS, Corrections, CorrectionsEditor, SourcePanel
+from napari_im2im._dataset_teach import add_correction, correction_of
 from napari_im2im._dataset_work import Work
 from napari_im2im._icons import icon
 from napari_im2im._journal_watch import watch_labels
@@ -64,6 +67,7 @@ from napari_im2im._layer_pairs import (
     COMPLETE,
     LABELLING,
     LABELS_OF,
+    TAUGHT_FROM,
     LayerPair,
     adopt,
     adoptable_regions,
@@ -79,7 +83,7 @@ from napari_im2im._layer_pairs import (
     region_layers,
     sample_of,
 )
-from napari_im2im._layers import OURS
+from napari_im2im._layers import COPIED_BYTES, OURS
 from napari_im2im._messages import Message, MessageBar
 from napari_im2im._pair_table import PairTable
 from napari_im2im._panels import open_panel, settle_dock
@@ -145,15 +149,20 @@ class DatasetWidget(QWidget):
         self._project = project or Project.open()
         self._path: Path | None = None
         self._entry: DatasetEntry | None = None
-        self._taught_from = ""
+        self._pending: list[LayerPair] = []
+        self._auto_name = ""
+        self._corrected = Corrections()
+        self._way_back: Message | None = None
         self._train_next = False
         self._review_next = False
         self._guessing = False
         self._memory = Memory()
+        self._recalled = False
         self._restoring = False
         self._shown = ""
         self._set_problems: tuple[Problem, ...] = ()
         self._previews: list[Layer] = []
+        self._regions: set[Any] = set()
         self._said: list[Message] = []
         self.messages = MessageBar()
         self.work = Work(self)
@@ -326,7 +335,7 @@ class DatasetWidget(QWidget):
         self.journal.flush()
         if self._save_soon.isActive():
             self._save_soon.stop()
-            self._content().write(self._project)
+            self._content().write(self._project)  # a few bytes, and the threads end with the panel
         super().hideEvent(event)
 
     # ---- public ----
@@ -337,38 +346,52 @@ class DatasetWidget(QWidget):
 
     def add_pair(self, images: Sequence[Layer], target: Layer) -> None:
         """Put a pair of layers into the table; a pair with the same target is replaced."""
+        self._recall()
         self._on_pair(LayerPair(tuple(images), target))
 
-    def teach(self, images: Layer | Sequence[Layer], prediction: Layer, model: str = "") -> Labels:
-        """Labels layer prefilled from a prediction, ready to be corrected with the brush; it is paired with `images`.
+    def teach(self, images: Layer | Sequence[Layer], prediction: Layer, model: str = "") -> None:
+        """Prefill a Labels layer from a prediction, pair it with `images`, and give the user the brush.
 
         Of the labels only what lies inside complete regions is learned from: the rest is still a guess.
-        What was corrected of an earlier prediction of the same image is taken over.
+        What was corrected of an earlier prediction of the same image is taken over. The pixels are
+        made in a thread; what goes wrong there is said in this panel.
 
         Parameters
         ----------
         images : layer, or several that are the channels of one image
         model : str
             Path of the model that predicted; a training on the corrections starts from it.
-
-        Raises
-        ------
-        DataError
-            The prediction has numbers that cannot rise by one.
         """
+        self._recall()
         chosen = tuple(images) if isinstance(images, (list, tuple)) else (images,)
-        pairs = [(row, row.layers) for row in self.rows() if row.layers]
-        earlier = next((p.target for row, p in pairs if p.images == chosen and self._is_guess(row)), None)
-        painted = correction_layer(self._viewer, chosen[0], prediction, earlier)
+        earlier = next((p.target for p in self._pairs() if p.images == chosen and _is_guess(p)), None)
+        correction = correction_of(self._viewer, chosen[0], prediction, earlier, model)
+        waiting = None
+        if int(np.prod(correction.prediction.shape)) * 4 > COPIED_BYTES:
+            waiting = self.messages.add(f"The labels of “{prediction.name}” are made ready to be corrected")
+
+        def ready(made: tuple[Any, int]) -> None:
+            self._end_message(waiting)
+            if not {*chosen, prediction} <= set(self._viewer.layers):
+                return
+            painted = add_correction(self._viewer, correction, made[0])
+            painted.selected_label = made[1]
+            self._taught(chosen, prediction, painted)
+
+        def failed(error: BaseException) -> None:
+            self._end_message(waiting)
+            self._report(error)
+
+        self.later.ask(f"teach {chosen[0].unique_id.hex}", correction.labels, ready, failed)
+
+    def _taught(self, images: tuple[Layer, ...], prediction: Layer, painted: Labels) -> None:
+        """Corrections are there: they take the place of other labels of the image."""
         prediction.visible = False
-        self._taught_from = model
-        self._set_rows([row for row, pair in pairs if pair.images != chosen and pair.target is not prediction])
-        self.add_pair(chosen, painted)
+        others = [p for p in self._pairs() if p.images != images and p.target is not prediction]
+        self._take_pairs([*others, LayerPair(images, painted)])
         self._viewer.layers.selection.active = painted
-        painted.selected_label = max(int(painted.data.max(initial=1)) + 1, 2)
         painted.mode = "paint"
         self.messages.add(HOW_TO_CORRECT, "info", "", "Draw the rectangle", self._on_draw)
-        return painted
 
     def review(self) -> None:
         """Look at all pixels of all pairs in a thread; what is being saved is saved first."""
@@ -388,25 +411,67 @@ class DatasetWidget(QWidget):
 
     # ---- collecting ----
 
-    def _on_open(self) -> None:
-        self.source.refresh()
-        if not self.rows():
-            self._on_pair_all()
+    def _recall(self) -> None:
+        """Read what is remembered, once; layers that were left in this session are shown as they were."""
+        if self._recalled:
+            return
+        self._recalled = True
         self._memory = Memory.read(self._project)
-        if not self.rows() and self.work.name == "" and self._memory.path and Path(self._memory.path).exists():
+        if self._memory.was_last(LAST_LAYERS):
+            self._take_pairs(self._memory.layers.pairs(self._viewer.layers))
+
+    def _on_open(self) -> None:
+        """What was seen last in this session; else pairs of layers, else the folder of the last session."""
+        self.source.refresh()
+        self._recall()
+        path = self._memory.files.path
+        if self._pairs() or self.work.name:
+            return
+        is_there = bool(path) and Path(path).exists()
+        if not (is_there and self._memory.was_last(LAST_FILES)):
+            self._on_pair_all()
+        if is_there and not self._pairs():
             self._restoring = True
-            self.corrections.setValue(self._memory.corrected())
-            self._on_folder(self._memory.path)
+            self._on_folder(path)
+        elif is_there:
+            self._offer_folder(path)
+
+    def _offer_folder(self, path: str) -> None:
+        self._end_message(self._way_back)
+        text = f"“{Path(path).name}” is kept as you left it"
+        self._way_back = self.messages.add(text, "info", "", "Open it again", lambda: self._on_folder(path))
+
+    def _offer_layers(self) -> None:
+        self._end_message(self._way_back)
+        text = "The pairs of layers are kept as you left them"
+        self._way_back = self.messages.add(text, "info", "", "Show them again", self._show_layers_again)
+
+    def _show_layers_again(self) -> None:
+        pairs = self._memory.layers.pairs(self._viewer.layers)
+        if pairs:
+            self._take_pairs(pairs)
+        else:
+            self.messages.add("The layers are not open any more")
 
     def _on_layers(self, event: Any) -> None:
         if isalive(self):  # the viewer does not know that this widget was closed
             self._soon.start()
 
-    def _on_regions(self, event: Any) -> None:
+    def _on_regions(self, event: Any = None) -> None:
         """Another part of prefilled labels counts."""
-        if isalive(self):
+        if isalive(self) and any(self._is_guess(row) for row in self.rows()):
             self._review_next = True
             self._soon.start()
+
+    def _follow_regions(self) -> None:
+        """Hear of every change of the regions, whoever drew them and whenever."""
+        shapes = region_layers(self._viewer)
+        for layer in shapes:
+            layer.events.data.connect(self._on_regions)  # the same listener is kept once
+        known = {layer.unique_id for layer in shapes}
+        if known != self._regions:
+            self._regions = known
+            self._on_regions()
 
     def _on_layers_settled(self) -> None:
         """Follow the layer list once it is quiet, and nothing is being saved."""
@@ -418,15 +483,22 @@ class DatasetWidget(QWidget):
         left = [r for r in self.rows() if r.layers is None or {*r.layers.images, r.layers.target} <= there]
         if len(left) < len(self.rows()):
             self._set_rows(left)
+        self._pending = [pair for pair in self._pending if set(layers_of([pair])) <= there]
         self._follow_names()
+        self._follow_regions()
         self._review_late()
         if not left and self.source.currentIndex() == LAYERS and self.work.name == "":
             self._on_pair_all()
         self._show_choices()
 
+    def _pairs(self) -> list[LayerPair]:
+        """Pairs of layers: those shown, and those that wait for an answer; while a folder is open, those left."""
+        if self._path is not None:
+            return self._memory.layers.pairs(self._viewer.layers)
+        return [*(row.layers for row in self.rows() if row.layers), *self._pending]
+
     def _on_pair(self, pair: LayerPair) -> None:
-        others = [r for r in self.rows() if r.layers is not None and r.layers.target is not pair.target]
-        self._take_pairs([*(r.layers for r in others if r.layers), pair])
+        self._take_pairs([*(other for other in self._pairs() if other.target is not pair.target), pair])
 
     def _on_pair_all(self) -> None:
         pairs = pair_layers(image_layers(self._viewer), label_layers(self._viewer))
@@ -444,25 +516,100 @@ class DatasetWidget(QWidget):
             self.review()
 
     def _take_pairs(self, pairs: Sequence[LayerPair]) -> None:
+        if not pairs:
+            return
+        if self._path is not None or not self._pairs():
+            self._begin_layers(pairs)
+        self._unsay(keep_errors=True)
         self.source.setCurrentIndex(LAYERS)
-        self._path = None
-        if pairs and not self.rows():
-            self._guess(pairs[0])
         if any(labelling_of(pair.target) == "sparse" for pair in pairs):
             self._choose(self.labelling, "sparse")
         before = {row.layers.target.unique_id: row for row in self.rows() if row.layers}
-        found = (self._row_of(pair, name) for pair, name in zip(pairs, pair_names(pairs), strict=True))
-        rows = [as_before(row, before.get(row.layers.target.unique_id)) for row in found if row and row.layers]
+        self._pending = []
+        found = [self._row_of(pair, name) for pair, name in zip(pairs, pair_names(pairs), strict=True)]
+        rows = [row for row in found if row is not None]
+        rows = [
+            as_before(row, before[row.layers.target.unique_id])
+            if row.layers and row.layers.target.unique_id in before
+            else self._memory.layers.applied([row])[0]
+            for row in rows
+        ]
         self._set_rows(self._divided(rows))
+        self._ask_axes()
         self._show_choices()
+        self._follow_regions()
+        self._remember_soon()
         self.review()
 
+    def _begin_layers(self, pairs: Sequence[LayerPair]) -> None:
+        """Leave the folder; choices are as they were for these layers, or as the first pair says."""
+        self._change_to(None)
+        left = self._memory.layers
+        if any(pair.target.unique_id.hex in left.rows for pair in pairs) and left.task:
+            self._show_left(left)
+        else:
+            self._guess(pairs[0])
+
+    def _change_to(self, path: Path | None) -> None:
+        """Leave what is open for a folder or for layers; it is remembered, and a button leads back to it."""
+        if self.work.name in ("load", "review"):
+            self.work.cancel()
+        self._unsay()
+        had_rows, before = bool(self._pairs() if self._path is None else self.rows()), self._path
+        if had_rows:
+            self._save_soon.stop()
+            self._on_remember()
+        if had_rows or before is not None:
+            self._name_after("", renew=True)
+            self._show_corrections(Corrections())
+        self._path, self._pending = path, []
+        self._set_rows([])
+        if before is not None and had_rows:
+            self._offer_folder(str(before))
+        elif had_rows:
+            self._offer_layers()
+
+    def _end_message(self, message: Message | None) -> None:
+        if message is not None and message in self.messages.messages():
+            message.dismissed.emit()
+
+    def _name_after(self, name: str, *, renew: bool = False) -> None:
+        """Propose `name`; what a person wrote stays unless it was for other pairs."""
+        if renew or self.name.text() in ("", self._auto_name):
+            self.name.setText(name)
+        self._auto_name = name
+
+    def _show_left(self, left: Left) -> None:
+        """Choices as they were left."""
+        self._guessing = False
+        for box, value in (
+            (self.task, left.task),
+            (self.labelling, left.labelling),
+            (self.validation, left.validation),
+        ):
+            if box.findData(value) >= 0:
+                self._choose(box, value)
+        self.complete.setChecked(left.complete)
+        if left.name:
+            self.name.setText(left.name)
+        self._show_corrections(left.corrected())
+
+    def _show_corrections(self, value: Corrections) -> None:
+        """Corrections that hold already: nothing has to be done about them."""
+        blocked = self.corrections.blockSignals(True)
+        self.corrections.setValue(value)
+        self.corrections.blockSignals(blocked)
+        self._corrected = self.corrections.value()
+
     def _row_of(self, pair: LayerPair, name: str) -> PairRow | None:
-        """Row of a pair; None, with the question, where the axes of a layer are not known."""
+        """Row of a pair; None where the axes of a layer are not known, or it is no pair."""
+        if unclear_layers([pair]):
+            self._pending.append(pair)
+            return None
         try:
             return PairRow(name, self._sample(pair, name), layers=pair)
         except DataError as error:
-            self._ask_axes(error, pair)
+            self.messages.add_error(error)
             return None
 
     def _sample(self, pair: LayerPair, name: str) -> Sample:
@@ -474,25 +621,23 @@ class DatasetWidget(QWidget):
             sample = as_sparse(sample)
         return replace(sample, source=select_channels(sample.source, wanted.channels))
 
-    def _ask_axes(self, error: DataError, pair: LayerPair) -> None:
-        """A question with one button per answer that the layers allow."""
-        from napari_im2im._layers import axes_choices, layer_axes, set_axes
-
-        unclear = next((layer for layer in (*pair.images, pair.target) if layer_axes(layer) is None), None)
-        if unclear is None:
-            self.messages.add_error(error)
+    def _ask_axes(self) -> None:
+        """A question with one button per answer that the layers allow; the answer holds for all that are alike."""
+        unclear = unclear_layers(self._pending)
+        if not unclear:
             return
-        for axes in axes_choices(unclear)[:3]:
+        text, answers = question(unclear)
+        if not answers:
+            self.messages.add(text, "error", "Choose layers of two to five dimensions")
+            return
+        buttons = [(axes, partial(self._answer_axes, axes)) for axes in answers]
+        self._say(
+            text, "warning", "Which are they? T time, C channel, Z plane, Y row, X column", *buttons[0], buttons[1:]
+        )
 
-            def answer(axes: str = axes) -> None:
-                for layer in (*pair.images, pair.target):
-                    if layer.ndim == unclear.ndim and layer_axes(layer) is None:
-                        set_axes(layer, axes)
-                self._unsay()
-                self._on_pair(pair)
-
-            question = f"Are its dimensions {' '.join(axes)}?"
-            self._say(error.message, "warning", question, f"They are {axes}", answer)
+    def _answer_axes(self, axes: str) -> None:
+        tell_axes(unclear_layers(self._pending), axes)
+        self._take_pairs(self._pairs())
 
     def _guess(self, pair: LayerPair) -> None:
         """Set task and labelling from what the first pair says; the pixels are asked in the review."""
@@ -510,10 +655,14 @@ class DatasetWidget(QWidget):
 
     def _on_folder(self, text: str) -> None:
         self._guessing = False
+        path = Path(text)
+        if path != self._path:
+            self._change_to(path)
+            if self._memory.files.path == text and self.corrections.value() == Corrections():
+                self._show_corrections(self._memory.files.corrected())
         self.source.setCurrentIndex(FILES)
         self.source.path.setText(text)
-        self._path = Path(text)
-        wanted, path = self.corrections.value(), self._path
+        wanted = self.corrections.value()
         self._unsay()
         self._set_rows([])
         self._begin("load", lambda tell, stop: load_rows(path, wanted, tell, stop))
@@ -525,9 +674,8 @@ class DatasetWidget(QWidget):
             self._choose(self.task, found.task)
         self._choose(self.labelling, "dense")
         self._choose(self.validation, "own" if found.parts_given else "images")
-        if not self.name.text():
-            self.name.setText(self._path.stem)
-        if self._memory.path == str(self._path):
+        self._name_after(self._path.stem)
+        if self._memory.files.path == str(self._path):
             self._show_as_left(found)
         else:
             self._set_rows(found.rows if found.parts_given else self._divided(found.rows))
@@ -541,15 +689,10 @@ class DatasetWidget(QWidget):
 
     def _show_as_left(self, found: Loaded) -> None:
         """Choices and rows as they were when this folder was last open."""
-        for box, value in (
-            (self.task, self._memory.task),
-            (self.labelling, self._memory.labelling),
-            (self.validation, self._memory.validation),
-        ):
-            if box.findData(value) >= 0:
-                self._choose(box, value)
-        self.name.setText(self._memory.name or self.name.text())
-        self._set_rows(self._memory.applied(found.rows))
+        corrected = self.corrections.value()
+        self._show_left(self._memory.files)
+        self._show_corrections(corrected)
+        self._set_rows(self._memory.files.applied(found.rows))
 
     def _on_tab(self, index: int) -> None:
         if index == FILES:
@@ -562,18 +705,14 @@ class DatasetWidget(QWidget):
         self.correct.setArrowType(Qt.ArrowType.DownArrow if on else Qt.ArrowType.RightArrow)
 
     def _on_corrections(self, value: Corrections) -> None:
+        axes_changed, self._corrected = value.axes != self._corrected.axes, value
         if self._path is not None:
             self._content()
             self._on_folder(str(self._path))
             return
-        if value.axes:
-            from napari_im2im._layers import set_axes
-
-            for row in self.rows():
-                for layer in (*row.layers.images, row.layers.target) if row.layers else ():
-                    if layer.ndim == len(value.axes):
-                        set_axes(layer, value.axes)
-        self.review()
+        if axes_changed:
+            tell_axes(layers_of(self._pairs()), value.axes)
+        self._take_pairs(self._pairs())
 
     def _on_task(self) -> None:
         self._guessing = False
@@ -591,10 +730,12 @@ class DatasetWidget(QWidget):
                 metadata = {**row.layers.target.metadata, LABELLING: self.labelling.currentData()}
                 row.layers.target.metadata = metadata
         self._show_choices()
+        self._remember_soon()
         self.review()
 
     def _on_complete(self, on: bool) -> None:
         """Take the shapes that are drawn for the regions; where there are none, let the user draw one."""
+        self._remember_soon()
         if not on:
             return
         self._adopt_regions()
@@ -605,10 +746,11 @@ class DatasetWidget(QWidget):
         for shapes in adoptable_regions(self._viewer, [r.layers.target for r in self._label_rows() if r.layers]):
             adopt(shapes)
             self.messages.add(f"Everything inside the shapes of “{shapes.name}” is taken for labelled", "info")
+        self._follow_regions()
 
     def _is_guess(self, row: PairRow) -> bool:
         """Whether the labels of a row began as a prediction."""
-        return row.layers is not None and kind_of(row.layers.target) == "labels" and is_prefilled(row.layers.target)
+        return row.layers is not None and _is_guess(row.layers)
 
     def _has_all_regions(self, rows: Sequence[PairRow]) -> bool:
         """Whether every prefilled row has a region; where one has none, the user is asked for it."""
@@ -648,7 +790,7 @@ class DatasetWidget(QWidget):
                 edge_width=1,
                 metadata={COMPLETE: True, LABELS_OF: key},
             )
-            shapes.events.data.connect(self._on_regions)
+            self._follow_regions()
         self.complete.setChecked(True)
         self._viewer.layers.selection.active = shapes
         shapes.mode = "add_rectangle"
@@ -671,7 +813,7 @@ class DatasetWidget(QWidget):
         mode = self.validation.currentData()
         if mode == "own":
             known = {row.name: row.part for row in self.rows()}
-            return [replace(row, part=known.get(row.name, "train")) for row in rows]
+            return [replace(row, part=known.get(row.name, row.part)) for row in rows]
         return draw_parts(rows, mode)
 
     def _labelling(self) -> str:
@@ -954,7 +1096,7 @@ class DatasetWidget(QWidget):
                 str(entry.path),
                 task=entry.task_hint,
                 dimensions=entry.dimensions,
-                start_from=self._taught_from if self._taught_from and self._learns_corrections() else None,
+                start_from=self._taught_from(),
                 minutes=SHORT_MINUTES,
             )
         except Im2ImError as error:
@@ -963,6 +1105,11 @@ class DatasetWidget(QWidget):
     def _learns_corrections(self) -> bool:
         """Whether corrections of a prediction are among what is used."""
         return any(row.used and self._is_guess(row) for row in self.rows())
+
+    def _taught_from(self) -> str | None:
+        """Model whose predictions are corrected; the latest of several."""
+        corrected = [row.layers.target for row in self.rows() if row.layers and row.used and self._is_guess(row)]
+        return next((str(m) for layer in reversed(corrected) if (m := layer.metadata.get(TAUGHT_FROM))), None)
 
     def _copies(self) -> dict[str, str]:
         """Texts of the copy menu: of the folder or table, or of layers as they were saved last."""
@@ -977,27 +1124,28 @@ class DatasetWidget(QWidget):
     # ---- memory ----
 
     def _remember_soon(self, *_: object) -> None:
-        if self._path is not None:
-            self._save_soon.start()
+        self._save_soon.start()
 
     def _on_remember(self) -> None:
         content, project = self._content(), self._project
         self.later.ask("memory", lambda: content.write(project), lambda _: None)
 
     def _content(self) -> Memory:
-        """What shall be remembered: the folder that is open, else the one before."""
-        if self._path is None or not self.rows():
+        """What shall be remembered: what is open now, beside what was before."""
+        if not self.rows() and not self._pending:
             return self._memory
-        value = self.corrections.value()
-        self._memory = Memory(
-            str(self._path),
-            self.name.text(),
-            str(self.task.currentData()),
+        value, name = self.corrections.value(), self.name.text()
+        left = Left(
+            "" if self._path is None else str(self._path),
+            "" if name == self._auto_name else name,
+            "" if self._guessing else str(self.task.currentData()),
             str(self.labelling.currentData()),
             str(self.validation.currentData()),
+            self.complete.isChecked(),
             {"axes": value.axes, "channels": value.channels, "voxel_size": value.voxel_size},
-            remember_rows(self.rows()),
+            remember_rows(self.rows(), self._pending),
         )
+        self._memory = self._memory.with_left(left)
         return self._memory
 
     # ---- work in the thread ----
@@ -1039,12 +1187,14 @@ class DatasetWidget(QWidget):
         if name == "save":
             self._train_next = False
             self._review_late()
-        if isinstance(error, Stopped):
-            return
-        if isinstance(error, (Im2ImError, OSError, MemoryError)):
-            self.messages.add_error(error)
-            return
-        raise error
+        if not isinstance(error, Stopped):
+            self._report(error)
+
+    def _report(self, error: BaseException) -> None:
+        """Say what a person can do something about; the rest is a mistake of ours, which napari shows."""
+        if not isinstance(error, (Im2ImError, OSError, MemoryError)):
+            raise error
+        self.messages.add_error(error)
 
     def _end(self) -> None:
         self.progress.hide()
@@ -1053,6 +1203,11 @@ class DatasetWidget(QWidget):
 
 
 # ---- small things --------------------------------------------------------------
+
+
+def _is_guess(pair: LayerPair) -> bool:
+    """Whether the labels of a pair began as a prediction."""
+    return kind_of(pair.target) == "labels" and is_prefilled(pair.target)
 
 
 def _choice(words: dict[str, str], name: str, tooltip: str) -> QComboBox:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     from im2im_core.axes import Region
     from im2im_core.image import Image, ImageInfo, VoxelSize
     from im2im_core.samples import Sample
+    from napari_im2im._layers import Snapshot
 
 PREFILLED = "prefilled"
 """Key in the metadata of a labels layer that began as a prediction: only complete regions of it are known."""
+TAUGHT_FROM = "taught_from"
+"""Key in its metadata: path of the model that predicted; a training on the corrections starts from it."""
 COMPLETE = "complete_regions"
 """Key in the metadata of a Shapes layer inside which everything is labelled."""
 LABELS_OF = "complete_regions_of"
@@ -118,7 +122,7 @@ def _plane(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def sample_of(pair: LayerPair, name: str, voxel_size: VoxelSize | None = None) -> Sample:
-    """Sample that shows what the layers hold whenever it is read; nothing is read or copied here.
+    """Sample that shows what the layers hold whenever it is read; nothing is opened, read or copied here.
 
     Raises
     ------
@@ -134,7 +138,29 @@ def sample_of(pair: LayerPair, name: str, voxel_size: VoxelSize | None = None) -
         source, target = (replace(s, voxel_size=voxel_size, source=None) for s in (source, target))
     path = file_of(pair.images[0])
     group = Path(path).name if path else name
-    return Sample(name, group, source.image(), {TARGET: target.image()})
+    return Sample(name, group, LayerImage(source), {TARGET: LayerImage(target)})
+
+
+class LayerImage:
+    """Image of layers; where they are read lazily from a file, that is opened only when pixels are needed."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        from dataclasses import replace
+
+        self._snapshot = snapshot
+        self._described = replace(snapshot, source=None).image()
+
+    @property
+    def info(self) -> ImageInfo:
+        return self._described.info
+
+    @cached_property
+    def opened(self) -> Image:
+        """The image in the file of the layers where there is one; not for the main thread."""
+        return self._described if self._snapshot.source is None else self._snapshot.image()
+
+    def read(self, region: Region | None = None) -> NDArray[Any]:
+        return self.opened.read(region)
 
 
 def as_sparse(sample: Sample) -> Sample:

@@ -79,6 +79,14 @@ def opened(make_napari_viewer: Any, qtbot: Any, project: Any, *layers: Any) -> t
     return viewer, widget
 
 
+def taught(qtbot: Any, widget: DatasetWidget, image: Any, prediction: Any, model: str = "") -> Any:
+    """Labels layer that `teach` made."""
+    before = set(widget._viewer.layers)
+    widget.teach(image, prediction, model)
+    qtbot.waitUntil(lambda: set(widget._viewer.layers) > before, timeout=10_000)
+    return widget._viewer.layers.selection.active
+
+
 def wait(qtbot: Any, widget: DatasetWidget) -> None:
     qtbot.waitUntil(lambda: settled(widget), timeout=30_000)
 
@@ -91,6 +99,14 @@ def press(widget: DatasetWidget, words: str) -> None:
     """Press the button of the message that says `words`."""
     (message,) = [m for m in widget.messages.messages() if words in m.text]
     message.button.click()
+
+
+def answers(message: Any) -> list[str]:
+    return [button.text() for button in message.findChildren(QPushButton)]
+
+
+def press_answer(message: Any, words: str) -> None:
+    next(button for button in message.findChildren(QPushButton) if button.text() == words).click()
 
 
 def folder_of(root: Path, names: str) -> Path:
@@ -195,9 +211,9 @@ def test_fault_18_unclear_axes_are_a_question_with_buttons(make_napari_viewer: A
     labels = Labels(np.stack([squares()] * 5), name="stack labels")
     _, widget = opened(make_napari_viewer, qtbot, project, image, labels)
     assert widget.rows() == ()
-    answers = [m.button.text() for m in widget.messages.messages()]
-    assert answers == ["They are ZYX", "They are TYX", "They are CYX"]
-    widget.messages.messages()[1].button.click()
+    (asked,) = widget.messages.messages()
+    assert answers(asked) == ["ZYX", "TYX", "CYX"]
+    press_answer(asked, "TYX")
     wait(qtbot, widget)
     (found,) = widget.rows()
     assert found.sample is not None
@@ -226,7 +242,7 @@ def test_of_a_corrected_prediction_only_the_rectangle_is_learned_from(
     prediction.metadata = {OURS: RESULT, "axes": "YX"}
     viewer, widget = opened(make_napari_viewer, qtbot, project, image, prediction)
     assert widget.rows() == ()
-    painted = widget.teach(image, prediction, "models/nuclei")
+    painted = taught(qtbot, widget, image, prediction, "models/nuclei")
     wait(qtbot, widget)
     np.testing.assert_array_equal(painted.data, squares(192) + 1)
     assert painted.mode == "paint"
@@ -266,11 +282,11 @@ def test_the_corrections_of_an_earlier_round_are_kept(make_napari_viewer: Any, q
     for prediction in (worse, better):
         prediction.metadata = {OURS: RESULT, "axes": "YX"}
     viewer, widget = opened(make_napari_viewer, qtbot, project, image, worse, better)
-    first = widget.teach(image, worse)
+    first = taught(qtbot, widget, image, worse)
     first.data[16:24, 16:24] = 500
     widget._on_draw()
     viewer.layers.selection.active.add_rectangles([[0, 0], [0, 31], [31, 31], [31, 0]])
-    second = widget.teach(image, better)
+    second = taught(qtbot, widget, image, better)
     wait(qtbot, widget)
     assert [r.layers.target for r in widget.rows() if r.layers] == [second]
     inside = np.zeros((96, 96), bool)
