@@ -51,15 +51,19 @@ def test_a_window_inside_is_the_normalised_part(numbers: Entry) -> None:
     assert {k: v.shape for k, v in found.items()} == dict.fromkeys(("source", "target", "weight"), (1, 3, 4))
 
 
-def test_outside_the_image_pixels_are_mirrored_and_count_nothing(numbers: Entry) -> None:
-    found = cut(numbers, (slice(0, 1), slice(-3, 7), slice(-9, 12)), TARGETS, planes=True)
-    whole = numbers.arrays["source"][0, 0]
-    expected = np.pad(whole, ((3, 2), (9, 5)), mode="symmetric")
+@pytest.mark.parametrize(
+    "margins", [(3, 2, 9, 5), (5, 5, 7, 7), (0, 5, 0, 7), (5, 0, 7, 0), (0, 3, 0, 0), (0, 1, 20, 0)]
+)
+def test_outside_the_image_pixels_are_mirrored_and_count_nothing(
+    numbers: Entry, margins: tuple[int, int, int, int]
+) -> None:
+    top, bottom, left, right = margins
+    found = cut(numbers, (slice(0, 1), slice(-top, 5 + bottom), slice(-left, 7 + right)), TARGETS, planes=True)
+    around = ((top, bottom), (left, right))
+    expected = np.pad(numbers.arrays["source"][0, 0], around, mode="symmetric")
     assert (found["source"][0] * 2 + 5 == expected).all()
     assert (found["target"][0] == expected * 10).all()
-    inside = np.zeros((10, 21))
-    inside[3:8, 9:16] = 1
-    assert (found["weight"][0] == inside).all()
+    assert (found["weight"][0] == np.pad(np.ones((5, 7)), around)).all()
 
 
 def test_a_projection_target_serves_every_plane() -> None:

@@ -20,7 +20,7 @@ from im2im_core.normalize import Scaling, measure
 from im2im_core.samples import TARGET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -83,16 +83,21 @@ class PatchStream(Dataset[list[dict[str, Tensor]]]):
         return [self._batch(step, first + k * s.batch) for k in range(s.accumulate)]
 
     def _batch(self, step: int, first: int) -> dict[str, Tensor]:
-        patches = [self._patch(step, first + i) for i in range(self.settings.batch)]
-        return {name: torch.from_numpy(np.stack([p[name] for p in patches])) for name in patches[0]}
-
-    def _patch(self, step: int, index: int) -> dict[str, NDArray[Any]]:
         s = self.settings
         active = self.active.at(step) if self.active else None
+        batch: dict[str, NDArray[Any]] = {}
+        for i in range(s.batch):
+            entry, place = self._place(step, first + i, active)
+            batch = batch or _blank(entry, s.batch, place, self.targets)
+            cut(entry, place, self.targets, s.planes, {name: array[i] for name, array in batch.items()})
+        return {name: torch.from_numpy(array[:, :, 0] if s.planes else array) for name, array in batch.items()}
+
+    def _place(self, step: int, index: int, active: NDArray[np.int64] | None) -> tuple[Entry, tuple[slice, ...]]:
+        """Entry and window of patch `index` of a step."""
+        s = self.settings
         draw = draw_patch(s.seed, step, index, self.shapes, self.chances, self.foregrounds, s.foreground, active)
         entry = self.store.get(draw.entry)
-        place = window_around(draw.centre, s.window, s.patch, entry.shape)
-        return cut(entry, place, self.targets, s.planes)
+        return entry, window_around(draw.centre, s.window, s.patch, entry.shape)
 
 
 @dataclass(frozen=True)
@@ -114,23 +119,47 @@ class ActivePart:
 
 
 def cut(
-    entry: Entry, place: tuple[slice, ...], targets: tuple[TargetSpec, ...], planes: bool
+    entry: Entry,
+    place: tuple[slice, ...],
+    targets: tuple[TargetSpec, ...],
+    planes: bool,
+    out: Mapping[str, NDArray[Any]] | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """Arrays of one window ``(C, [Z], Y, X)``: normalised source, targets and weight; weight 0 outside the image."""
+    """Arrays of one window ``(C, [Z], Y, X)``: normalised source, targets and weight; weight 0 outside the image.
+
+    Parameters
+    ----------
+    place : tuple of slice
+        Window along Z, Y, X; beyond the image, source and targets are mirrored.
+    out : mapping, optional
+        Arrays ``(C, Z, Y, X)`` that are written to, such as the places of one patch in a batch.
+    """
     arrays, shape = entry.arrays, entry.shape
+    if out is None:
+        out = {name: array[0] for name, array in _blank(entry, 1, place, targets).items()}
     inside = tuple(
         slice(min(max(p.start, 0), n - 1), max(min(p.stop, n), 1)) for p, n in zip(place, shape, strict=True)
     )
     margins = [(i.start - p.start, p.stop - i.stop) for p, i in zip(place, inside, strict=True)]
-    padded = any(m != (0, 0) for m in margins)
-    result = {"source": entry.scaling.apply(_padded(arrays["source"], inside, margins, padded))}
+    _paste(entry.scaling.apply(arrays["source"][(slice(None), *inside)]), margins, out["source"])
     for spec in targets:
-        result[spec.name] = _padded(_same_depth(arrays[spec.name], shape), inside, margins, padded)
-    weight = np.zeros((1, *(p.stop - p.start for p in place)), np.float32)
+        _paste(_same_depth(arrays[spec.name], shape)[(slice(None), *inside)], margins, out[spec.name])
+    if any(margin != (0, 0) for margin in margins):
+        out["weight"].fill(0)
     centre = tuple(slice(before, before + i.stop - i.start) for (before, _), i in zip(margins, inside, strict=True))
-    weight[0][centre] = arrays["weight"][0][inside] if "weight" in arrays else 1
-    result["weight"] = weight
-    return {name: array[:, 0] if planes else array for name, array in result.items()}
+    out["weight"][0][centre] = arrays["weight"][0][inside] if "weight" in arrays else 1
+    return {name: array[:, 0] if planes else array for name, array in out.items()}
+
+
+def _blank(
+    entry: Entry, count: int, place: tuple[slice, ...], targets: tuple[TargetSpec, ...]
+) -> dict[str, NDArray[Any]]:
+    """Arrays ``(count, C, Z, Y, X)`` for that many windows of the size of `place`."""
+    size = tuple(p.stop - p.start for p in place)
+    kinds = {spec.name: entry.arrays[spec.name].dtype for spec in targets}
+    kinds = {"source": np.dtype(np.float32), **kinds, "weight": np.dtype(np.float32)}
+    channels = {name: 1 if name == "weight" else len(entry.arrays[name]) for name in kinds}
+    return {name: np.empty((count, channels[name], *size), kind) for name, kind in kinds.items()}
 
 
 def _same_depth(array: NDArray[Any], shape: Window) -> NDArray[Any]:
@@ -140,11 +169,20 @@ def _same_depth(array: NDArray[Any], shape: Window) -> NDArray[Any]:
     return np.broadcast_to(array[:, :1], (array.shape[0], *shape))
 
 
-def _padded(
-    array: NDArray[Any], inside: tuple[slice, ...], margins: list[tuple[int, int]], padded: bool
-) -> NDArray[Any]:
-    part = array[(slice(None), *inside)]
-    return np.pad(part, [(0, 0), *margins], mode="symmetric") if padded else np.ascontiguousarray(part)
+def _paste(part: NDArray[Any], margins: list[tuple[int, int]], out: NDArray[Any]) -> None:
+    """Write `part` ``(C, Z, Y, X)`` into `out`, mirrored into the margins around it."""
+    sizes = part.shape[1:]
+    if any(max(margin) > size for margin, size in zip(margins, sizes, strict=True)):
+        out[...] = np.pad(part, [(0, 0), *margins], mode="symmetric")  # mirrored more than once
+        return
+    out[(slice(None), *(slice(b, b + n) for (b, _), n in zip(margins, sizes, strict=True)))] = part
+    for axis, ((before, after), size) in enumerate(zip(margins, sizes, strict=True), start=1):
+        lead, end = (slice(None),) * axis, before + size
+        back = (*lead, slice(None, None, -1))
+        if before:
+            out[(*lead, slice(0, before))] = out[(*lead, slice(before, 2 * before))][back]
+        if after:
+            out[(*lead, slice(end, None))] = out[(*lead, slice(end - after, end))][back]
 
 
 # ---- building ----
