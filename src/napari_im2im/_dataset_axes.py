@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_im2im._dataset_source import AXES_CHOICES
 from napari_im2im._layers import AXES_KEY, axes_choices, layer_axes, set_axes
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ def unclear_layers(pairs: Iterable[LayerPair]) -> list[Layer]:
 
 
 def question(unclear: Sequence[Layer]) -> tuple[str, tuple[str, ...]]:
-    """Question about the first of the layers that are `unclear`, and all answers to it, the likeliest first."""
+    """Question about the first of the layers that are `unclear`, and all answers to it, the usual ones first."""
     first = unclear[0]
     others = sum(layer.ndim == first.ndim for layer in unclear) - 1
     more = f", as {others} more layers have" if others > 1 else ", as another layer has" if others else ""
-    return f"The layer “{first.name}” has {first.ndim} dimensions that can be several things{more}", axes_choices(first)
+    answers = sorted(axes_choices(first), key=lambda axes: AXES_CHOICES.index(axes.replace("S", "")))
+    return f"The layer “{first.name}” has {first.ndim} dimensions that can be several things{more}", tuple(answers)

@@ -99,6 +99,7 @@ if TYPE_CHECKING:
     from im2im_core.project import Project
     from im2im_core.review import Problem
     from im2im_core.samples import Sample
+    from napari_im2im._messages import Button
 
 TASKS = {
     "instance_segmentation": "Objects, each of its own",
@@ -122,6 +123,8 @@ SAVE_MILLISECONDS = 1000
 SHORT_MINUTES = 5.0
 """Budget of the training that is offered."""
 PREVIEW = "preview"
+ANSWERS = 3
+"""Orders of dimensions that are offered as buttons; the editor has them all."""
 HOW_TO_CORRECT = (
     "Correct a corner (1 is background, every number from 2 is a nucleus, key M gives a new number), "
     "then draw a rectangle around it: only what lies inside is learned from"
@@ -630,10 +633,16 @@ class DatasetWidget(QWidget):
         if not answers:
             self.messages.add(text, "error", "Choose layers of two to five dimensions")
             return
-        buttons = [(axes, partial(self._answer_axes, axes)) for axes in answers]
+        buttons: list[Button] = [(axes, partial(self._answer_axes, axes)) for axes in answers[:ANSWERS]]
+        if len(answers) > ANSWERS:
+            buttons.append(("Another order…", self._on_other_axes))
         self._say(
             text, "warning", "Which are they? T time, C channel, Z plane, Y row, X column", *buttons[0], buttons[1:]
         )
+
+    def _on_other_axes(self) -> None:
+        self.correct.setChecked(True)
+        self.corrections.axes.setFocus()
 
     def _answer_axes(self, axes: str) -> None:
         tell_axes(unclear_layers(self._pending), axes)

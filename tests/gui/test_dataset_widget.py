@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from dataset_world import SCALE, answers, folder_of, noise, press, press_answer, settled, squares, taught, wait
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Shapes
 from qtpy.QtWidgets import QPushButton
@@ -43,29 +44,11 @@ from napari_im2im._layers import OURS, RESULT
 from napari_im2im._pair_table import NAME, OBJECTS, PART, PROBLEMS, USE, PairTable
 from napari_im2im._thumbnails import Thumbnails, colours, greys, pair_picture
 
-SCALE = {"scale": (0.5, 0.5), "units": ("micrometer", "micrometer")}
-
-
-def squares(width: int = 96) -> np.ndarray:
-    """Squares of 8 pixels on a grid of 16, each with an id of its own."""
-    labels = np.zeros((96, width), np.uint32)
-    for i, (y, x) in enumerate(np.ndindex(6, width // 16)):
-        labels[16 * y : 16 * y + 8, 16 * x : 16 * x + 8] = i + 1
-    return labels
-
-
-def noise(seed: int = 0, shape: tuple[int, ...] = (96, 96)) -> np.ndarray:
-    return np.random.default_rng(seed).integers(1, 999, shape).astype(np.uint16)
-
 
 def row(name: str, group: str = "", part: str = "train", seed: int | None = None) -> PairRow:
     pixels = noise(sum(map(ord, name)) if seed is None else seed)
     target = {TARGET: ArrayImage(squares(), "YX", name=name)}
     return PairRow(name, Sample(name, group or name, ArrayImage(pixels, "YX", name=name), target), part=part)
-
-
-def settled(widget: DatasetWidget) -> bool:
-    return not widget.work.name and not widget._opening.isActive() and not widget._soon.isActive()
 
 
 def opened(make_napari_viewer: Any, qtbot: Any, project: Any, *layers: Any) -> tuple[Any, DatasetWidget]:
@@ -79,42 +62,8 @@ def opened(make_napari_viewer: Any, qtbot: Any, project: Any, *layers: Any) -> t
     return viewer, widget
 
 
-def taught(qtbot: Any, widget: DatasetWidget, image: Any, prediction: Any, model: str = "") -> Any:
-    """Labels layer that `teach` made."""
-    before = set(widget._viewer.layers)
-    widget.teach(image, prediction, model)
-    qtbot.waitUntil(lambda: set(widget._viewer.layers) > before, timeout=10_000)
-    return widget._viewer.layers.selection.active
-
-
-def wait(qtbot: Any, widget: DatasetWidget) -> None:
-    qtbot.waitUntil(lambda: settled(widget), timeout=30_000)
-
-
 def cell(widget: DatasetWidget, number: int, column: int) -> str:
     return str(widget.table.pairs.index(number, column).data())
-
-
-def press(widget: DatasetWidget, words: str) -> None:
-    """Press the button of the message that says `words`."""
-    (message,) = [m for m in widget.messages.messages() if words in m.text]
-    message.button.click()
-
-
-def answers(message: Any) -> list[str]:
-    return [button.text() for button in message.findChildren(QPushButton)]
-
-
-def press_answer(message: Any, words: str) -> None:
-    next(button for button in message.findChildren(QPushButton) if button.text() == words).click()
-
-
-def folder_of(root: Path, names: str) -> Path:
-    for number, name in enumerate(names):
-        for role, pixels in (("IM", noise(number)), ("GT", squares().astype(np.uint16))):
-            (root / role).mkdir(parents=True, exist_ok=True)
-            tifffile.imwrite(root / role / f"{name}.tif", pixels)
-    return root
 
 
 # ---- from layers ---------------------------------------------------------------
@@ -893,6 +842,7 @@ import sys, time
 from types import SimpleNamespace
 import napari
 import napari.qt  # a window is open before a panel is
+from dataset_world import SCALE, answers, folder_of, noise, press, press_answer, settled, squares, taught, wait
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
 app = QApplication([])
