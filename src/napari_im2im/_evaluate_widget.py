@@ -29,21 +29,19 @@ from im2im_core.errors import DataError, Im2ImError, ResourceError, Stopped
 from im2im_core.events import Progress
 from napari_im2im._copy_menu import CopyMenu
 from napari_im2im._endings import when_destroyed
-from napari_im2im._evaluate_words import Side, as_texts, progress_words
-from napari_im2im._evaluate_work import ERROR_KINDS, Comparison, compare
-from napari_im2im._later import Later
-from napari_im2im._layers import (
-    OURS,
-    axes_choices,
-    is_image_layer,
-    is_labels,
-    is_result,
-    is_users,
-    layer_axes,
-    layer_shape,
-    set_axes,
-    take_snapshot,
+from napari_im2im._evaluate_layers import (
+    COLOURS,
+    axes_of,
+    guess_sides,
+    known_of,
+    show_wrong,
+    side_of,
+    snapshots_of,
 )
+from napari_im2im._evaluate_words import as_texts, mistakes_words, progress_words, said_words
+from napari_im2im._evaluate_work import Comparison, compare
+from napari_im2im._later import Later
+from napari_im2im._layers import axes_choices, is_image_layer, is_labels, layer_axes, set_axes
 from napari_im2im._messages import MessageBar
 from napari_im2im._panel_memory import PanelMemory
 from napari_im2im._panels import settle_dock
@@ -55,7 +53,6 @@ if TYPE_CHECKING:
     from im2im_core.evaluation import Report
     from im2im_core.events import Event
     from napari_im2im._evaluate_work import Mistake
-    from napari_im2im._layers import Snapshot
 
 KINDS = {
     "auto": "Find out",
@@ -75,8 +72,6 @@ FIGURES = {
     "image": {"psnr": "PSNR, dB", "ssim": "SSIM", "pearson": "Pearson r", "mean_absolute_error": "Mean absolute error"},
 }
 """Figures in the table by kind; the exported file holds all."""
-COLOURS = {"missed": "#e6550d", "extra": "#3182bd", "merged": "#e7298a", "split": "#ffd92f"}
-"""Colours of the kinds of mistakes, apart for most colour-blind people too."""
 MEANINGS = {
     "missed": "in the truth, not found",
     "extra": "found, not in the truth",
@@ -88,8 +83,6 @@ SHOWN_PIXELS = 400
 SURROUNDINGS = 6
 """Width of what is shown, in widths of the object."""
 MOST_ROWS = 2000
-MISTAKES = "mistakes"
-"""What the layer over the objects that went wrong is called."""
 
 
 class EvaluateWidget(QWidget):
@@ -146,9 +139,9 @@ class EvaluateWidget(QWidget):
         self.save = QPushButton("Save as CSV…")
         self.save.setToolTip("Write all figures, those that are not shown too, into a table")
         self.save.clicked.connect(self._on_save)
-        self.share = CopyMenu(self._texts, kinds=("command", "python", "methods"))
+        self.share = CopyMenu(self._texts)
         self.share.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self.share.setToolTip("Copy this comparison: for a shell, a notebook or a paper")
+        self.share.setToolTip("Copy this comparison: for a shell, a file, a notebook or a paper")
         self.messages = MessageBar()
         self.share.failed.connect(self.messages.add_error)
 
@@ -186,7 +179,7 @@ class EvaluateWidget(QWidget):
         """Show the layers that there are now; what was chosen stays chosen."""
         chosen = self._layer(self.prediction), self._layer(self.truth)
         self._layers = [layer for layer in reversed(self._viewer.layers) if is_labels(layer) or is_image_layer(layer)]
-        for combo, wanted in zip((self.prediction, self.truth), _guess(self._layers, *chosen), strict=True):
+        for combo, wanted in zip((self.prediction, self.truth), guess_sides(self._layers, *chosen), strict=True):
             combo.blockSignals(True)
             combo.clear()
             combo.addItems([layer.name for layer in self._layers])
@@ -244,8 +237,8 @@ class EvaluateWidget(QWidget):
         prediction, truth = self._layer(self.prediction), self._layer(self.truth)
         if prediction is None or truth is None:
             raise DataError("Two layers are needed", "Open a prediction and the truth")
-        left, right = _snapshots(prediction, truth)
-        kind, labelling = self.kind.currentData(), str(truth.metadata.get("labelling", "dense"))
+        left, right = snapshots_of(prediction, truth)
+        kind, known = self.kind.currentData(), known_of(self._viewer, truth)
         stop = self._stop = threading.Event()
         self._begun.add(stop)
         self._truth = truth
@@ -254,7 +247,7 @@ class EvaluateWidget(QWidget):
         self.bar.setFormat("Comparing…")
         self.bar.show()
         say = self.later.sayer("compare")
-        work = lambda: compare(left, right, kind, labelling, on_event=say, should_stop=stop.is_set)  # noqa: E731
+        work = lambda: compare(left, right, kind, known, on_event=say, should_stop=stop.is_set)  # noqa: E731
         self.later.ask("compare", work, self._on_compared, self._on_failed, heard=self._on_event)
 
     def _on_event(self, event: Event) -> None:
@@ -267,8 +260,7 @@ class EvaluateWidget(QWidget):
     def _on_compared(self, comparison: Comparison) -> None:
         self._at_rest()
         self._show(comparison)
-        if comparison.overlay is not None:
-            self._add_overlay(comparison.overlay)
+        show_wrong(self._viewer, comparison, self._truth)
 
     def _on_failed(self, error: BaseException) -> None:
         self._at_rest()
@@ -291,20 +283,15 @@ class EvaluateWidget(QWidget):
         for widget in (self.figures, self.copy, self.save, self.said):
             widget.setVisible(report is not None)
         wrong = comparison.mistakes if comparison else ()
-        objects = report is not None and report.kind == "labels"
-        self.mistakes_text.setVisible(objects)
+        self.mistakes_text.setVisible(report is not None)
         self.mistakes.setVisible(bool(wrong))
         if comparison is None or report is None:
             return
-        chosen = "" if self.kind.currentData() != "auto" else " Choose “Compare as” if that is wrong."
-        reason = comparison.reason
-        self.said.setText(f"{reason[:1].upper()}{reason[1:]}.{chosen}" if reason else "")
-        self.said.setVisible(bool(reason))
+        said = said_words(comparison, guessed=self.kind.currentData() == "auto")
+        self.said.setText(said)
+        self.said.setVisible(bool(said))
         _fill(self.figures, *figure_rows(report))
-        counts = [f"{sum(m.kind == k for m in wrong)} {k}" for k in ERROR_KINDS if any(m.kind == k for m in wrong)]
-        self.mistakes_text.setText(
-            f"Objects that went wrong: {', '.join(counts)}. Click one to see it." if counts else "No object went wrong."
-        )
+        self.mistakes_text.setText(mistakes_words(comparison))
         self._fill_mistakes(wrong[:MOST_ROWS])
 
     def _fill_mistakes(self, wrong: tuple[Mistake, ...]) -> None:
@@ -320,30 +307,6 @@ class EvaluateWidget(QWidget):
             item.setToolTip(f"{mistake.kind}: {MEANINGS[mistake.kind]}")
         self.mistakes.blockSignals(False)
 
-    def _add_overlay(self, overlay: np.ndarray) -> None:
-        """Labels layer with the objects that went wrong, coloured by what is wrong; an old one is replaced."""
-        from napari.utils.colormaps import DirectLabelColormap
-
-        truth = self._truth
-        if truth is None or truth not in self._viewer.layers:
-            return
-        axes = (layer_axes(truth) or "TZYX"[-truth.ndim :]).replace("S", "")
-        kept = [i for i, a in enumerate(axes) if a in "TZYX"]
-        pixels = overlay[tuple(slice(None) if a in axes else 0 for a in "TZYX")]
-        colours: dict[int | None, Any] = {i + 1: COLOURS[kind] for i, kind in enumerate(ERROR_KINDS)}
-        old = next((layer for layer in self._viewer.layers if layer.metadata.get(OURS) == MISTAKES), None)
-        if old is not None:
-            self._viewer.layers.remove(old)
-        self._viewer.add_labels(
-            pixels,
-            name=MISTAKES,
-            colormap=DirectLabelColormap(color_dict={**colours, None: "transparent", 0: "transparent"}),
-            scale=[truth.scale[i] for i in kept],
-            translate=[truth.translate[i] for i in kept],
-            units=[truth.units[i] for i in kept],
-            metadata={OURS: MISTAKES, "axes": "".join(axes[i] for i in kept)},
-        )
-
     def _on_mistake(self) -> None:
         """Move the viewer to the chosen mistake."""
         rows = sorted({item.row() for item in self.mistakes.selectedItems()})
@@ -351,9 +314,8 @@ class EvaluateWidget(QWidget):
         if not rows or self._comparison is None or truth is None or truth not in self._viewer.layers:
             return
         mistake = self._comparison.mistakes[rows[0]]
-        axes = (layer_axes(truth) or "TZYX"[-truth.ndim :]).replace("S", "")
         place = dict(zip("TZYX", mistake.position, strict=True))
-        world = truth.data_to_world([place.get(a, 0.0) for a in axes])
+        world = truth.data_to_world([place.get(a, 0.0) for a in axes_of(truth)])
         point = [*self._viewer.dims.point[: self._viewer.dims.ndim - len(world)], *world]
         self._viewer.dims.set_point(list(range(len(point))), point)
         camera = _camera(self._viewer)
@@ -379,7 +341,8 @@ class EvaluateWidget(QWidget):
 
     def _on_recalled(self, content: dict[str, Any]) -> None:
         """Show what was chosen when the panel was last open in this project; layers that are gone are guessed."""
-        self.kind.setCurrentIndex(max(0, self.kind.findData(content.get("kind"))))
+        if (kind := self.kind.findData(content.get("kind"))) >= 0:
+            self.kind.setCurrentIndex(kind)
         names = [layer.name for layer in self._layers]
         wanted = [str(content.get(key, "")) for key in ("prediction", "truth")]
         if self._stop is None and wanted[0] != wanted[1] and all(name in names for name in wanted):
@@ -393,8 +356,8 @@ class EvaluateWidget(QWidget):
         if prediction is None or truth is None:
             raise DataError("Two layers are needed", "Open a prediction and the truth")
         report = self._comparison.report if self._comparison else None
-        sparse = truth.metadata.get("labelling") == "sparse"
-        return as_texts(_side(prediction), _side(truth), self.kind.currentData(), report, sparse=sparse)
+        partly = known_of(self._viewer, truth).partly
+        return as_texts(side_of(prediction), side_of(truth), self.kind.currentData(), report, partly=partly)
 
     def _on_copy(self) -> None:
         clipboard = QApplication.clipboard()
@@ -449,62 +412,6 @@ def _number(value: float | None) -> str:
 
 def _interval(limits: tuple[float, float] | None) -> str:
     return f"{_number(limits[0])} to {_number(limits[1])}" if limits else ""
-
-
-def _guess(layers: list[Layer], prediction: Layer | None, truth: Layer | None) -> tuple[Layer | None, Layer | None]:
-    """Which layer is the prediction and which the truth: those chosen before, else as far as the layers tell."""
-    if prediction not in layers:
-        prediction = next((layer for layer in _predictions(layers) if layer is not truth), None)
-    if truth not in layers or truth is prediction:
-        truth = next((layer for layer in _truths(layers, prediction) if layer is not prediction), None)
-    return prediction, truth
-
-
-def _predictions(layers: list[Layer]) -> list[Layer]:
-    """What may be judged, the likeliest first: results that are no probabilities, then what the user brought."""
-    results = [layer for layer in layers if is_result(layer) and _facts(layer).get("kind") != "probability"]
-    labels = [layer for layer in layers if is_users(layer) and is_labels(layer)]
-    images = [layer for layer in layers if is_users(layer) and is_image_layer(layer)]
-    return [*sorted(results, key=lambda layer: not is_labels(layer)), *labels, *(images if len(images) > 1 else [])]
-
-
-def _truths(layers: list[Layer], prediction: Layer | None) -> list[Layer]:
-    """What may be right about `prediction`, the likeliest first: labels for labels, images for images.
-
-    Neither what was predicted from nor labels that began as a prediction are the truth.
-    """
-    if prediction is None:
-        return []
-    alike = is_labels if is_labels(prediction) else is_image_layer
-    began = _facts(prediction).get("image")
-    users = [layer for layer in layers if is_users(layer) and alike(layer) and layer.name != began]
-    made = [layer for layer in users if not (_is_sparse(layer) and "image" in layer.metadata)]
-    made.sort(key=_is_sparse)
-    fits = [layer for layer in made if layer_shape(layer) == layer_shape(prediction)]
-    return fits if alike is is_image_layer else [*fits, *(layer for layer in made if layer not in fits)]
-
-
-def _facts(layer: Layer) -> dict[str, Any]:
-    found = layer.metadata.get("im2im")
-    return found if isinstance(found, dict) else {}
-
-
-def _is_sparse(layer: Layer) -> bool:
-    return bool(layer.metadata.get("labelling") == "sparse")
-
-
-def _side(layer: Layer) -> Side:
-    path = Path(str(layer.source.path)) if layer.source.path and is_users(layer) else None
-    return Side(layer.name, path)
-
-
-def _snapshots(prediction: Layer, truth: Layer) -> tuple[Snapshot, Snapshot]:
-    """Snapshots of both; where one says its dimensions, the other has the same."""
-    known = layer_axes(truth) or layer_axes(prediction)
-    for layer in (prediction, truth):
-        if known and layer_axes(layer) is None and layer.ndim == len(known.replace("S", "")):
-            set_axes(layer, known)
-    return take_snapshot([prediction]), take_snapshot([truth])
 
 
 def _camera(viewer: Viewer) -> Any:

@@ -1,4 +1,4 @@
-"""What the Evaluate panel says: how far it is, and the same comparison as command, Python and methods paragraph."""
+"""What the Evaluate panel says, and the same comparison as command, YAML, Python and methods paragraph."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from im2im_core.evaluation import Report
     from im2im_core.events import Progress
+    from napari_im2im._evaluate_work import Comparison
 
 DEFINITIONS = {
     "labels": (
@@ -36,6 +37,11 @@ DEFINITIONS = {
     ),
 }
 """How the figures of each kind are made, in sentences without the last full stop."""
+PIXEL_MEANINGS = {
+    "missed": "background in the prediction",
+    "extra": "background in the truth",
+    "confused": "another class than in the truth",
+}
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,39 @@ def progress_words(progress: Progress) -> str:
     return f"{count}, {left} left" if left and progress.done != progress.total else count
 
 
-def as_texts(prediction: Side, truth: Side, kind: str, report: Report | None, *, sparse: bool) -> dict[str, str]:
-    """The comparison under the keys command, python and methods of the copy menu.
+def said_words(comparison: Comparison, *, guessed: bool) -> str:
+    """Why it was compared so, and how much of the truth is known where that is not all; empty without need."""
+    reason, known = comparison.reason, comparison.known
+    words = [f"{reason[:1].upper()}{reason[1:]}."] if reason else []
+    words += ["Choose “Compare as” if that is wrong."] if reason and guessed else []
+    share = f"{100 * known:.2g} %" if known < 0.01 else f"{100 * known:.0f} %"
+    words += [f"The truth is known for {share} of the pixels; only these count."] if known < 1 else []
+    return " ".join(words)
+
+
+def mistakes_words(comparison: Comparison) -> str:
+    """What went wrong, in numbers, and how it is shown."""
+    from napari_im2im._evaluate_work import ERROR_KINDS, PIXEL_KINDS
+
+    if comparison.too_large:
+        return "What went wrong is too large to be shown as a layer. Compare a part of it to see it."
+    if comparison.report.kind == "image":
+        shown = "prediction minus truth: green where it is too bright, pink where it is too dark"
+        return f"The layer “difference” shows {shown}." if comparison.wrong is not None else "No pixel differs."
+    if comparison.report.kind == "classes":
+        counts = [
+            f"{n:,} {kind} ({PIXEL_MEANINGS[kind]})"
+            for kind, n in zip(PIXEL_KINDS, comparison.counts, strict=True)
+            if n
+        ]
+        return f"Pixels that went wrong: {', '.join(counts)}." if counts else "No pixel went wrong."
+    kinds = [mistake.kind for mistake in comparison.mistakes]
+    counts = [f"{kinds.count(kind)} {kind}" for kind in ERROR_KINDS if kind in kinds]
+    return f"Objects that went wrong: {', '.join(counts)}. Click one to see it." if counts else "No object went wrong."
+
+
+def as_texts(prediction: Side, truth: Side, kind: str, report: Report | None, *, partly: bool) -> dict[str, str]:
+    """The comparison under the keys command, yaml, python and methods of the copy menu.
 
     Parameters
     ----------
@@ -63,18 +100,19 @@ def as_texts(prediction: Side, truth: Side, kind: str, report: Report | None, *,
         How it was asked to compare; "auto" to find out.
     report : Report, optional
         What came of it; without it and with "auto" there is no methods paragraph yet.
-    sparse : bool
-        Whether 0 in the truth is unknown.
+    partly : bool
+        Whether the truth of some pixels is unknown.
     """
     chosen = report.kind if report else kind
     texts = {
-        "command": _command(prediction, truth, chosen, sparse),
-        "python": _python(prediction, truth, chosen, sparse),
+        "command": _command(prediction, truth, chosen, partly),
+        "yaml": _yaml(prediction, truth, chosen, report, partly),
+        "python": _python(prediction, truth, chosen, partly),
     }
-    return texts if chosen == "auto" else {**texts, "methods": _methods(chosen, report, sparse)}
+    return texts if chosen == "auto" else {**texts, "methods": _methods(chosen, report, partly)}
 
 
-def _command(prediction: Side, truth: Side, kind: str, sparse: bool) -> str:
+def _command(prediction: Side, truth: Side, kind: str, partly: bool) -> str:
     sides = ((prediction, "PREDICTION.tif"), (truth, "TRUTH.tif"))
     words = ["im2im", "evaluate", *(str(side.path or stand_in) for side, stand_in in sides)]
     notes = [
@@ -82,27 +120,44 @@ def _command(prediction: Side, truth: Side, kind: str, sparse: bool) -> str:
         for side, stand_in in sides
         if side.path is None
     ]
-    if sparse:
+    if partly:
         notes.append("napari left out the unknown pixels of the truth; this command takes them for background")
     words += ["--kind", kind] if kind != "auto" else []
     return "".join(f"# {note}\n" for note in notes) + shlex.join(words)
 
 
-def _python(prediction: Side, truth: Side, kind: str, sparse: bool) -> str:
+def _python(prediction: Side, truth: Side, kind: str, partly: bool) -> str:
     lines = ["import im2im_core as im2im", ""]
     for name, side in (("prediction", prediction), ("truth", truth)):
         value = repr(str(side.path)) if side.path else f"...  # the pixels of {_line(side.name)}, an array"
         lines.append(f"{name} = {value}")
-    if sparse:
+    if partly:
         lines.append("# napari left out the unknown pixels of the truth; here they are taken for background")
     given = f", kind={kind!r}" if kind != "auto" else ""
     return "\n".join([*lines, f"print(im2im.evaluate(prediction, truth{given}).table())", ""])
 
 
-def _methods(kind: str, report: Report | None, sparse: bool) -> str:
+def _yaml(prediction: Side, truth: Side, kind: str, report: Report | None, partly: bool) -> str:
+    """What was compared and how, and all figures of it once there are some."""
+    import yaml
+
     from im2im_core import __version__
 
-    known = " Only pixels whose truth is known counted." if sparse else ""
+    asked = {
+        "prediction": str(prediction.path or prediction.name),
+        "truth": str(truth.path or truth.name),
+        "kind": kind,
+        "only_known_pixels": partly,
+        "version": f"napari-im2im {__version__}",
+    }
+    found = {key: value for key, value in report.to_dict().items() if key not in ("kind", "notes")} if report else {}
+    return yaml.safe_dump({"comparison": asked, **found}, sort_keys=False, allow_unicode=True)
+
+
+def _methods(kind: str, report: Report | None, partly: bool) -> str:
+    from im2im_core import __version__
+
+    known = " Only pixels whose truth is known counted." if partly else ""
     means = ""
     if report is not None and report.interval:
         means = (

@@ -1,4 +1,4 @@
-"""The work behind the Evaluate panel, without Qt: figures per time point and channel, and where objects went wrong."""
+"""The work behind the Evaluate panel, without Qt: figures per time point and channel, and where they went wrong."""
 
 from __future__ import annotations
 
@@ -17,12 +17,37 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from im2im_core.datasets import Labelling
     from im2im_core.events import Event
+    from im2im_core.image import Image
     from im2im_core.metrics import ErrorKind, Kind, ObjectError
     from napari_im2im._layers import Snapshot
 
+    OnEvent = Callable[[Event], None] | None
+    ShouldStop = Callable[[], bool] | None
+
 ERROR_KINDS: tuple[ErrorKind, ...] = ("missed", "extra", "merged", "split")
 """In the order of their numbers in the error layer, from 1."""
+PIXEL_KINDS = ("missed", "extra", "confused")
+"""How a pixel can have the wrong class, in the order of their numbers in the error layer, from 1."""
+MOST_SHOWN = 2**28
+"""Pixels of which a difference is kept in memory."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the truth: how its labels were painted, and where they are complete."""
+
+    labelling: Labelling = "dense"
+    regions: tuple[NDArray[Any], ...] = ()
+    """Corners in pixels of the truth, along its last axes; inside them everything is labelled."""
+    prefilled: bool = False
+    """Whether the labels began as a prediction, so that only what lies inside the regions was corrected."""
+
+    @property
+    def partly(self) -> bool:
+        """Whether pixels may be unknown."""
+        return self.labelling == "sparse" or bool(self.regions) or self.prefilled
 
 
 @dataclass(frozen=True)
@@ -47,17 +72,50 @@ class Comparison:
     reason: str
     """Why they were compared so; empty when the user chose."""
     mistakes: tuple[Mistake, ...] = ()
-    overlay: NDArray[np.uint8] | None = None
-    """Number of the error kind of each pixel, along T, Z, Y, X; None where nothing went wrong."""
+    wrong: NDArray[Any] | None = None
+    """What went wrong in each pixel, along T, C, Z, Y, X; None where nothing did, or it is too large to be shown.
+
+    For objects the number of the kind in `ERROR_KINDS`, for classes in `PIXEL_KINDS`, for images
+    prediction minus truth; 0 where nothing is known.
+    """
+    counts: tuple[int, ...] = ()
+    """Wrong pixels of each of `PIXEL_KINDS`; only for classes."""
+    too_large: bool = False
+    """Whether `wrong` is left out for its size."""
+    known: float = 1.0
+    """Part of the pixels whose truth is known."""
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """The two images to be compared, and the weight of each pixel where not all are known."""
+
+    name: str
+    prediction: Image
+    truth: Image
+    weight: Image | None
+
+    def pairs(self) -> Iterator[Pair]:
+        """One pair per time point and channel; each counts as an image of its own."""
+        times, channels, z, y, x = self.truth.info.shape
+        flat = (0, 0, 0) if z == 1 else (0, 0)
+        for t in range(times):
+            for c in range(channels):
+                region = (slice(t, t + 1), slice(c, c + 1), slice(0, z), slice(0, y), slice(0, x))
+                place = f" t={t}" * (times > 1) + f" c={c}" * (channels > 1)
+                # Where labels are given once for all channels, so is the weight.
+                weight = None if self.weight is None else self.weight.read((region[0], slice(0, 1), *region[2:]))[flat]
+                left, right = self.prediction.read(region)[flat], self.truth.read(region)[flat]
+                yield Pair(f"{self.name}{place}", left, right, weight)
 
 
 def compare(
     prediction: Snapshot,
     truth: Snapshot,
     kind: Kind | Literal["auto"] = "auto",
-    labelling: str = "dense",
-    on_event: Callable[[Event], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    known: Known | None = None,
+    on_event: OnEvent = None,
+    should_stop: ShouldStop = None,
 ) -> Comparison:
     """Figures and mistakes of a prediction against the truth.
 
@@ -65,13 +123,13 @@ def compare(
     ----------
     on_event : callable, optional
         Is told `Progress`, in the thread that compares.
-    labelling : str
-        "sparse" where 0 in the truth is unknown and 1 is background; unknown pixels do not count.
+    known : Known, optional
+        What is known of the truth, everything if not given; pixels of which nothing is known do not count.
 
     Raises
     ------
     DataError
-        The two do not have the same size.
+        The two do not have the same size, or nothing is known of the truth.
     Stopped
         `should_stop` said so.
     """
@@ -80,68 +138,112 @@ def compare(
             f"“{prediction.name}” has the size {_words(prediction)}, “{truth.name}” {_words(truth)}",
             "Compare layers of the same image",
         )
+    sides, share = _sides(prediction, truth, known or Known())
     reason = ""
     if kind == "auto":
-        first = next(_pairs(prediction, truth, labelling))
+        first = next(sides.pairs())
         kind, reason = guess_kind([(first.prediction, first.truth)])
-    total = truth.shape[0] * truth.shape[1]
-    pairs = _pairs(prediction, truth, labelling)
-    report = evaluate_many(pairs, kind, on_event, should_stop, total=total)
-    if kind != "labels":
-        return Comparison(report, reason)
-    found = _mistakes(prediction, truth, labelling, on_event, should_stop)
-    return Comparison(report, reason, *found)
+    wrong = None if kind == "labels" else _wrong_pixels(truth.shape, kind)
+    pairs = sides.pairs() if wrong is None else _noted(sides.pairs(), wrong)
+    report = evaluate_many(pairs, kind, on_event, should_stop, total=truth.shape[0] * truth.shape[1])
+    if kind == "labels":
+        return Comparison(report, reason, *_mistakes(sides, on_event, should_stop), known=share)
+    counts = _counts(wrong) if kind == "classes" and wrong is not None else ()
+    shown = wrong if wrong is not None and wrong.any() else None
+    return Comparison(report, reason, wrong=shown, counts=counts, too_large=wrong is None, known=share)
 
 
 def _words(snapshot: Snapshot) -> str:
     return " × ".join(str(n) for n in snapshot.shape if n > 1)
 
 
-def _pairs(prediction: Snapshot, truth: Snapshot, labelling: str) -> Iterator[Pair]:
-    """One pair per time point and channel; each counts as an image of its own."""
-    left, right = prediction.image(), truth.image()
-    times, channels, z, y, x = truth.shape
-    for t in range(times):
-        for c in range(channels):
-            region = (slice(t, t + 1), slice(c, c + 1), slice(0, z), slice(0, y), slice(0, x))
-            flat = (0, 0, 0) if z == 1 else (0, 0)
-            place = f" t={t}" * (times > 1) + f" c={c}" * (channels > 1)
-            known, weight = _learned(right.read(region)[flat], labelling)
-            yield Pair(f"{prediction.name}{place}", left.read(region)[flat], known, weight)
+# ---- what is known -------------------------------------------------------------
 
 
-def _learned(truth: NDArray[Any], labelling: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    if labelling != "sparse":
-        return truth, None
-    from im2im_core.partial import to_learning
+def _sides(prediction: Snapshot, truth: Snapshot, known: Known) -> tuple[_Sides, float]:
+    """Both images as they are compared, and which part of the pixels is known."""
+    if known.prefilled and not known.regions:
+        raise DataError(
+            f"“{truth.name}” began as a prediction, and nothing says which part of it was corrected",
+            "Choose labels that were made without the model, or draw a rectangle around the part that is right "
+            "and say in Dataset that everything inside it is labelled",
+        )
+    image = truth.image()
+    if not known.partly:
+        return _Sides(prediction.name, prediction.image(), image, None), 1.0
+    from im2im_core.datasets import learning_sample
+    from im2im_core.samples import TARGET, Sample
 
-    return to_learning(truth, "sparse")
+    # What counts here is what a training would learn from.
+    whole = Sample(truth.name, truth.name, image, {TARGET: image})
+    learned = learning_sample(whole, known.labelling, known.regions, prefilled=known.prefilled)
+    assert learned.weight is not None
+    share = float((learned.weight.read() > 0).mean())
+    if not share:
+        raise DataError(
+            f"Nothing is known of any pixel of “{truth.name}”",
+            "Paint background as 1 and objects from 2, or draw regions in which everything is labelled",
+        )
+    return _Sides(prediction.name, prediction.image(), learned.targets[TARGET], learned.weight), share
+
+
+# ---- pixels --------------------------------------------------------------------
+
+
+def _wrong_pixels(shape: tuple[int, ...], kind: Kind) -> NDArray[Any] | None:
+    """Room for what is wrong in each pixel of ``(T, C, Z, Y, X)``; None where it is too large."""
+    if int(np.prod(shape)) > MOST_SHOWN:
+        return None
+    return np.zeros(shape, np.uint8 if kind == "classes" else np.float32)
+
+
+def _noted(pairs: Iterator[Pair], wrong: NDArray[Any]) -> Iterator[Pair]:
+    """The same pairs; on the way what is wrong in each is written into `wrong`."""
+    channels = wrong.shape[1]
+    for number, pair in enumerate(pairs):
+        target = wrong[number // channels, number % channels].reshape(pair.truth.shape)
+        if wrong.dtype == np.uint8:
+            target[...] = _class_errors(pair.prediction, pair.truth)
+        else:
+            np.subtract(pair.prediction, pair.truth, out=target, dtype=np.float32, casting="unsafe")
+        if pair.weight is not None:
+            target[pair.weight == 0] = 0
+        yield pair
+
+
+def _class_errors(prediction: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.uint8]:
+    """Number of the kind in `PIXEL_KINDS` of every pixel that has the wrong class."""
+    conditions = [prediction == truth, prediction == 0, truth == 0]
+    return np.select(conditions, [0, 1, 2], 3).astype(np.uint8)
+
+
+def _counts(wrong: NDArray[Any]) -> tuple[int, ...]:
+    return tuple(int(n) for n in np.bincount(wrong.ravel(), minlength=len(PIXEL_KINDS) + 1)[1:])
+
+
+# ---- objects -------------------------------------------------------------------
 
 
 def _mistakes(
-    prediction: Snapshot,
-    truth: Snapshot,
-    labelling: str,
-    on_event: Callable[[Event], None] | None,
-    should_stop: Callable[[], bool] | None,
+    sides: _Sides, on_event: OnEvent, should_stop: ShouldStop
 ) -> tuple[tuple[Mistake, ...], NDArray[np.uint8] | None]:
     from im2im_core.metrics import errors
 
-    times, channels, z, y, x = truth.shape
-    overlay = np.zeros((times, z, y, x), np.uint8)
+    times, channels, *_ = shape = sides.truth.info.shape
+    wrong = np.zeros(shape, np.uint8)
     found: list[Mistake] = []
     begun = time.monotonic()
-    for number, pair in enumerate(_pairs(prediction, truth, labelling)):
+    for number, pair in enumerate(sides.pairs()):
         if should_stop is not None and should_stop():
             raise Stopped(f"The search for mistakes was stopped after {number} images")
         if on_event is not None:
             on_event(_progress(number, times * channels, time.monotonic() - begun))
-        t = number // channels
-        wrong = errors(pair.prediction, pair.truth, pair.weight)
-        found += [_mistake(error, t, pair.name) for error in wrong]
-        _paint(overlay[t].reshape(pair.truth.shape), pair, wrong)
+        t, c = divmod(number, channels)
+        here = errors(pair.prediction, pair.truth, pair.weight)
+        found += [_mistake(error, t, pair.name) for error in here]
+        _paint(wrong[t, c].reshape(pair.truth.shape), pair, here)
     order = {kind: i for i, kind in enumerate(("merged", "split", "missed", "extra"))}
-    return tuple(sorted(found, key=lambda m: (m.position[0], order[m.kind]))), overlay if found else None
+    return tuple(sorted(found, key=lambda m: (m.position[0], order[m.kind]))), wrong if found else None
 
 
 def _progress(done: int, total: int, elapsed: float) -> Progress:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from looks import crowded, nameless
 
-from im2im_core.errors import DataError
+from im2im_core.errors import DataError, Stopped
 from im2im_core.evaluation import evaluate_pair
 from im2im_core.events import Progress
+from napari_im2im._dataset_teach import add_correction, correction_of
+from napari_im2im._evaluate_layers import COLOURS, known_of
 from napari_im2im._evaluate_widget import EvaluateWidget, figure_rows
-from napari_im2im._evaluate_words import progress_words
-from napari_im2im._evaluate_work import ERROR_KINDS, compare
+from napari_im2im._evaluate_words import mistakes_words, progress_words
+from napari_im2im._evaluate_work import ERROR_KINDS, PIXEL_KINDS, Known, compare
 from napari_im2im._layers import OURS, RESULT, take_snapshot
 
 PATIENCE = 60000
@@ -49,6 +56,19 @@ def panel(make_napari_viewer: Any) -> Any:
     widget = EvaluateWidget(viewer)
     viewer.window.add_dock_widget(widget, name="Evaluate")
     return viewer, widget
+
+
+def corrections(viewer: Any, image: Any, prediction: Any) -> Any:
+    """The layer that “Teach it” makes of a prediction."""
+    correction = correction_of(viewer, image, prediction)
+    return add_correction(viewer, correction, correction.labels()[0])
+
+
+def draw_complete(viewer: Any, labels: Any, top: int, left: int, bottom: int, right: int) -> Any:
+    """A rectangle in which all of `labels` is right."""
+    corners = [[top, left], [top, right], [bottom, right], [bottom, left]]
+    marks = {"complete_regions": True, "complete_regions_of": labels.unique_id.hex}
+    return viewer.add_shapes([corners], metadata=marks, name="complete", scale=labels.scale)
 
 
 def done(widget: EvaluateWidget) -> bool:
@@ -136,9 +156,9 @@ def test_sparse_truth_counts_only_what_is_known() -> None:
     sparse[30:46, 20:40] = np.where(truth[30:46, 20:40] == 5, 6, 1)
     layers = [Labels(prediction_labels(), name="p"), Labels(sparse, name="t")]
     left, right = (take_snapshot([layer]) for layer in layers)
-    report = compare(left, right, "labels", "sparse").report
+    report = compare(left, right, "labels", Known("sparse")).report
     assert report.mean["f1@0.5"] == 1.0
-    assert compare(left, right, "labels", "dense").report.mean["f1@0.5"] < 0.5
+    assert compare(left, right, "labels").report.mean["f1@0.5"] < 0.5
 
 
 def test_different_sizes_say_so(panel: Any, qtbot: Any) -> None:
@@ -170,6 +190,69 @@ def test_images_and_classes(make_napari_viewer: Any, qtbot: Any) -> None:
     assert "mistakes" not in viewer.layers
 
 
+def test_each_kind_of_mistake_has_its_colour_and_name(panel: Any, qtbot: Any) -> None:
+    viewer, widget = panel
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    layer = viewer.layers["mistakes"]
+    places = {"missed": (4, 4), "merged": (5, 40), "split": (34, 5), "extra": (55, 5)}
+    names = {kind: layer.get_status(at)["value"] for kind, at in places.items()}
+    assert names == {kind: f"{ERROR_KINDS.index(kind) + 1}; mistake: {kind}" for kind in places}
+    colours = {tuple(layer.get_color(int(layer.data[at]))) for at in places.values()}
+    assert len(colours) == 4
+
+
+def test_pixels_of_wrong_classes_are_shown_by_kind(make_napari_viewer: Any, qtbot: Any) -> None:
+    viewer = make_napari_viewer()
+    truth = np.zeros((32, 32), np.uint8)
+    truth[:8], truth[8:16] = 1, 2
+    seen = truth.copy()
+    seen[0, :4], seen[20, :3], seen[10, :2] = 0, 1, 1
+    viewer.add_labels(truth, name="truth", translate=(3, 4))
+    viewer.add_labels(seen, name="seen", metadata={OURS: RESULT})
+    widget = EvaluateWidget(viewer)
+    qtbot.addWidget(widget)
+    widget.kind.setCurrentIndex(widget.kind.findData("classes"))
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    layer = viewer.layers["mistakes"]
+    assert [int((layer.data == i).sum()) for i in (1, 2, 3)] == [4, 3, 2]
+    assert list(layer.features["mistake"]) == list(PIXEL_KINDS) == ["missed", "extra", "confused"]
+    assert tuple(layer.translate) == (3, 4)
+    assert "4 missed (background in the prediction), 3 extra" in widget.mistakes_text.text()
+    seen[:] = truth
+    widget.button.click()
+    qtbot.waitUntil(lambda: widget.mistakes_text.text() == "No pixel went wrong.", timeout=PATIENCE)
+    assert "mistakes" not in viewer.layers
+
+
+def test_images_give_their_difference_as_a_layer(make_napari_viewer: Any, qtbot: Any) -> None:
+    viewer = make_napari_viewer()
+    truth = np.random.default_rng(0).integers(0, 200, (2, 32, 32)).astype(np.uint8)
+    seen = truth.astype(np.int16)
+    seen[1] -= 20
+    viewer.add_image(truth, name="truth", metadata={"axes": "CYX"})
+    viewer.add_image(seen, name="seen", metadata={OURS: RESULT, "axes": "CYX"})
+    widget = EvaluateWidget(viewer)
+    qtbot.addWidget(widget)
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    layer = viewer.layers["difference"]
+    np.testing.assert_array_equal(layer.data, seen.astype(np.float32) - truth)
+    assert tuple(layer.contrast_limits) == (-20, 20)
+    assert (widget.prediction.currentText(), widget.truth.currentText()) == ("seen", "truth")
+
+
+def test_a_difference_that_is_too_large_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari.layers import Image
+
+    monkeypatch.setattr("napari_im2im._evaluate_work.MOST_SHOWN", 100)
+    left, right = (take_snapshot([Image(np.full((32, 32), value, np.float32))]) for value in (0.0, 1.0))
+    comparison = compare(left, right, "image")
+    assert comparison.wrong is None
+    assert "too large to be shown" in mistakes_words(comparison)
+
+
 def test_table_is_copied_and_saved(panel: Any, qtbot: Any, tmp_path: Path) -> None:
     from qtpy.QtWidgets import QApplication
 
@@ -189,10 +272,6 @@ def test_table_is_copied_and_saved(panel: Any, qtbot: Any, tmp_path: Path) -> No
 
 
 def test_cancel_and_closed_dock(panel: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
-    from im2im_core.errors import Stopped
-
     def slow(*args: Any, should_stop: Any = None, **kwargs: Any) -> None:
         while not should_stop():
             time.sleep(0.01)
@@ -227,8 +306,7 @@ def test_ours_are_never_the_truth(make_napari_viewer: Any, qtbot: Any) -> None:
     viewer.add_image(np.zeros((64, 64)), name="image · model · foreground", metadata=chance)
     viewer.add_labels(labels, name="target of run", metadata={OURS: "preview"})
     viewer.add_labels(labels, name="mistakes", metadata={OURS: "mistakes"})
-    began = {"labelling": "sparse", "image": "image"}
-    viewer.add_labels(labels + 1, name="image · corrections", metadata=began)
+    corrections(viewer, viewer.layers["image"], viewer.layers["image · model"])
     widget = EvaluateWidget(viewer)
     qtbot.addWidget(widget)
     assert widget.prediction.currentText() == "image · model"
@@ -236,6 +314,65 @@ def test_ours_are_never_the_truth(make_napari_viewer: Any, qtbot: Any) -> None:
     viewer.layers.remove("mine")
     assert widget.truth.currentText() == ""
     assert not widget.button.isEnabled()
+
+
+def test_corrections_count_only_inside_their_rectangle(panel: Any, qtbot: Any) -> None:
+    """Elsewhere they are the prediction itself, which agrees with itself."""
+    viewer, widget = panel
+    viewer.layers.remove("truth")
+    made = corrections(viewer, viewer.layers["image"], viewer.layers["image · model"])
+    assert widget.truth.currentText() == ""
+    widget.truth.setCurrentIndex(widget.truth.findText("image · corrections"))
+    widget.button.click()
+    qtbot.waitUntil(lambda: bool(widget.messages.messages()), timeout=PATIENCE)
+    assert "began as a prediction" in widget.messages.messages()[0].text
+    assert "draw a rectangle" in widget.messages.messages()[0].cure
+    made.data[48:, :] = 1  # the extra object is none
+    draw_complete(viewer, made, 48, 0, 63, 63)
+    widget.kind.setCurrentIndex(widget.kind.findData("labels"))
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    assert widget._comparison.report.mean["fp@0.5"] == 1
+    assert widget._comparison.report.mean["tp@0.5"] == 0
+    assert [(m.kind, m.number) for m in widget._comparison.mistakes] == [("extra", 70)]
+    assert "known for 25 % of the pixels" in widget.said.text()
+
+
+def test_background_inside_a_complete_rectangle_is_known(panel: Any, qtbot: Any) -> None:
+    viewer, widget = panel
+    truth = viewer.layers["truth"]
+    truth.data, truth.metadata = np.where(truth.data > 0, truth.data + 1, 0), {"labelling": "sparse"}
+    widget.kind.setCurrentIndex(widget.kind.findData("labels"))
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    assert widget._comparison.report.mean["fp@0.5"] == 1  # half of 4; the object at (54, 4) is on unknown
+    assert "extra" not in widget.mistakes_text.text()
+    draw_complete(viewer, truth, 0, 0, 63, 63)
+    widget.button.click()
+    qtbot.waitUntil(
+        lambda: widget.button.text() == "Compare" and "extra" in widget.mistakes_text.text(), timeout=PATIENCE
+    )
+    dense = evaluate_pair(prediction_labels(), truth_labels(), "labels")
+    assert widget._comparison.report.mean == pytest.approx(dense, nan_ok=True)
+    assert "# napari left out the unknown pixels" in widget._texts()["command"]
+
+
+def test_a_truth_of_which_nothing_is_known_is_refused(panel: Any, qtbot: Any) -> None:
+    viewer, widget = panel
+    truth = viewer.layers["truth"]
+    truth.data, truth.metadata = np.zeros_like(truth.data), {"labelling": "sparse"}
+    widget.button.click()
+    qtbot.waitUntil(lambda: bool(widget.messages.messages()), timeout=PATIENCE)
+    assert "Nothing is known of any pixel of “truth”" in widget.messages.messages()[0].text
+
+
+def test_dense_labels_are_judged_everywhere_whatever_region_others_have(panel: Any) -> None:
+    viewer, _ = panel
+    truth, other = viewer.layers["truth"], viewer.layers["image · model"]
+    shapes = draw_complete(viewer, other, 0, 0, 8, 8)
+    assert not known_of(viewer, truth).partly
+    shapes.metadata = {**shapes.metadata, "complete_regions_of": truth.unique_id.hex}
+    assert len(known_of(viewer, truth).regions) == 1
 
 
 def test_of_two_images_the_other_is_the_truth(make_napari_viewer: Any, qtbot: Any) -> None:
@@ -272,7 +409,7 @@ def test_progress_comes_with_the_time_left(make_napari_viewer: Any, qtbot: Any) 
     assert words == "evaluating, image 1 of 4, 6 s left"
 
 
-def test_comparison_is_copied_in_three_ways(panel: Any, qtbot: Any, tmp_path: Path) -> None:
+def test_comparison_is_copied_in_four_ways(panel: Any, qtbot: Any, tmp_path: Path) -> None:
     from napari.layers._source import Source
 
     viewer, widget = panel
@@ -280,6 +417,7 @@ def test_comparison_is_copied_in_three_ways(panel: Any, qtbot: Any, tmp_path: Pa
     assert texts["command"].startswith("# “image · model” is open in napari and not a file")
     assert "im2im evaluate PREDICTION.tif TRUTH.tif" in texts["command"]
     assert "methods" not in texts
+    assert list(yaml.safe_load(texts["yaml"])) == ["comparison"]
     for name, file in (("truth", "t.tif"), ("image · model", "p q.tif")):
         viewer.layers[name]._source = Source(path=str(tmp_path / file))
     widget.button.click()
@@ -290,8 +428,14 @@ def test_comparison_is_copied_in_three_ways(panel: Any, qtbot: Any, tmp_path: Pa
     assert "kind='labels'" in texts["python"]
     assert "TP / (TP + FP + FN)" in texts["methods"]
     assert [action.text() for action in widget.share.menu().actions()] == [
-        "Copy as command", "Copy as Python", "Copy as methods paragraph",
+        "Copy as command", "Copy as YAML", "Copy as Python", "Copy as methods paragraph",
     ]  # fmt: skip
+    written = yaml.safe_load(texts["yaml"])
+    assert written["comparison"]["truth"] == str(tmp_path / "t.tif")
+    assert written["comparison"]["kind"] == "labels"
+    expected = evaluate_pair(prediction_labels(), truth_labels(), "labels")
+    assert written["mean"] == pytest.approx(expected, nan_ok=True)
+    assert [row["name"] for row in written["rows"]] == ["image · model"]
 
 
 def test_a_reopened_panel_shows_what_was_chosen(panel: Any, qtbot: Any, project: Any) -> None:
@@ -337,3 +481,139 @@ def test_fifty_layers_and_none(make_napari_viewer: Any, qtbot: Any) -> None:
         viewer.add_labels(np.zeros((4, 4), np.uint8), name=str(number))
     assert widget.truth.count() == 50
     assert widget.button.isEnabled()
+    begin = time.thread_time()
+    second = EvaluateWidget(viewer)
+    qtbot.addWidget(second)
+    assert time.thread_time() - begin < 0.3
+    begin = time.thread_time()
+    viewer.layers["7"].name = "seven"
+    second.kind.setCurrentIndex(1)
+    assert time.thread_time() - begin < 0.3
+    assert second.truth.findText("seven") >= 0
+
+
+# ---- faults --------------------------------------------------------------------
+
+
+class Held:
+    """A comparison that waits until the test lets it go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go = threading.Event()
+        monkeypatch.setattr("napari_im2im._evaluate_widget.compare", self)
+
+    def __call__(self, *arguments: Any, should_stop: Any, **named: Any) -> Any:
+        while not self.go.wait(0.01):
+            if should_stop():
+                raise Stopped("asked")
+        return compare(*arguments, should_stop=should_stop, **named)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, KeyboardInterrupt, SystemExit])
+def test_fault_24_errors_are_shown_and_the_button_comes_back(
+    panel: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise error("it went wrong")
+
+    monkeypatch.setattr("napari_im2im._evaluate_widget.compare", fails)
+    _, widget = panel
+    widget.button.click()
+    qtbot.waitUntil(lambda: bool(widget.messages.messages()), timeout=1000)
+    (message,) = widget.messages.messages()
+    assert (message.level, "it went wrong" in message.text) == ("error", True)
+    assert widget.button.text() == "Compare"
+    assert widget.button.isEnabled()
+    assert widget.bar.isHidden()
+    monkeypatch.setattr("napari_im2im._evaluate_widget.compare", compare)
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    assert not widget.messages.messages()
+
+
+def test_fault_22_layers_renamed_and_edited_meanwhile(panel: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch)
+    viewer, widget = panel
+    widget.button.click()
+    truth, prediction = viewer.layers["truth"], viewer.layers["image · model"]
+    truth.name, prediction.name = "other", "another"
+    truth.data[:], prediction.data[:] = 0, 0
+    held.go.set()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    expected = evaluate_pair(prediction_labels(), truth_labels(), "labels")
+    assert widget._comparison.report.mean == pytest.approx(expected, nan_ok=True)  # of the time of the click
+    assert (widget.prediction.currentText(), widget.truth.currentText()) == ("another", "other")
+    assert "mistakes" in viewer.layers
+
+
+def test_fault_22_layers_deleted_meanwhile(panel: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch)
+    viewer, widget = panel
+    widget.button.click()
+    for name in ("truth", "image · model"):
+        viewer.layers.remove(name)
+    held.go.set()
+    with qtbot.captureExceptions() as exceptions:
+        qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+        widget.mistakes.selectRow(0)
+    assert not exceptions
+    assert widget.figures.rowCount() > 0
+    assert "mistakes" not in viewer.layers
+    assert not widget.button.isEnabled()
+
+
+def test_fault_21_viewer_closed_meanwhile(panel: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    Held(monkeypatch)
+    viewer, widget = panel
+    widget.button.click()
+    stop = widget._stop
+    with qtbot.captureExceptions() as exceptions:
+        viewer.close()
+        qtbot.waitUntil(stop.is_set, timeout=10_000)
+        qtbot.wait(100)
+    assert not exceptions
+
+
+def test_a_theme_that_changes_while_the_panel_is_open_reaches_it(panel: Any, qtbot: Any) -> None:
+    viewer, widget = panel
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    seen = {}
+    for theme in ("dark", "light", "dark"):
+        viewer.theme = theme
+        qtbot.wait(50)
+        shown = widget.grab().toImage()
+        back = shown.pixelColor(2, shown.height() - 3).lightness()
+        assert seen.setdefault(theme, back) == back
+        assert not crowded(widget)
+    assert seen["light"] > seen["dark"] + 60
+    swatch = widget.mistakes.item(0, 0).icon().pixmap(12, 12).toImage().pixelColor(6, 6).name()
+    assert swatch == COLOURS[widget._comparison.mistakes[0].kind]
+
+
+OPENING = """
+import sys, time
+import napari
+viewer = napari.Viewer()
+viewer.window._qt_window.show()
+from qtpy.QtWidgets import QApplication
+QApplication.processEvents()
+begin = time.process_time()
+dock, widget = viewer.window.add_plugin_dock_widget("napari-im2im", "Evaluate")
+QApplication.processEvents()
+sys.stdout.write(f"{time.process_time() - begin:.3f} {not widget.visibleRegion().isEmpty()}\\n")
+heavy = {"torch", "lightning", "pytorch_lightning", "monai", "torchmetrics"}
+sys.stdout.write(" ".join(sorted(heavy & {n.split(".")[0] for n in sys.modules})) + "\\n")
+viewer.close()
+"""
+
+
+@pytest.mark.slow
+def test_opening_is_quick_and_imports_nothing_heavy(project: Any) -> None:
+    """In a window of its own, as the Plugins menu opens it; napari itself takes its time before."""
+    done = subprocess.run([sys.executable, "-c", OPENING], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    opened, heavy = done.stdout.splitlines()[-2:]
+    seconds, shown = opened.split()
+    assert (shown, heavy) == ("True", "")
+    assert float(seconds) <= 0.3
