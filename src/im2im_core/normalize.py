@@ -13,6 +13,8 @@ from im2im_core._base import Config
 from im2im_core.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from im2im_core.image import Image
@@ -77,10 +79,15 @@ class Percentile(Config):
         return self
 
     def limits(self, channel: NDArray[Any]) -> tuple[float, float]:
-        """Offset and scale of one channel ``(Z, Y, X)``."""
+        """Offset and scale of one channel ``(Z, Y, X)``.
+
+        Where nearly all pixels have one value, as in images of few spots, the smallest and the largest count.
+        """
         known = channel.compressed() if isinstance(channel, np.ma.MaskedArray) else channel
         low, high = np.percentile(known, (self.low, self.high))
-        return float(low), float(high - low)
+        if low == high:
+            low, high = float(known.min()), float(known.max())
+        return float(low), float(high) - float(low)
 
 
 class ZScore(Config):
@@ -156,13 +163,37 @@ def measure(
     if isinstance(settings, NoNormalization) and image.info.dtype.kind != "f":
         channels = image.info.shape[1]
         return Scaling((0.0,) * channels, (1.0,) * channels)
+    limits = _extremes if isinstance(settings, MinMax) else _limits_of_sample
+    pairs = [limits(image, time, c, settings, invalid, weight) for c in range(image.info.shape[1])]
+    return Scaling(tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
+
+
+def _limits_of_sample(
+    image: Image, time: int, channel: int, settings: NormalizeSettings, invalid: str, weight: Image | None
+) -> tuple[float, float]:
+    """Offset and scale from pixels that lie evenly over the image."""
     step = max(1, int(np.ceil(np.sqrt(np.prod(image.info.shape[2:], dtype=float) / SAMPLE_LIMIT))))
     known = None if weight is None else _known(weight, time, step, image.info.shape[2])
-    pairs = [
-        _limits(_sample(image, time, c, step), settings, image.info.name, invalid, known)
-        for c in range(image.info.shape[1])
-    ]
-    return Scaling(tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
+    usable = _usable(_sample(image, time, channel, step), known, image.info.name, invalid)
+    return (0.0, 1.0) if usable is None else _with_spread(*settings.limits(usable))
+
+
+def _extremes(
+    image: Image, time: int, channel: int, settings: NormalizeSettings, invalid: str, weight: Image | None
+) -> tuple[float, float]:
+    """Offset and scale from the smallest and the largest of all pixels."""
+    low, high = np.inf, -np.inf
+    for z, rows in _bands(image):
+        known = None if weight is None else _known_band(weight, time, z, rows, image.info.shape[2])
+        usable = _usable(_read_band(image, time, channel, z, rows), known, image.info.name, invalid)
+        if usable is not None:
+            low, high = min(low, float(usable.min())), max(high, float(usable.max()))
+    return _with_spread(low, high - low) if low <= high else (0.0, 1.0)
+
+
+def _with_spread(offset: float, scale: float) -> tuple[float, float]:
+    """The pair itself; a constant image has no spread and becomes zero instead of NaN."""
+    return offset, scale if scale > 1e-12 * max(1.0, abs(offset)) else 1.0
 
 
 def _known(weight: Image, time: int, step: int, depth: int) -> NDArray[np.bool_]:
@@ -171,45 +202,49 @@ def _known(weight: Image, time: int, step: int, depth: int) -> NDArray[np.bool_]
     return known if len(known) in (1, depth) else np.asarray(known.any(axis=0, keepdims=True))
 
 
-def _sample(image: Image, time: int, channel: int, step: int) -> NDArray[Any]:
-    """Every `step`-th pixel ``(Z, Y, X)`` of one channel, read plane by plane."""
+def _known_band(weight: Image, time: int, z: int, rows: slice, depth: int) -> NDArray[np.bool_]:
+    """Which pixels ``(Y, X)`` of a band of plane `z`, of an image with `depth` planes, are known."""
+    planes, time = weight.info.shape[2], min(time, weight.info.shape[0] - 1)
+    looked_at = [z] if planes == depth else range(planes)
+    known = [_read_band(weight, time, 0, plane, rows) > 0 for plane in looked_at]
+    return np.asarray(np.any(known, axis=0))
+
+
+def _bands(image: Image) -> Iterator[tuple[int, slice]]:
+    """Number of the plane and rows of every part that is read at once."""
     _, _, depth, height, width = image.info.shape
     # Whole rows of chunks, as few as hold BAND pixels: each chunk is decoded once and little is held.
     rows = max(1, BAND // max(width, 1) // 512) * 512
-    planes = []
     for z in range(depth):
-        bands = [  # copies: a strided view would hold the whole band
-            image.read(
-                (
-                    slice(time, time + 1),
-                    slice(channel, channel + 1),
-                    slice(z, z + 1),
-                    slice(y, min(y + rows, height)),
-                    slice(0, width),
-                )
-            )[0, 0, 0, (-y) % step :: step, ::step].copy()
-            for y in range(0, height, rows)
-        ]
-        planes.append(np.concatenate(bands))
-    return np.stack(planes)
+        for y in range(0, height, rows):
+            yield z, slice(y, min(y + rows, height))
 
 
-def _limits(
-    channel: NDArray[Any], settings: NormalizeSettings, name: str, invalid: str, known: NDArray[np.bool_] | None
-) -> tuple[float, float]:
-    known = None if known is None else np.broadcast_to(known, channel.shape)
-    finite = _finite(channel, known, name, invalid)
+def _read_band(image: Image, time: int, channel: int, z: int, rows: slice) -> NDArray[Any]:
+    region = (slice(time, time + 1), slice(channel, channel + 1), slice(z, z + 1), rows, slice(0, image.info.shape[4]))
+    return np.asarray(image.read(region)[0, 0, 0])
+
+
+def _sample(image: Image, time: int, channel: int, step: int) -> NDArray[Any]:
+    """Every `step`-th pixel ``(Z, Y, X)`` of one channel, read plane by plane."""
+    planes: list[list[NDArray[Any]]] = [[] for _ in range(image.info.shape[2])]
+    for z, rows in _bands(image):
+        band = _read_band(image, time, channel, z, rows)
+        planes[z].append(band[(-rows.start) % step :: step, ::step].copy())  # a view would hold the whole band
+    return np.stack([np.concatenate(bands) for bands in planes])
+
+
+def _usable(pixels: NDArray[Any], known: NDArray[np.bool_] | None, name: str, invalid: str) -> NDArray[Any] | None:
+    """Pixels that are known and finite, the others masked; None where there are none."""
+    known = None if known is None else np.broadcast_to(known, pixels.shape)
+    finite = _finite(pixels, known, name, invalid)
     if finite is not None:
         known = finite if known is None else known & finite
-    if known is not None and not known.all():
-        if not known.any():
-            return 0.0, 1.0
-        channel = np.ma.masked_array(channel, ~known)
-    if channel.dtype == bool:
-        channel = channel.astype(np.uint8)
-    offset, scale = settings.limits(channel)
-    # A constant image has no spread: it becomes zero instead of NaN.
-    return offset, scale if scale > 1e-12 * max(1.0, abs(offset)) else 1.0
+    whole = known is None or bool(known.all())
+    if known is not None and not known.any():
+        return None
+    numbers = pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+    return numbers if whole else np.ma.masked_array(numbers, ~np.asarray(known))
 
 
 def _finite(

@@ -112,6 +112,28 @@ def test_a_large_image_is_strided_evenly_across_bands(monkeypatch: pytest.Monkey
     assert found.scale[0] == pytest.approx(expected.std(dtype=np.float64))
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_extremes_of_a_large_image_are_not_strided_over(monkeypatch: pytest.MonkeyPatch, masked: bool) -> None:
+    image = np.full((2, 1500, 20), 100, np.uint16)
+    image[0, 701, 7], image[1, 1499, 19] = 60_000, 3
+    monkeypatch.setattr(normalize, "BAND", 20 * 512)
+    monkeypatch.setattr(normalize, "SAMPLE_LIMIT", 2 * 1500 * 20 // 9 + 1)
+    weight = np.ones((2, 1500, 20), np.float32)
+    weight[1, 1499] = 0
+    known = ArrayImage(weight, "ZYX") if masked else None
+    assert measured(image, MinMax(), weight=known) == (
+        Scaling((100.0,), (59_900.0,)) if masked else Scaling((3.0,), (59_997.0,))
+    )
+
+
+@pytest.mark.parametrize("value", [0, 7])
+def test_few_spots_on_a_flat_ground_are_normalised(value: int) -> None:
+    image = np.full((64, 64), value, np.uint16)
+    image[10, 10], image[40, 40] = 30_000, 20_000
+    found = measured(image, Percentile())
+    assert found == Scaling((float(value),), (30_000.0 - value,))
+
+
 def test_little_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     image = ArrayImage(np.zeros((2, 2048, 10), np.uint8), "ZYX")
     sizes = []
