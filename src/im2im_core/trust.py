@@ -253,7 +253,7 @@ def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
 
 def _refuse_files(cls: type, init_args: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
     for name, value in init_args.items():
-        if value not in (None, False) and _names_file(name):
+        if _names_file(name) and not _is_number(value):
             raise TrustError(
                 f"{cls.__name__}: argument {name} names a file, address or function",
                 "Such arguments are not taken from a recipe; leave it out",
@@ -267,6 +267,13 @@ def _refuse_files(cls: type, init_args: Mapping[str, Any], parameters: Mapping[s
 
 def _names_file(name: str) -> bool:
     return any(word in _FILE_WORDS for word in name.lower().split("_"))
+
+
+def _is_number(value: Any) -> bool:
+    """Whether `value` can name nothing: rates, sizes and switches, alone or in lists (``dropout_path_rate: 0.1``)."""
+    if isinstance(value, (list, tuple)):
+        return all(_is_number(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float))
 
 
 def _is_location(text: str) -> bool:

@@ -194,6 +194,19 @@ def test_fault_32_files_and_addresses_are_refused_as_arguments(init_args: dict[s
         trust.check_arguments(_Block, init_args)
 
 
+@pytest.mark.parametrize("name", ["use_checkpoint", "dropout_path_rate"])
+def test_numbers_and_switches_name_no_file(name: str) -> None:
+    class Net:
+        def __init__(self, **settings: object) -> None: ...
+
+    Net.__module__ = "monai.networks.toy"
+    for value in (True, None, 2, 0.1, [0.1, 0.2]):
+        trust.check_arguments(Net, {name: value})
+    for text in ("a", ["a"], [0.1, "a"], {"a": 1}):
+        with pytest.raises(TrustError, match=f"{name} names a file"):
+            trust.check_arguments(Net, {name: text})
+
+
 def test_weights_that_would_be_downloaded_by_default_are_refused() -> None:
     with pytest.raises(TrustError, match="pretrained: false"):
         trust.check_arguments(_Pretrained, {})
