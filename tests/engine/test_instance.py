@@ -100,6 +100,24 @@ def test_distance_in_3d_of_a_single_plane_is_that_in_2d() -> None:
     assert (distance_map(labels[None])[0] == distance_map(labels)).all()
 
 
+@pytest.mark.parametrize("maps", ["distance", "boundary"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_planes_of_a_stack_are_encoded_each_on_its_own(maps: str, weighted: bool) -> None:
+    """Objects that move from plane to plane have no rim above and below for a network that sees planes."""
+    labels = np.zeros((1, 3, 24, 24), np.uint32)
+    for z in range(3):
+        labels[0, z, 2 + 4 * z : 12 + 4 * z, 5:15] = z + 1
+    weight = np.ones((1, 3, 24, 24), np.float32)
+    weight[:, 1, :4] = 0
+    known = weight if weighted else None
+    framework = instance(maps=maps)
+    whole = framework.encode({"target": labels}, known)["maps"]
+    for z in range(3):
+        plane = None if known is None else known[:, z : z + 1]
+        assert (whole[:, z : z + 1] == framework.encode({"target": labels[:, z : z + 1]}, plane)["maps"]).all()
+    assert (whole[1] == 255).mean() < 0.2
+
+
 # ---- partial labels ----
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 
 
 class Store(Protocol):

@@ -71,12 +71,23 @@ class Instance(Framework):
     # ---- learning ----
 
     def encode(self, targets: Mapping[str, NDArray[Any]], weight: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
-        """Foreground, separation map and where that map is known, as uint8 ``(3, Z, Y, X)``."""
+        """Foreground, separation map and where that map is known, as uint8 ``(3, Z, Y, X)``.
+
+        A network that sees planes learns what can be seen in a plane: each is encoded on its own.
+        """
         labels = _only_channel(targets["target"])
         unknown = None if weight is None else weight[0] == 0
         if unknown is not None:
             # What stands in an unknown region must not shape the maps of known objects.
             labels = np.where(unknown, np.zeros((), labels.dtype), labels)
+        maps = np.empty((3, *labels.shape), np.uint8)
+        parts = [(slice(z, z + 1),) for z in range(len(labels))] if self.shapes.dimensions == 2 else [(slice(None),)]
+        for part in parts:
+            maps[:, *part] = self._maps(labels[part], None if unknown is None else unknown[part])
+        return {"maps": maps}
+
+    def _maps(self, labels: NDArray[Any], unknown: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+        """Encoded maps of labels that are seen together."""
         separation = (
             distance_map(labels)
             if self.settings.maps == "distance"
@@ -86,7 +97,7 @@ class Instance(Framework):
         maps[0] = np.where(labels > 0, FULL, 0)
         maps[1] = np.round(separation * FULL)
         maps[2] = FULL if unknown is None else np.where(_beside_unknown(labels, unknown), 0, FULL)
-        return {"maps": maps}
+        return maps
 
     def players(self) -> tuple[Player, ...]:
         return (Player("network", list(self.parameters())),)
