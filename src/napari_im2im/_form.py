@@ -122,6 +122,11 @@ class ConfigForm(QWidget):
         self.draft.load_defaults(value)
         self._refresh()
 
+    def search(self, words: str) -> None:
+        """Show only settings whose name or help holds `words`, as if they were typed into the search box."""
+        self._search.setText(words)
+        self._search.setFocus()
+
     def problems(self) -> dict[str, str]:
         """Dotted name -> what is wrong there, in words."""
         return {".".join(map(str, path)): reason for path, reason in self._problems.items()}

@@ -81,6 +81,7 @@ class FieldRow(QWidget):
         for widget in (self, self._label, editor):
             widget.setToolTip(info.description or "")
         editor.setAccessibleName(label)
+        _name_parts(editor, label, info.description or "")
         editor.valueChanged.connect(self._on_edited)
         self.refresh()
 
@@ -245,6 +246,8 @@ class Items(QWidget):
         assert info is not None
         self._classes = item_classes(info.annotation)
         self._add = QPushButton(icon("add"), "Add")
+        self._add.setToolTip(info.description or "Add one more")
+        self._add.setAccessibleName(f"Add to {label_of(str(path[-1]))}")
         self._add.clicked.connect(self._on_add)
         self._layout.addWidget(self._add, 0, Qt.AlignmentFlag.AlignLeft)
         self.refresh()
@@ -269,12 +272,13 @@ class Items(QWidget):
         row = QWidget(self)
         layout = QHBoxLayout(row)
         layout.setContentsMargins(0, 0, 0, 0)
-        self._sections.append(Section(self._host, (*self.path, index), str(index + 1), "", row))
+        self._sections.append(Section(self._host, (*self.path, index), str(index + 1), "Unfold its settings", row))
         layout.addWidget(self._sections[-1], 1)
         remove = QToolButton()
         remove.setIcon(icon("remove"))
         remove.setAutoRaise(True)
         remove.setToolTip("Remove")
+        remove.setAccessibleName(f"Remove number {index + 1}")
         remove.clicked.connect(lambda: self._on_remove(index))
         layout.addWidget(remove, 0, Qt.AlignmentFlag.AlignTop)
         return row
@@ -288,6 +292,14 @@ class Items(QWidget):
     def _on_remove(self, index: int) -> None:
         items = self._host.draft.get(self.path)
         self._host.edit(self.path, (*items[:index], *items[index + 1 :]))
+
+
+def _name_parts(editor: QWidget, label: str, help_text: str) -> None:
+    """Let all that takes the keyboard inside of an editor have its name and help: readers of screens stop there."""
+    for part in editor.findChildren(QWidget):
+        if part.focusPolicy() != Qt.FocusPolicy.NoFocus and not part.objectName().startswith("qt_"):
+            part.setAccessibleName(part.accessibleName() or label)
+            part.setToolTip(part.toolTip() or help_text)
 
 
 # ---- which widget --------------------------------------------------------------

@@ -188,6 +188,10 @@ class PreviewLayer(QObject):
         if layer is not None:
             layer.visible = on
 
+    def leave_out(self, step: int) -> None:
+        """Forget the preview of a step of the region that is shown."""
+        self._files[self._folder, self.name].pop(step, None)
+
     def show(self, position: int) -> str:
         """Put the preview at `position` into the viewer; what hinders it, in words, else an empty text.
 

@@ -372,9 +372,16 @@ class RunPanel(QWidget):
 
     # ---- messages ----
 
-    def say(self, text: str, level: str = "error", cure: str = "") -> None:
-        """Message about the shown run."""
-        self.messages.add(text, level, cure)
+    def say(
+        self,
+        text: str,
+        level: str = "error",
+        cure: str = "",
+        button: str | None = None,
+        action: Callable[[], object] | None = None,
+    ) -> None:
+        """Message about the shown run, with a button that mends it where there is one."""
+        self.messages.add(text, level, cure, button, action)
 
     def setDiagnoses(self, found: list[Diagnosis], active: bool) -> None:
         """Show what was found; what is no longer true goes, what a person dismissed stays away."""

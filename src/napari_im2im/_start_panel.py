@@ -26,24 +26,32 @@ from qtpy.QtWidgets import (
 from im2im_core import api
 from im2im_core.datasets import TABLE
 from im2im_core.errors import ConfigError, Im2ImError
+from napari_im2im._later import Later
 from napari_im2im._messages import MessageBar
 from napari_im2im._preset_cards import PresetCards
+from napari_im2im._train_cures import UNVALIDATED, cure_of
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from im2im_core.datasets import DatasetEntry
     from im2im_core.project import Project
     from im2im_core.recipe import Recipe
     from napari_im2im._form import ConfigForm
+    from napari_im2im._train_cures import Cure
 
 FOLDER, FILE = "folder…", "file…"
 NOTHING = "nothing (new network)"
+FILLING = "Looking at what to learn from…"
 SHORT_MINUTES = 5.0
 """Budget when a trained network is taught a little more."""
 UNITS = {"minutes": (5.0, 0.1, 100_000.0, 1), "epochs": (60.0, 0.1, 1_000_000.0, 1), "steps": (1000.0, 1.0, 1e9, 0)}
 """Budget -> first value, smallest, largest, decimals."""
+WATCH_TIP = (
+    "Predict a region of your image at every validation from the start on: the selected rectangle of a Shapes layer, "
+    "else what is visible of the chosen image"
+)
 FIRST_PRESET = "instance_seg_2d"
 HINTS = {
     "instance_segmentation": "instance_seg",
@@ -65,10 +73,19 @@ class StartPanel(QWidget):
     valueChanged = Signal(object)
     """New recipe, once per change."""
     startRequested = Signal()
+    """Never while something is still being filled in: a Start that was pressed meanwhile follows then."""
+    panelWanted = Signal(str)
+    """Another panel in which something can be mended."""
+    watchWanted = Signal(bool)
+    """Whether a region of the user's shall be predicted as soon as the training runs."""
 
     def __init__(self, project: Project, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._project = project
+        self._later = Later(self)
+        self._filling = False
+        self._before_filling = ""
+        self._starts = False
         self._recipe = api.load_preset(FIRST_PRESET)
         self._preset = FIRST_PRESET
         self._quiet = 0
@@ -98,7 +115,7 @@ class StartPanel(QWidget):
         self._summary = QLabel()
         self._summary.setWordWrap(True)
         self._build()
-        self.refresh()
+        self.refresh(())
         self._show()
         self._connect()
 
@@ -133,7 +150,13 @@ class StartPanel(QWidget):
         self._more.setArrowType(Qt.ArrowType.RightArrow)
         self._more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self._tools = QHBoxLayout()
+        self.watch_button = QToolButton()
+        self.watch_button.setText("Watch this region")
+        self.watch_button.setAccessibleName("Watch this region")
+        self.watch_button.setToolTip(WATCH_TIP)
+        self.watch_button.setCheckable(True)
         self._tools.addWidget(self._more)
+        self._tools.addWidget(self.watch_button)
         self._tools.addStretch(1)
         self._rest = QVBoxLayout()
         layout = QVBoxLayout(self)
@@ -157,7 +180,8 @@ class StartPanel(QWidget):
         self._device.activated.connect(lambda: self._change({"training.device": self._device.currentData()}))
         self._name.editingFinished.connect(lambda: self._change({"name": self._name.text().strip() or "run"}))
         self._more.toggled.connect(self._on_unfold)
-        self.start_button.clicked.connect(self.startRequested)
+        self.watch_button.clicked.connect(self.watchWanted)
+        self.start_button.clicked.connect(self._on_start)
 
     # ---- public API ----
 
@@ -175,6 +199,7 @@ class StartPanel(QWidget):
 
     def setValue(self, recipe: Recipe, preset: str = "") -> None:
         """Show `recipe`; `preset` is the card to mark."""
+        self._stop_filling()
         self._preset = preset
         self._take(recipe)
 
@@ -187,7 +212,7 @@ class StartPanel(QWidget):
         start_from: str | os.PathLike[str] | None = None,
         minutes: float | None = None,
     ) -> None:
-        """Fill everything in for learning from the data set at `path`.
+        """Fill everything in for learning from the data set at `path`, as soon as that and the model were read.
 
         Parameters
         ----------
@@ -196,17 +221,25 @@ class StartPanel(QWidget):
         start_from : path, optional
             Model that is taught on, for five minutes where `minutes` is not given.
         """
-        self.refresh()
         given = self._project.resolve(path)
         where = self._project.relative(given.parent if given.name == TABLE else given)
-        entry = self._entries.get(where)
         source = None if start_from is None else str(start_from)
-        wanted: dict[str, Any] = {} if source is None else _taught_on(source)
-        task = wanted.get("task") or task or (entry.task_hint if entry else None)
-        base = self._adapted(task, wanted.get("data.dimensions") or dimensions or (entry.dimensions if entry else None))
-        if minutes is not None:
-            wanted["training.minutes"] = minutes
-        self._change({**self._named_after(where, base.name), "data.path": where, **wanted}, base)
+
+        def fill(found: tuple[dict[str, DatasetEntry], dict[str, Any]]) -> None:
+            self._on_entries(found[0])
+            entry, wanted = self._entries.get(where), found[1]
+            hint = wanted.get("task") or task or (entry.task_hint if entry else None)
+            base = self._adapted(
+                hint, wanted.get("data.dimensions") or dimensions or (entry.dimensions if entry else None)
+            )
+            budget = {} if minutes is None else {"training.minutes": minutes}
+            self._change({**self._named_after(where, base.name), "data.path": where, **wanted, **budget}, base)
+
+        self._fill_in(lambda: (_entries(self._project), _taught_on(source) if source else {}), fill)
+
+    def filling(self) -> bool:
+        """Whether something is being looked up that `value` will hold."""
+        return self._filling
 
     def recipe(self) -> Recipe:
         """The last recipe that held, whatever is half typed now."""
@@ -217,26 +250,28 @@ class StartPanel(QWidget):
         return self._preset
 
     def refresh(self, models: Sequence[tuple[str, str]] | None = None) -> None:
-        """Look for data sets again; `models` are titles and paths of networks to start from, as before where None."""
-        from im2im_core.datasets import list_datasets
-
+        """Look for data sets again, in a thread; `models` are titles and paths of networks to start from."""
         if models is not None:
             self._models = list(models)
-        self._entries = {self._project.relative(e.path): e for e in list_datasets(self._project)}
-        with self._silence():
-            self._data.clear()
-            for path, entry in self._entries.items():
-                images = "image" if entry.count == 1 else "images"
-                self._data.addItem(f"{entry.name} ({entry.count} {images})", path)
-            self._data.addItem(FOLDER, None)
-            self._from.clear()
-            self._from.addItem(NOTHING, None)
-            for title, path in self._models:
-                self._from.addItem(title, path)
-            self._from.addItem(FILE, FILE)
-        if self._recipe.data.path is None and self._entries:
-            self._learn_from(next(iter(self._entries)))  # the newest
-        self._show()
+            self._list_choices()
+        self._later.ask("datasets", lambda: _entries(self._project), self._on_entries)
+
+    def _on_entries(self, entries: dict[str, DatasetEntry]) -> None:
+        if entries == self._entries:
+            return
+        self._entries = entries
+        self._list_choices()
+        if self._recipe.data.path is None:
+            self._learn_from(next(iter(entries), None))  # the newest
+
+    def _list_choices(self) -> None:
+        """Let the lists hold what there is, the choice as it was."""
+        counts = {path: "1 image" if e.count == 1 else f"{e.count} images" for path, e in self._entries.items()}
+        saved = [(f"{entry.name} ({counts[path]})", path) for path, entry in self._entries.items()]
+        _fill(self._data, [*saved, (FOLDER, None)])
+        _fill(self._from, [(NOTHING, None), *self._models, (FILE, FILE)])
+        _choose(self._data, self._recipe.data.path, FOLDER)
+        _choose(self._from, self._recipe.training.start_from, NOTHING)
 
     def models(self) -> list[tuple[str, str]]:
         """Titles and paths of the networks to start from."""
@@ -263,10 +298,12 @@ class StartPanel(QWidget):
         words = "; ".join(part for part in (summary(plan, self.entry()), note) if part)
         self.setSummary(words, reasons)
         self.messages.clear()
+        validates = bool(plan["facts"]["validation"])
         for text in plan.get("messages", ()):
-            self.messages.add(text, "warning")
+            if validates or not text.startswith(UNVALIDATED):
+                self._warn(text, cure_of(text, plan))
         self._tell_dimensions(plan["facts"].get("shape"))
-        if not plan["facts"]["validation"]:
+        if not validates:
             changes = {"data.split.by": "block", "data.split.validation": self._recipe.data.split.validation or 0.15}
             self.messages.add(
                 "No image is kept for validation",
@@ -275,6 +312,23 @@ class StartPanel(QWidget):
                 "Keep a part",
                 lambda: self.apply(changes),
             )
+
+    def _warn(self, text: str, cure: Cure | None) -> None:
+        """Say what the plan complains of, with a button where something can be done."""
+        if cure is None:
+            self.messages.add(text, "warning")
+        else:
+            self.messages.add(text, "warning", cure.words, cure.button, lambda: self._mend(cure))
+
+    def _mend(self, cure: Cure) -> None:
+        if cure.changes:
+            self.apply(cure.changes)
+        if cure.setting:
+            self._more.setChecked(True)
+            if self._form is not None:
+                self._form.search(cure.setting)
+        if cure.panel:
+            self.panelWanted.emit(cure.panel)
 
     def _tell_dimensions(self, shape: Sequence[int] | None) -> None:
         """Say so when images of `shape` (Z, Y, X) and network do not have the same dimensions."""
@@ -348,7 +402,38 @@ class StartPanel(QWidget):
         self._amount.setDecimals(decimals)
         self._amount.setRange(low, high)
 
+    def _fill_in(self, look: Callable[[], Any], done: Callable[[Any], object]) -> None:
+        """Look something up in a thread and let `done` fill it in; Start waits for that, the newest wish counts."""
+
+        def take(found: Any) -> None:
+            starts = self._starts
+            self._stop_filling()
+            done(found)
+            if starts:
+                self._on_start()
+
+        def refuse(error: BaseException) -> None:
+            self._stop_filling()
+            self.messages.add_error(error)
+
+        self._stop_filling()
+        self._filling, self._before_filling = True, self.summary()
+        self.setSummary(FILLING)
+        self._later.ask("fill", look, take, refuse)
+
+    def _stop_filling(self) -> None:
+        """Wait for nothing any more; what is looked up now is dropped."""
+        self._later.forget("fill")
+        self._filling = self._starts = False
+        if self.summary() == FILLING:
+            self.setSummary(self._before_filling)
+
     # ---- handlers ----
+
+    def _on_start(self) -> None:
+        self._starts = self._filling
+        if not self._filling:
+            self.startRequested.emit()
 
     def _on_preset(self, name: str) -> None:
         if not self._quiet:
@@ -407,10 +492,15 @@ class StartPanel(QWidget):
             source, _ = QFileDialog.getOpenFileName(self, "Model to start from", str(self._project.root), filters)
             source = source or self._recipe.training.start_from
         if source and source != self._recipe.training.start_from:
-            changes = _taught_on(source)
-            self._change(changes, self._adapted(changes.get("task"), changes.get("data.dimensions")))
+            _choose(self._from, source, NOTHING)
+            self._fill_in(lambda: _taught_on(source), self._on_taught)
         else:
+            self._stop_filling()
             self._change({"training.start_from": source})
+            self._show()
+
+    def _on_taught(self, changes: dict[str, Any]) -> None:
+        self._change(changes, self._adapted(changes.get("task"), changes.get("data.dimensions")))
         self._show()
 
     def _on_unit(self) -> None:
@@ -488,6 +578,13 @@ def preset_of(recipe: Recipe) -> str:
     return f"{HINTS[recipe.task]}_{recipe.data.dimensions}d"
 
 
+def _entries(project: Project) -> dict[str, DatasetEntry]:
+    """Saved data sets by their path in the project, newest first; reads a file of each."""
+    from im2im_core.datasets import list_datasets
+
+    return {project.relative(entry.path): entry for entry in list_datasets(project)}
+
+
 def _taught_on(source: str) -> dict[str, Any]:
     """Changes with which the network in `source` is taught on for a short time."""
     return {"training.start_from": source, "training.minutes": SHORT_MINUTES, **_settings_of(source)}
@@ -536,6 +633,19 @@ def _combo(tip: str) -> _Choice:
     box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     box.setMinimumContentsLength(12)
     return box
+
+
+def _fill(box: QComboBox, items: Sequence[tuple[str, str | None]]) -> None:
+    """Let the list hold `items`, in place: clearing it would close it under the eyes of who has it open."""
+    for index, (title, value) in enumerate(items):
+        if index == box.count():
+            box.addItem(title, value)
+        elif (box.itemText(index), box.itemData(index)) != (title, value):
+            box.setItemText(index, title)
+            box.setItemData(index, value)
+            box.setItemData(index, None, Qt.ItemDataRole.ToolTipRole)
+    while box.count() > len(items):
+        box.removeItem(box.count() - 1)
 
 
 def _choose(box: QComboBox, value: str | None, empty: str) -> None:

@@ -15,7 +15,7 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication, QFileDialog, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
 from im2im_core.errors import ConfigError, Im2ImError
-from im2im_core.events import CommandDone, Message
+from im2im_core.events import CommandDone, Losses, Message
 from im2im_core.files import read_json, write_json
 from im2im_core.jobs.queue import device_key
 from im2im_core.progress import duration
@@ -29,17 +29,28 @@ from napari_im2im._plan_summary import Planner
 from napari_im2im._preview_layer import PreviewLayer
 from napari_im2im._run_panel import RunPanel, RunView
 from napari_im2im._run_watch import RunWatch
-from napari_im2im._start_panel import SHORT_MINUTES, StartPanel
-from napari_im2im._train_work import Examined, command, copies, examine, export, launch, local_models, resume
+from napari_im2im._start_panel import SHORT_MINUTES, WATCH_TIP, StartPanel
+from napari_im2im._train_work import (
+    Examined,
+    ask_regions,
+    command,
+    copies,
+    examine,
+    export,
+    launch,
+    local_models,
+    resume,
+)
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import napari
 
     from im2im_core.jobs.watch import Seen
     from napari_im2im._runs_table import RunRow
+    from napari_im2im._watched_region import Wish
 
 MEMORY = Path(".im2im") / "train_widget.json"
 """Where a project remembers what this widget showed."""
@@ -89,6 +100,9 @@ class TrainWidget(QWidget):
         self._unmeasured = False
         self._planned: Mapping[str, Any] | None = None
         self._asked_previews: dict[int, str] = {}
+        self._asked_attempts: dict[str, int] = {}
+        self._wishes: Sequence[Wish] | None = None
+        self._to_watch: dict[str, Sequence[Wish]] = {}
         self._deleted = False
         self._examining = False
         self._ticked_before: list[str] = []
@@ -133,6 +147,8 @@ class TrainWidget(QWidget):
     def _connect(self) -> None:
         self.start_panel.valueChanged.connect(self._on_recipe)
         self.start_panel.startRequested.connect(self._on_start)
+        self.start_panel.panelWanted.connect(self._on_panel_wanted)
+        self.start_panel.watchWanted.connect(self._on_watch_from_start)
         self.planner.planned.connect(self._on_planned)
         self.planner.refused.connect(self._on_refused)
         self.run_panel.commanded.connect(self._on_command)
@@ -236,6 +252,8 @@ class TrainWidget(QWidget):
 
     def _on_started(self, folder: str) -> None:
         self._end_start()
+        if self._wishes and folder not in self._asked_attempts:
+            self._to_watch[folder] = self._wishes
         self._busy.add(device_key(self.start_panel.recipe().training.device))
         if self._deleted:  # the layers of a run before were cleared away: this one is watched again
             self.run_panel.slider.setOn(True)
@@ -313,6 +331,9 @@ class TrainWidget(QWidget):
         if folder == self._shown:
             self._show_state()
             self._show_news([s.event for s in fresh], view, seen.more)
+        begun = max((s.attempt for s in fresh if isinstance(s.event, Losses)), default=0)
+        if seen.active and begun > self._asked_attempts.get(folder, 0):
+            self._ask_regions(folder, begun)
         if not seen.active:
             self.watch.look()
 
@@ -388,7 +409,14 @@ class TrainWidget(QWidget):
     def _on_preview(self, position: int) -> None:
         problem = self.preview.show(position)
         if problem:
-            self.run_panel.say(problem, "warning")
+            action = partial(self._leave_out, self._shown, self.preview.name, self.preview.steps[position])
+            self.run_panel.say(problem, "warning", "The others can still be seen", "Leave it out", action)
+
+    def _leave_out(self, folder: str, region: str, step: int) -> None:
+        """Take a preview off the slider, where that is still shown."""
+        if (folder, region) == (self._shown, self.preview.name):
+            self.preview.leave_out(step)
+            self._show_previews()
 
     def _on_preview_wanted(self, on: bool) -> None:
         self._deleted = False
@@ -430,6 +458,37 @@ class TrainWidget(QWidget):
         self._asked_previews[number] = folder
         self.run_panel.watch_button.setEnabled(True)
         self.run_panel.slider.setOn(True)
+
+    def _on_panel_wanted(self, name: str) -> None:
+        try:
+            open_panel(self._viewer, name)
+        except Im2ImError as error:
+            self.start_panel.messages.add_error(error)
+
+    def _on_watch_from_start(self, on: bool) -> None:
+        """Take note of the region that is pointed out now; the training that is started next is asked for it."""
+        from napari_im2im._watched_region import chosen_regions
+
+        panel, self._wishes = self.start_panel, None
+        try:
+            self._wishes = chosen_regions(self._viewer) if on else None
+        except Im2ImError as error:
+            panel.messages.add_error(error)
+        panel.watch_button.setChecked(self._wishes is not None)
+        panel.watch_button.setToolTip(_wish_words(self._wishes[0]) if self._wishes else WATCH_TIP)
+        if self._wishes:
+            panel.messages.add(_wish_words(self._wishes[0]), "info")
+
+    def _ask_regions(self, folder: str, attempt: int) -> None:
+        """Ask an attempt that has just begun to learn for all regions that are to be watched; no run remembers them."""
+        self._asked_attempts[folder] = attempt
+        wishes = self._to_watch.pop(folder, None)
+
+        def done(number: int | None) -> None:
+            if number is not None:
+                self._on_watched(folder, number)
+
+        self.background.run(f"regions {folder}", lambda: ask_regions(folder, attempt, wishes), done, self._on_failed)
 
     # ---- commands ----
 
@@ -654,6 +713,12 @@ def _words(error: BaseException) -> tuple[str, str, str]:
     """Text, level and cure of an error."""
     text = getattr(error, "message", "") or str(error) or type(error).__name__
     return text, "error", getattr(error, "cure", "")
+
+
+def _wish_words(wish: Wish) -> str:
+    """What is going to be watched."""
+    height, width = (span.stop - span.start for span in wish.region[3:])
+    return f"{width} × {height} pixels of “{wish.layer}” are predicted at every validation from the start on"
 
 
 def _close_bars(bars: dict[str, Any], _: object = None) -> None:

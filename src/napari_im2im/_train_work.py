@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from im2im_core.jobs.eventlog import Stamped
     from im2im_core.project import Project
     from im2im_core.recipe import Recipe
+    from napari_im2im._watched_region import Wish
 
 PLANS = Path(".im2im") / "plans"
 """Where a project keeps plans that copied commands name."""
@@ -62,6 +63,41 @@ def command(folder: str, verb: str) -> None:
     from im2im_core.jobs.commands import send_command
 
     send_command(Run(folder), verb)
+
+
+def ask_regions(folder: str, attempt: int, wishes: Sequence[Wish] | None) -> int | None:
+    """Ask a run that has begun to learn for the regions that are to be watched.
+
+    These are the ones that were asked of its earlier attempts and, where it teaches the network of another run
+    on with the same images, of that run; then the one that `wishes` mean, whose command's number is returned.
+    """
+    from im2im_core.jobs.commands import send_command
+    from napari_im2im._watched_region import asked_regions, watch_region
+
+    run = Run(folder)
+    if run.attempt != attempt:  # it has ended meanwhile, or begins again
+        return None
+    asked = asked_regions(run, [attempt])
+    before = {**_regions_of_parent(run), **asked_regions(run, range(1, attempt))}
+    for name, arguments in before.items():
+        if name not in asked:
+            send_command(run, "preview", **arguments)
+    return watch_region(folder, wishes) if wishes else None
+
+
+def _regions_of_parent(run: Run) -> dict[str, dict[str, Any]]:
+    """Regions that were watched in the run which this one teaches on; none where that learned from other images."""
+    from napari_im2im._watched_region import asked_regions
+
+    path = Path(run.recipe.training.start_from or "")
+    folder = next((p for p in (path, path.parent) if (p / "run.json").is_file()), None)
+    if folder is None:
+        return {}
+    with suppress(Im2ImError):  # it is the network that is needed of it, nothing else
+        parent = Run(folder)
+        if parent.recipe.data.path == run.recipe.data.path and folder.parent == run.folder.parent:
+            return asked_regions(parent, range(1, parent.attempt + 1))
+    return {}
 
 
 def export(folder: str, path: str) -> str:

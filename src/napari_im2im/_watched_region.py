@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +155,8 @@ def watch_region(folder: str, wishes: Sequence[Wish]) -> int:
 
     run = Run(folder)
     found = find_watched(run, wishes)
-    number = 1 + sum(1 for _ in (run.folder / "commands").glob("*-preview.json"))
+    taken = asked_regions(run, range(1, run.attempt + 1))
+    number = next(n for n in count(1) if f"region-{n}" not in taken)
     return send_command(
         run,
         "preview",
@@ -164,6 +166,14 @@ def watch_region(folder: str, wishes: Sequence[Wish]) -> int:
         shape=list(found.shape),
         name=f"region-{number}",
     )
+
+
+def asked_regions(run: Run, attempts: Iterable[int]) -> dict[str, dict[str, Any]]:
+    """Name of each region that was asked of `attempts` -> the newest arguments of its command."""
+    from im2im_core.jobs.commands import CommandInbox
+
+    commands = [c for attempt in attempts for c in CommandInbox(run, attempt).poll() if c.verb == "preview"]
+    return {str(c.arguments["name"]): c.arguments for c in commands if "name" in c.arguments}
 
 
 def _origins(path: Path) -> dict[str, _Origin]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from looks import nameless
 from qtpy.QtWidgets import QComboBox, QLineEdit, QPlainTextEdit, QPushButton, QToolButton, QWidget
 
 from im2im_core import predict_options
@@ -297,6 +298,18 @@ def test_automatic_is_a_box(form: Callable[..., ConfigForm]) -> None:
     assert made.value() == TrainingSettings()
     editor._box.click()
     assert made.value() == TrainingSettings(batch=4)
+
+
+def test_everything_inside_of_an_unfolded_form_has_a_name_and_a_tooltip(form: Callable[..., ConfigForm]) -> None:
+    widget = form(load_preset("instance_seg_2d"))
+    unfold_all(widget)
+    boxes = [box for box in widget.findChildren(QComboBox) if box.isVisible()]
+    assert len(boxes) > 10
+    assert nameless(widget) == []
+    rows = {row.path: row for row in widget.findChildren(FieldRow)}
+    (box,) = rows["training", "precision"].findChildren(QComboBox)
+    assert box.accessibleName() == "precision"
+    assert box.toolTip() == rows["training", "precision"].toolTip()
 
 
 def test_items_are_added_and_removed(form: Callable[..., ConfigForm]) -> None:

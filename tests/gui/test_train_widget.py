@@ -25,8 +25,10 @@ from im2im_core.jobs.eventlog import EventLog, read_events
 from im2im_core.runs import Run
 from im2im_core.samples import Sample
 from napari_im2im import _closing, _train_widget
+from napari_im2im._form_rows import FieldRow
 from napari_im2im._layers import is_users
 from napari_im2im._plan_summary import Planner, read_answer, summary
+from napari_im2im._train_cures import cure_of
 from napari_im2im._train_widget import MEMORY, NEW, RUNS, TrainWidget
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
@@ -246,12 +248,13 @@ def test_summary_counts_regions_and_objects_of_a_saved_data_set(project):
 
 
 @pytest.mark.parametrize("table", [False, True])
-def test_prepare_fills_everything_in(table, open_widget, project):
+def test_prepare_fills_everything_in(table, open_widget, qtbot, project):
     saved(project)
     entry = saved(project, "embryos", "label_free", (16, 64, 64))
     widget = open_widget(name="")
     widget.tabs.setCurrentIndex(RUNS)
     widget.prepare(entry.table if table else entry.path, minutes=3)
+    qtbot.waitUntil(lambda: not widget.start_panel.filling(), timeout=LONG)
     recipe = widget.start_panel.value()
     assert widget.tabs.currentIndex() == NEW
     assert (recipe.task, recipe.data.dimensions, recipe.name) == ("label_free", 3, "embryos")
@@ -259,18 +262,22 @@ def test_prepare_fills_everything_in(table, open_widget, project):
     assert widget.start_panel._cards.value() == widget.start_panel.preset() == "labelfree_3d"
     assert widget.start_panel._data.currentText() == "embryos (1 image)"
     widget.prepare(entry.path, task="restoration", dimensions=2)
+    qtbot.waitUntil(lambda: not widget.start_panel.filling(), timeout=LONG)
     assert widget.start_panel.preset() == "restoration_2d"
     assert widget.start_panel.value().training.minutes == 3.0
 
 
-def test_prepare_with_a_model_takes_what_its_weights_need(open_widget, project, data):
+def test_prepare_with_a_model_takes_what_its_weights_need(open_widget, qtbot, project, data, monkeypatch):
     changes = {"data.path": str(data), "data.rescale.kind": "object_size", "data.rescale.diameter": 21.0}
     run = Run.create(project, load_preset("instance_seg_2d").override(changes))
     entry = saved(project)
+    monkeypatch.setattr(_train_widget, "local_models", lambda: [("nuclei (trained here)", str(run.model))])
     widget = open_widget(name="")
     widget.start_panel._cards.setValue("labelfree_3d")
-    widget.start_panel.refresh([("nuclei (trained here)", str(run.model))])
+    widget._look_for_models()
+    qtbot.waitUntil(lambda: bool(widget.start_panel.models()), timeout=LONG)
     widget.prepare(entry.path, start_from=run.model)
+    qtbot.waitUntil(lambda: not widget.start_panel.filling(), timeout=LONG)
     recipe = widget.start_panel.value()
     assert (recipe.training.start_from, recipe.training.minutes) == (str(run.model), 5.0)
     assert (recipe.task, recipe.data.dimensions, recipe.data.rescale.diameter) == ("instance_segmentation", 2, 21.0)
@@ -296,16 +303,17 @@ def test_local_models_have_titles_with_their_place(monkeypatch):
     assert _train_widget.local_models() == [("Nuclei 2D (comes with napari-im2im)", str(model.path))]
 
 
-def test_a_data_set_brings_its_task_its_dimensions_and_its_name(open_widget, project):
+def test_a_data_set_brings_its_task_its_dimensions_and_its_name(open_widget, qtbot, project):
     panel = open_widget(name="").start_panel
     saved(project, "embryos", "label_free", (16, 64, 64))
     assert panel._data.count() == 1
     panel._data.opened.emit()
-    assert panel._data.itemText(0) == "embryos (1 image)"
+    qtbot.waitUntil(lambda: panel._data.itemText(0) == "embryos (1 image)", timeout=LONG)
     assert (panel.value().task, panel.value().data.dimensions, panel.value().name) == ("label_free", 3, "embryos")
     panel.apply({"name": "mine"})
     saved(project)
     panel.refresh()
+    qtbot.waitUntil(lambda: panel._data.count() == 3, timeout=LONG)
     panel._on_data(panel._data.findText("corner (1 image)"))
     assert (panel.preset(), panel.value().name) == ("instance_seg_2d", "mine")
 
@@ -333,6 +341,32 @@ def test_reset_means_the_value_of_the_preset(open_widget):
     assert panel._form.draft.default(("data", "dimensions")) == 3
 
 
+def test_what_a_plan_complains_of_has_a_button(open_widget, qtbot, project, monkeypatch):
+    opened = []
+    monkeypatch.setattr(_train_widget, "open_panel", lambda viewer, name: opened.append(name))
+    widget = open_widget(name="")
+    panel = widget.start_panel
+    small = "Some images are smaller than the patch (64, 64); they are mirrored at their borders"
+    empty = "Nothing is labelled in 3 of 9 targets: they teach background only. Check that this is meant"
+    facts = {**PLAN["facts"], "validation": 0, "smallest": [1, 40, 99]}
+    none = "No image is left for validation: the figures of the training images say little about others"
+    recipe = {"training": {"minutes": None}, "data": {"patch": [64, 64]}}
+    plan = {**PLAN, "facts": facts, "recipe": recipe, "messages": [none, *PLAN["messages"], small, empty]}
+    panel.setPlan(plan)
+    messages = {m.text: m for m in panel.messages.messages()}
+    assert list(messages) == [*PLAN["messages"], small, empty, "No image is kept for validation"]
+    assert all(m.button is not None and m.cure for m in messages.values())
+    messages[small].button.click()
+    assert panel.value().data.patch == (32, 64)
+    messages[empty].button.click()
+    assert opened == ["Dataset"]
+    messages[PLAN["messages"][0]].button.click()
+    path = ("data", "voxel_size")
+    qtbot.waitUntil(lambda: any(r.path == path and r.isVisibleTo(panel) for r in panel.findChildren(FieldRow)))
+    tiny = cure_of(small, {**plan, "facts": {**facts, "smallest": [1, 9, 99]}})
+    assert tiny.panel == "Dataset"
+
+
 def test_nothing_is_measured_while_a_training_holds_the_device(open_widget, qtbot, fake):
     script = (
         "import json, sys; plan = {plan!r}; plan['estimate'] = plan['estimate'] if '--probe' in sys.argv else None\n"
@@ -358,16 +392,56 @@ def test_everything_has_a_name_for_those_who_do_not_see_it(open_widget):
         assert item.toolTip()
 
 
-def test_starting_from_a_run_takes_its_network_and_a_short_budget(open_widget, project, data):
+def test_starting_from_a_run_takes_its_network_and_a_short_budget(open_widget, qtbot, project, data):
     recipe = load_preset("instance_seg_2d").override({"network.features": [8, 8, 8, 16, 16, 8]})
     run = Run.create(project, recipe)
     panel = open_widget().start_panel
     panel.refresh([("nuclei", str(run.folder))])
     panel._from.setCurrentIndex(1)
     panel._on_from(1)
+    qtbot.waitUntil(lambda: not panel.filling(), timeout=LONG)
     assert panel.value().training.start_from == str(run.folder)
     assert panel.value().training.minutes == 5.0
     assert panel.value().network.features == (8, 8, 8, 16, 16, 8)
+
+
+def test_data_sets_and_models_are_read_off_the_main_thread_and_start_waits_for_them(qtbot, project, monkeypatch):
+    import threading
+
+    from im2im_core import bundle, datasets
+    from napari_im2im._start_panel import FILLING, NOTHING, StartPanel
+
+    def noted(function):
+        def look(*arguments):
+            threads.append(threading.current_thread())
+            goes_on.wait(20)
+            return function(*arguments)
+
+        return look
+
+    threads, goes_on, started = [], threading.Event(), []
+    entry = saved(project)
+    monkeypatch.setattr(datasets, "list_datasets", noted(datasets.list_datasets))
+    monkeypatch.setattr(bundle, "open_bundle", noted(bundle.open_bundle))
+    panel = StartPanel(project)
+    qtbot.addWidget(panel)
+    panel.startRequested.connect(lambda: started.append(panel.value()))
+    panel.prepare(entry.path, start_from=str(project.root / "nuclei.zip"))
+    panel.start_button.click()
+    assert panel.summary() == FILLING
+    qtbot.wait(50)
+    assert started == []
+    goes_on.set()
+    qtbot.waitUntil(lambda: bool(started), timeout=LONG)
+    assert started[0].training.start_from == str(project.root / "nuclei.zip")
+    assert started[0].name == "corner"
+    assert len(threads) >= 3
+    assert threading.main_thread() not in threads
+    panel.prepare(entry.path, start_from="/other.zip")
+    panel._on_from(panel._from.findText(NOTHING))  # a newer wish
+    assert not panel.filling()
+    qtbot.wait(150)
+    assert panel.value().training.start_from is None
 
 
 # ---- a training ----------------------------------------------------------------
@@ -456,6 +530,23 @@ def test_fault_22_each_run_keeps_its_layers_however_often_it_is_shown(open_widge
     assert widget.run_panel.slider.isOn()
 
 
+def test_a_preview_that_cannot_be_read_is_told_and_can_be_left_out(open_widget, qtbot, project, data):
+    run = previewed(project, data, "a")
+    np.save(run.previews / "preview_00000020.npy", np.ones((1, 32, 32), np.uint16))
+    with EventLog(run, 1) as log:
+        log.append(Previewed(20, "previews/preview_00000020.npy"))
+    widget = open_widget()
+    widget.show_run(str(run.folder))
+    qtbot.waitUntil(lambda: f"preview of {run.name}" in widget._viewer.layers, timeout=LONG)
+    (run.previews / "preview_00000010.npy").write_bytes(b"torn")
+    widget.run_panel.slider.setValue(0)
+    (message,) = widget.run_panel.messages.messages()
+    assert message.text.startswith("The preview preview_00000010.npy cannot be read")
+    message.button.click()
+    assert widget.preview.steps == [20]
+    assert texts(widget) == []
+
+
 @pytest.mark.parametrize(
     ("space", "scale", "unit"),
     [
@@ -507,6 +598,51 @@ def test_a_rectangle_of_the_user_is_watched_and_kept_on_the_slider(open_widget, 
     widget.run_panel.slider.regionChosen.emit("preview")
     assert widget.preview.name == "preview"
     qtbot.waitUntil(lambda: len(widget.preview.steps) > 1, timeout=LONG)
+
+
+def test_a_region_chosen_before_the_start_is_watched_and_again_after_a_pause(open_widget, qtbot, project):
+    entry = saved(project)
+    widget = open_widget(**{"data.path": project.relative(entry.path)})
+    viewer, panel = widget._viewer, widget.start_panel
+    panel.watch_button.click()
+    assert not panel.watch_button.isChecked()
+    assert panel.messages.messages()[-1].text == "There is no image in the viewer"
+    viewer.add_image(np.zeros((64, 64), np.float32), name="corner")
+    shapes = viewer.add_shapes([[[4, 6], [4, 25], [19, 25], [19, 6]]], shape_type="rectangle")
+    viewer.layers.selection = {shapes}
+    panel.watch_button.click()
+    assert panel.watch_button.toolTip().startswith("20 × 16 pixels of “corner” are predicted")
+    run = start_run(widget, qtbot)
+    qtbot.waitUntil(lambda: "region-1" in widget.preview.names, timeout=LONG)
+    widget.run_panel.button("pause").click()
+    wait_state(widget, qtbot, "paused")
+    count = len(widget.preview.steps)
+    widget.run_panel.button("resume").click()
+    qtbot.waitUntil(lambda: len(widget.preview.steps) > count + 1, timeout=LONG)
+    commands = [read_json(path) for path in sorted((run.folder / "commands").glob("*-preview.json"))]
+    assert [c["attempt"] for c in commands] == [1, 2]
+    assert commands[0]["arguments"] == commands[1]["arguments"]
+    assert widget.preview.names == ["preview", "region-1"]
+
+
+def test_regions_of_a_run_are_watched_when_it_is_taught_on(project, data):
+    from im2im_core.jobs.commands import send_command
+    from napari_im2im._train_work import ask_regions
+    from napari_im2im._watched_region import asked_regions
+
+    recipe = load_preset("instance_seg_2d").override({"data.path": str(data)})
+    first = Run.create(project, recipe)
+    others = Run.create(project, recipe.override({"training.start_from": str(first.folder), "data.path": "other"}))
+    second = Run.create(project, recipe.override({"training.start_from": str(first.folder)}))
+    for run in (first, others, second):
+        with run.claim():
+            assert run.attempt == 1
+    send_command(first, "preview", sample="corner", name="region-1")
+    for run in (others, second, second):
+        assert ask_regions(str(run.folder), 1, None) is None
+    assert asked_regions(others, [1]) == {}
+    assert asked_regions(second, [1]) == {"region-1": {"sample": "corner", "name": "region-1"}}
+    assert len(list((second.folder / "commands").glob("*-preview.json"))) == 1
 
 
 def test_a_region_of_an_unknown_image_is_refused_in_words(open_widget, qtbot, project):
