@@ -20,7 +20,7 @@ from im2im_core.errors import DataError, Im2ImError, ResourceError
 from im2im_core.events import Event, Message
 from im2im_core.journal import Journal, blocks_at, list_journals
 from napari_im2im._later import Later
-from napari_im2im._layer_pairs import LABELLING, PREFILLED, file_of, kind_of
+from napari_im2im._layer_pairs import LABELLING, PREFILLED, TAUGHT_FROM, file_of, kind_of
 from napari_im2im._layers import AXES_KEY, is_result
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ POLL_MILLISECONDS = 1000
 PAINT_MILLISECONDS = 300
 OFFERED = 3
 """Journals that are offered at once; the others come at the next start."""
-NOTED = (LABELLING, AXES_KEY, PREFILLED)
+NOTED = (LABELLING, AXES_KEY, PREFILLED, TAUGHT_FROM)
 """Metadata of a layer that is restored with it."""
 CALM = 4.0
 """A full look at a layer is repeated after this many times its own duration, at least every second."""

@@ -116,3 +116,19 @@ def test_labels_read_from_a_file_as_needed_are_told_to_be_unsafe(watched: Any, m
     layer.events.paint(value=[])
     layer.events.paint(value=[])
     assert said == ["“lazy” is read from its file as needed, so what you paint there cannot be restored"]
+
+
+def test_corrections_come_back_as_corrections(watched: Any, qtbot: Any, project: Any) -> None:
+    """Restored as plain labels they would be learned from everywhere, and from no model."""
+    viewer, watch = watched
+    about = {"labelling": "sparse", "prefilled": True, "taught_from": "models/nuclei", "axes": "YX"}
+    painted = viewer.add_labels(np.ones((SIZE, SIZE), np.uint32), name="corrections", metadata=about)
+    painted.paint((5, 5), 7)
+    journal = Journal(project, painted.unique_id.hex)
+    qtbot.waitUntil(lambda: journal.exists, timeout=5000)
+    viewer.layers.remove("corrections")
+    watch._on_restore(journal)
+    qtbot.waitUntil(lambda: "corrections" in viewer.layers, timeout=5000)
+    restored = viewer.layers["corrections"]
+    assert dict(restored.metadata) == about
+    np.testing.assert_array_equal(restored.data, painted.data)

@@ -7,8 +7,11 @@ import sys
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from napari._qt.widgets.qt_command_palette import QCommandPalette
 from npe2 import PluginManifest
 
 MANIFEST = Path(str(files("napari_im2im") / "napari.yaml"))
@@ -79,18 +82,47 @@ def test_plugin_costs_nothing_at_the_start_of_napari() -> None:
     assert float(spent) <= 0.010
 
 
-def test_reading_the_manifest_is_fast_and_imports_no_torch() -> None:
+def test_reading_the_manifest_adds_ten_milliseconds_and_imports_no_torch() -> None:
+    """What napari does with us at its start, after what all plugins share.
+
+    The quickest of several readings counts: the others waited for what else the machine does.
+    """
     program = (
-        "import sys, time\nfrom npe2 import PluginManifest\n"
+        "import sys, time\nfrom npe2 import PluginManager, PluginManifest\n"
         f"path = {str(MANIFEST)!r}\nPluginManifest.from_file(path)\n"
-        "start = time.process_time()\nPluginManifest.from_file(path)\n"
-        "print(time.process_time() - start, 'torch' in sys.modules, 'napari_im2im' in sys.modules)\n"
+        "spent, plugins = [], PluginManager()\n"
+        "for _ in range(9):\n"
+        "    start = time.process_time()\n"
+        "    plugins.register(PluginManifest.from_file(path))\n"
+        "    spent.append(time.process_time() - start)\n"
+        "    plugins.unregister('napari-im2im')\n"
+        "print(min(spent), 'torch' in sys.modules, 'napari_im2im' in sys.modules)\n"
     )
     spent, torch, plugin = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout.split()
-    assert float(spent) <= 0.050  # YAML without C; napari reads it once
+    slow_yaml = 1 if yaml.__with_libyaml__ else 5  # YAML in Python
+    assert float(spent) <= 0.010 * slow_yaml
     assert (torch, plugin) == ("False", "False")
+
+
+def test_the_command_palette_lists_panels_and_samples_and_opens_them(
+    manifest: PluginManifest, make_napari_viewer: Any, qtbot: Any, project: Any
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    (palette,) = viewer.window._qt_window.findChildren(QCommandPalette)
+    titles = {command.title for command in palette._list.all_commands}
+    samples = {sample.display_name for sample in manifest.contributions.sample_data or ()}
+    assert titles >= {f"{name} (napari-im2im)" for name in WIDGETS} | samples
+    viewer.window._toggle_command_palette()
+    palette._list.update_for_text("evaluate im2im")
+    palette._list.execute()
+    opened = viewer.window.dock_widgets
+    qtbot.waitUntil(lambda: "Evaluate (napari-im2im)" in opened, timeout=10_000)
+    qtbot.waitUntil(opened["Evaluate (napari-im2im)"].isVisible, timeout=10_000)
+    qtbot.wait(50)
+    palette.hide()
+    viewer.window.remove_dock_widget("all")
 
 
 def test_forms_messages_and_samples_import_no_torch() -> None:

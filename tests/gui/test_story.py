@@ -1,20 +1,30 @@
-"""The whole way with a mouse: from an opened sample with painted labels to a predicted layer."""
+"""The whole way with a mouse: from painted labels to a predicted layer, and from a bad prediction to a better model."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QMenu, QWidget
 
+from im2im_core.datasets import list_datasets, load_dataset
+from im2im_core.jobs import start
+from im2im_core.journal import Journal
 from im2im_core.runs import Run
+from im2im_core.samples import TARGET
+from napari_im2im import _train_widget
 from napari_im2im._dataset_widget import DatasetWidget
+from napari_im2im._plan_summary import Planner
 from napari_im2im._predict_widget import PredictWidget
 from napari_im2im._train_widget import TrainWidget
 
@@ -133,3 +143,117 @@ def validated(run: Run) -> bool:
     from im2im_core.jobs.eventlog import read_events
 
     return any(isinstance(stamped.event, Validated) for stamped in read_events(run))
+
+
+# ---- teaching ------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Predictions and trainings by small processes, a plan that is printed."""
+    here = Path(__file__)
+    defaults = PredictWidget.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "command", (sys.executable, str(here.with_name("predict_worker.py"))))
+    training = (sys.executable, str(here.with_name("fake_training.py")))
+    monkeypatch.setattr(start, "start_training", partial(start.start_training, command=training))
+    script = tmp_path / "plan.py"
+    plan = {
+        "facts": {"training": 1, "validation": 1, "test": 0, "split": "a strip is kept"},
+        "runtime": {"device": "cpu"},
+        "recipe": {"training": {"minutes": None}},
+        "reasons": {},
+        "messages": [],
+        "estimate": {"seconds_per_step": 0.1, "memory_gigabytes": 0.1, "minutes": 1.0},
+        "steps": 100,
+    }
+    script.write_text(f"print({json.dumps(plan)!r})")
+    monkeypatch.setattr(_train_widget, "Planner", partial(Planner, (sys.executable, str(script))))
+
+
+def describe_model(folder: Path, name: str) -> Path:
+    """Description of a model that the small process runs."""
+    inference = {
+        "task": "instance_segmentation",
+        "shapes": {"dimensions": 2, "input_channels": 1},
+        "input": {"normalization": {"kind": "percentile"}, "rescale": {"kind": "none"}, "object_diameter": 31.0},
+        "framework": {"kind": "instance"},
+        "network": {"kind": "basic_unet"},
+        "patch": [64, 64],
+        "divisor": [16, 16],
+        "halo": [20, 20],
+        "outputs": [{"name": "labels", "kind": "labels", "channels": 1, "axes": "CZYX"}],
+    }
+    content = {"name": name, "description": "A toy.", "license": "MIT", "config": {"im2im": {"inference": inference}}}
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in ("rdf.yaml", "bioimageio.yaml"):
+        (folder / file).write_text(yaml.safe_dump(content))
+    return folder
+
+
+def discs(size: int = 128) -> np.ndarray:
+    """Discs of 31 pixels, 60 pixels apart."""
+    y, x = np.mgrid[:size, :size]
+    return ((((y % 60) - 30) ** 2 + ((x % 60) - 30) ** 2) < 15.5**2).astype(np.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ends_with_the_test", "quick")
+def test_a_prediction_that_is_not_right_teaches_a_better_model(
+    children_end: Any,
+    make_napari_viewer: Any,
+    project: Any,
+    qtbot: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Predict, Teach it, paint, Train, Use it: real panels all the way."""
+    monkeypatch.setenv("IM2IM_HOME", str(tmp_path / "home"))
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1366, 768)
+    viewer.add_image(discs(), name="cells")
+    mouse = Mouse(qtbot)
+
+    open_panel(mouse, viewer, "Predict")
+    predict = panel(PredictWidget, qtbot)
+    predict.set_model(describe_model(project.root / "models" / "good", "good nuclei"))
+    mouse.click(predict.button)
+    mouse.click(predict.teach_button)
+    dataset = panel(DatasetWidget, qtbot)
+    qtbot.waitUntil(lambda: "cells · corrections" in viewer.layers, timeout=PATIENCE)
+    painted = viewer.layers["cells · corrections"]
+    qtbot.waitUntil(lambda: painted.mode == "paint" and viewer.layers.selection.active is painted, timeout=PATIENCE)
+    painted.brush_size = 12
+    painted.paint((5, 5), 50)
+    journal = Journal(project, painted.unique_id.hex)
+    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == painted.data).all()), timeout=PATIENCE)
+    mouse.click(dataset.draw)
+    viewer.layers.selection.active.add_rectangles([[0, 0], [0, 99], [99, 99], [99, 0]])
+
+    qtbot.waitUntil(dataset.train.isEnabled, timeout=PATIENCE)
+    mouse.click(dataset.train)
+    train = panel(TrainWidget, qtbot)
+    train.ask_on_close = lambda names: "stop"
+    qtbot.waitUntil(lambda: train.start_panel.recipe().data.path is not None, timeout=PATIENCE)
+    (entry,) = list_datasets(project)
+    samples, _ = load_dataset(entry.path)
+    assert entry.regions == 1
+    assert any((sample.targets[TARGET].read() == 49).any() for sample in samples)  # 1 is background where one paints
+    mouse.click(train.start_panel.start_button)
+    qtbot.waitUntil(lambda: bool(train.shown()), timeout=PATIENCE)
+    run = Run(train.shown())
+    qtbot.waitUntil(lambda: validated(run), timeout=PATIENCE)
+    mouse.click(train.run_panel.button("stop"))
+    qtbot.waitUntil(lambda: run.state == "finished", timeout=PATIENCE)
+    describe_model(run.model, "taught nuclei")
+
+    mouse.click(train.run_panel.use_button)
+    qtbot.waitUntil(lambda: predict.models.value().name == "taught nuclei", timeout=PATIENCE)
+    before = set(viewer.layers)
+    mouse.click(predict.button)
+    qtbot.waitUntil(lambda: bool(set(viewer.layers) - before) and not predict.job.running, timeout=PATIENCE)
+    (layer,) = set(viewer.layers) - before
+    assert layer.name == "cells · taught nuclei"
+    train.watch.stop()
+    train.planner.cancel()
+    viewer.window.remove_dock_widget("all")
+    children_end()
