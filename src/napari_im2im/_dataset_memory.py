@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from im2im_core.errors import Im2ImError
-from napari_im2im._dataset_source import Corrections
+from napari_im2im._dataset_source import Corrections, CorrectionSet
 from napari_im2im._layer_pairs import LayerPair
 
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ class Left:
             raise TypeError("rows are no notes")
         return left
 
-    def corrected(self) -> Corrections:
-        """Corrections of all pairs."""
-        axes, channels, size = (self.corrections.get(key) for key in ("axes", "channels", "voxel_size"))
-        return Corrections(axes, tuple(channels) if channels else None, tuple(size) if size else None)  # type: ignore[arg-type]
+    def corrected(self) -> CorrectionSet:
+        """Corrections of all pairs, and of single ones."""
+        own = {key: _corrections(note["corrections"]) for key, note in self.rows.items() if "corrections" in note}
+        return CorrectionSet(_corrections(self.corrections), own)
 
     def applied(self, rows: Iterable[PairRow]) -> list[PairRow]:
         """Rows used, divided and grouped as they were; new ones as they are."""
@@ -123,7 +123,9 @@ def key_of(row: PairRow) -> str:
     return row.layers.target.unique_id.hex if row.layers else row.name
 
 
-def remember_rows(rows: Sequence[PairRow], pending: Sequence[LayerPair] = ()) -> dict[str, dict[str, Any]]:
+def remember_rows(
+    rows: Sequence[PairRow], pending: Sequence[LayerPair], corrected: CorrectionSet
+) -> dict[str, dict[str, Any]]:
     """What `Left.rows` keeps of `rows`, and of pairs that wait for an answer."""
     notes: dict[str, dict[str, Any]] = {pair.target.unique_id.hex: {"images": _images(pair)} for pair in pending}
     for row in rows:
@@ -131,7 +133,14 @@ def remember_rows(rows: Sequence[PairRow], pending: Sequence[LayerPair] = ()) ->
         notes[key_of(row)] = {"used": row.used, "part": row.part, "group": group}
         if row.layers:
             notes[key_of(row)]["images"] = _images(row.layers)
+    for key in corrected.own.keys() & notes.keys():
+        notes[key]["corrections"] = asdict(corrected.own[key])
     return notes
+
+
+def _corrections(content: Mapping[str, Any]) -> Corrections:
+    axes, channels, size = (content.get(key) for key in ("axes", "channels", "voxel_size"))
+    return Corrections(axes, tuple(channels) if channels else None, tuple(size) if size else None)  # type: ignore[arg-type]
 
 
 def _images(pair: LayerPair) -> list[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from im2im_core.layouts.base import SampleFiles
     from im2im_core.review import Problem, SampleFacts
     from im2im_core.samples import Sample
-    from napari_im2im._dataset_source import Corrections
+    from napari_im2im._dataset_source import Corrections, CorrectionSet
     from napari_im2im._layer_pairs import LayerPair
 
 SEVERITIES = ("info", "warning", "error")
@@ -102,7 +102,7 @@ _LAYOUTS = {
 # ---- opening -------------------------------------------------------------------
 
 
-def load_rows(path: Path, corrections: Corrections, on_event: OnEvent, should_stop: ShouldStop) -> Loaded:
+def load_rows(path: Path, corrections: CorrectionSet, on_event: OnEvent, should_stop: ShouldStop) -> Loaded:
     """Rows of a folder or table in any layout; what cannot be opened has a row too.
 
     Raises
@@ -130,7 +130,7 @@ def load_rows(path: Path, corrections: Corrections, on_event: OnEvent, should_st
         if should_stop():
             raise Stopped(f"Stopped after {done} of {len(files)} images were opened")
         on_event(Progress("opening images", done, len(files), time.monotonic() - begin))
-        rows.append(_open_row(item, corrections, tuple(wrong.pop(item.name, ()))))
+        rows.append(_open_row(item, corrections.of(item.name), tuple(wrong.pop(item.name, ()))))
     rows += [PairRow(name or path.name, None, used=False, opening=tuple(found)) for name, found in wrong.items()]
     first = next((row.sample for row in rows if row.sample and row.sample.targets), None)
     return Loaded(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from napari_im2im._icons import icon
 from napari_im2im._layer_pairs import LayerPair, image_layers, label_layers, result_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from napari import Viewer
     from napari.layers import Layer
@@ -57,6 +57,25 @@ class Corrections:
     axes: str | None = None
     channels: tuple[int | str, ...] | None = None
     voxel_size: VoxelSize | None = None
+
+
+@dataclass(frozen=True)
+class CorrectionSet:
+    """Corrections of all pairs, and of single ones that have their own."""
+
+    every: Corrections = field(default_factory=Corrections)
+    own: Mapping[str, Corrections] = field(default_factory=dict)
+    """Key of a row -> what holds for it instead."""
+
+    def of(self, key: str) -> Corrections:
+        """What holds for the row `key`."""
+        return self.own.get(key, self.every)
+
+    def with_value(self, value: Corrections, keys: Collection[str]) -> CorrectionSet:
+        """The same with `value` for the rows `keys`; for all rows where there are none."""
+        if not keys:
+            return CorrectionSet(value)
+        return replace(self, own={**self.own, **dict.fromkeys(keys, value)})
 
 
 class SourcePanel(QTabWidget):
@@ -232,7 +251,11 @@ class CorrectionsEditor(QWidget):
         self.problem = QLabel()
         self.problem.setWordWrap(True)
         self.problem.hide()
-        layout.addWidget(self.problem, 2, 0, 1, 3)
+        self.scope = QLabel()
+        self.scope.setWordWrap(True)
+        self.show_scope(0)
+        layout.addWidget(self.scope, 2, 0, 1, 3)
+        layout.addWidget(self.problem, 3, 0, 1, 3)
         self.axes.currentIndexChanged.connect(self._on_edit)
         self.channels.editingFinished.connect(self._on_edit)
         self.voxel_size.editingFinished.connect(self._on_edit)
@@ -247,6 +270,11 @@ class CorrectionsEditor(QWidget):
         self.channels.setText(", ".join(map(str, value.channels or ())))
         self.voxel_size.setText(", ".join(f"{s:g}" for s in value.voxel_size or () if s))
         self._on_edit()
+
+    def show_scope(self, selected: int) -> None:
+        """Say whether `selected` pairs are corrected, or all where that is 0."""
+        pairs = "the selected pair" if selected == 1 else f"the {selected} selected pairs"
+        self.scope.setText(f"For {pairs}" if selected else "For all pairs, or those that are selected in the table")
 
     def _on_edit(self) -> None:
         try:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.compat import isalive
-from qtpy.QtCore import QSize, Qt, QTimer, Signal
+from qtpy.QtCore import QItemSelectionModel, QSize, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -36,7 +36,7 @@ from napari_im2im._dataset_layers import (
     same_pixels,
     world_of,
 )
-from napari_im2im._dataset_memory import LAST_FILES, LAST_LAYERS, Left, Memory, remember_rows
+from napari_im2im._dataset_memory import LAST_FILES, LAST_LAYERS, Left, Memory, key_of, remember_rows
 from napari_im2im._dataset_rows import (
     LABEL_TASKS,
     Loaded,
@@ -57,7 +57,7 @@ from napari_im2im._dataset_rows import (
     unlike,
     with_review,
 )
-from napari_im2im._dataset_source import FILES, LAYERS, Corrections, CorrectionsEditor, SourcePanel
+from napari_im2im._dataset_source import FILES, LAYERS, Corrections, CorrectionsEditor, CorrectionSet, SourcePanel
 from napari_im2im._dataset_teach import add_correction, correction_of
 from napari_im2im._dataset_work import Work
 from napari_im2im._icons import icon
@@ -89,7 +89,7 @@ from napari_im2im._pair_table import PairTable
 from napari_im2im._panels import open_panel, settle_dock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     import napari
     from napari.layers import Labels, Layer
@@ -153,8 +153,9 @@ class DatasetWidget(QWidget):
         self._path: Path | None = None
         self._entry: DatasetEntry | None = None
         self._pending: list[LayerPair] = []
+        self._chosen_keys: set[str] = set()
         self._auto_name = ""
-        self._corrected = Corrections()
+        self._corrected = CorrectionSet()
         self._way_back: Message | None = None
         self._train_next = False
         self._review_next = False
@@ -311,6 +312,9 @@ class DatasetWidget(QWidget):
         self.table.pairs.useChanged.connect(self._on_use)
         self.table.pairs.partChanged.connect(self._on_part)
         self.table.rowChosen.connect(self._on_row)
+        selection = self.table.selectionModel()
+        assert selection is not None
+        selection.selectionChanged.connect(self._on_selection)
         self.table.joinWanted.connect(self._on_same)
         self.table.separateWanted.connect(self._on_separate)
         self.table.useWanted.connect(self._on_use_chosen)
@@ -529,14 +533,12 @@ class DatasetWidget(QWidget):
             self._choose(self.labelling, "sparse")
         before = {row.layers.target.unique_id: row for row in self.rows() if row.layers}
         self._pending = []
-        found = [self._row_of(pair, name) for pair, name in zip(pairs, pair_names(pairs), strict=True)]
-        rows = [row for row in found if row is not None]
-        rows = [
-            as_before(row, before[row.layers.target.unique_id])
-            if row.layers and row.layers.target.unique_id in before
-            else self._memory.layers.applied([row])[0]
-            for row in rows
-        ]
+        rows = []
+        for pair, name in zip(pairs, pair_names(pairs), strict=True):
+            known = before.get(pair.target.unique_id)
+            row = self._row_of(pair, name, known)
+            if row is not None:
+                rows.append(as_before(row, known) if known else self._memory.layers.applied([row])[0])
         self._set_rows(self._divided(rows))
         self._ask_axes()
         self._show_choices()
@@ -564,9 +566,10 @@ class DatasetWidget(QWidget):
             self._on_remember()
         if had_rows or before is not None:
             self._name_after("", renew=True)
-            self._show_corrections(Corrections())
+            self._show_corrections(CorrectionSet())
         self._path, self._pending = path, []
         self._set_rows([])
+        self._chosen_keys = set()
         if before is not None and had_rows:
             self._offer_folder(str(before))
         elif had_rows:
@@ -597,15 +600,38 @@ class DatasetWidget(QWidget):
             self.name.setText(left.name)
         self._show_corrections(left.corrected())
 
-    def _show_corrections(self, value: Corrections) -> None:
+    def _show_corrections(self, corrected: CorrectionSet) -> None:
         """Corrections that hold already: nothing has to be done about them."""
-        blocked = self.corrections.blockSignals(True)
-        self.corrections.setValue(value)
-        self.corrections.blockSignals(blocked)
-        self._corrected = self.corrections.value()
+        self._corrected = corrected
+        self._on_selection()
 
-    def _row_of(self, pair: LayerPair, name: str) -> PairRow | None:
-        """Row of a pair; None where the axes of a layer are not known, or it is no pair."""
+    def _on_selection(self, *_: object) -> None:
+        """Show what holds for the selected rows; for all where none or all are selected."""
+        keys = self._selected_keys()
+        blocked = self.corrections.blockSignals(True)
+        self.corrections.setValue(self._corrected.of(keys[0]) if keys else self._corrected.every)
+        self.corrections.blockSignals(blocked)
+        self.corrections.show_scope(len(keys))
+
+    def _selected_keys(self) -> list[str]:
+        """Keys of the selected rows; none where all are selected."""
+        rows, chosen = self.rows(), self.table.chosen()
+        return [key_of(rows[number]) for number in chosen] if len(chosen) < len(rows) else []
+
+    def _select(self, keys: Collection[str]) -> None:
+        selection = self.table.selectionModel()
+        assert selection is not None
+        how = QItemSelectionModel.SelectionFlag.Select | QItemSelectionModel.SelectionFlag.Rows
+        for number, row in enumerate(self.rows()):
+            if key_of(row) in keys:
+                selection.select(self.table.pairs.index(number, 0), how)
+        self._on_selection()
+
+    def _row_of(self, pair: LayerPair, name: str, known: PairRow | None) -> PairRow | None:
+        """Row of a pair; None where the axes of a layer are not known, or it is no pair.
+
+        Where a correction does not fit, the row stays as it was `known`.
+        """
         if unclear_layers([pair]):
             self._pending.append(pair)
             return None
@@ -613,12 +639,12 @@ class DatasetWidget(QWidget):
             return PairRow(name, self._sample(pair, name), layers=pair)
         except DataError as error:
             self.messages.add_error(error)
-            return None
+            return known if known and known.layers == pair else None
 
     def _sample(self, pair: LayerPair, name: str) -> Sample:
         from im2im_core.image import select_channels
 
-        wanted = self.corrections.value()
+        wanted = self._corrected.of(pair.target.unique_id.hex)
         sample = sample_of(pair, name, wanted.voxel_size)
         if self._labelling() == "sparse" and kind_of(pair.target) == "labels" and labelling_of(pair.target) == "dense":
             sample = as_sparse(sample)
@@ -667,11 +693,11 @@ class DatasetWidget(QWidget):
         path = Path(text)
         if path != self._path:
             self._change_to(path)
-            if self._memory.files.path == text and self.corrections.value() == Corrections():
+            if self._memory.files.path == text and self._corrected == CorrectionSet():
                 self._show_corrections(self._memory.files.corrected())
         self.source.setCurrentIndex(FILES)
         self.source.path.setText(text)
-        wanted = self.corrections.value()
+        wanted = self._corrected
         self._unsay()
         self._set_rows([])
         self._begin("load", lambda tell, stop: load_rows(path, wanted, tell, stop))
@@ -698,7 +724,7 @@ class DatasetWidget(QWidget):
 
     def _show_as_left(self, found: Loaded) -> None:
         """Choices and rows as they were when this folder was last open."""
-        corrected = self.corrections.value()
+        corrected = self._corrected
         self._show_left(self._memory.files)
         self._show_corrections(corrected)
         self._set_rows(self._memory.files.applied(found.rows))
@@ -714,13 +740,15 @@ class DatasetWidget(QWidget):
         self.correct.setArrowType(Qt.ArrowType.DownArrow if on else Qt.ArrowType.RightArrow)
 
     def _on_corrections(self, value: Corrections) -> None:
-        axes_changed, self._corrected = value.axes != self._corrected.axes, value
+        keys, before = self._selected_keys(), self._corrected
+        self._corrected = before.with_value(value, keys)
         if self._path is not None:
             self._content()
             self._on_folder(str(self._path))
             return
-        if axes_changed:
-            tell_axes(layers_of(self._pairs()), value.axes)
+        pairs = [p for p in self._pairs() if not keys or p.target.unique_id.hex in keys]
+        changed = [p for p in pairs if before.of(p.target.unique_id.hex).axes != value.axes]
+        tell_axes(layers_of(changed), value.axes)
         self._take_pairs(self._pairs())
 
     def _on_task(self) -> None:
@@ -847,7 +875,11 @@ class DatasetWidget(QWidget):
     def _set_rows(self, rows: Sequence[PairRow], *, reset: bool = True) -> None:
         self._entry = None
         if reset:
+            shown = self.rows()
+            keys = {key_of(shown[number]) for number in self.table.chosen()} or self._chosen_keys
             self.table.pairs.set_rows(rows, labels=self.task.currentData() in LABEL_TASKS)
+            self._chosen_keys = set() if rows else keys  # rows that are opened again stay selected
+            self._select(keys)
             self._show_detail(None)
         else:
             by_name = {row.name: row for row in rows}
@@ -1124,10 +1156,12 @@ class DatasetWidget(QWidget):
         """Texts of the copy menu: of the folder or table, or of layers as they were saved last."""
         from napari_im2im._dataset_copies import copies
 
-        path = self._path or (self._entry.path if self._entry else None)
+        path = None if self._corrected.own else self._path
+        path = path or (self._entry.path if self._entry else None)
         if path is None:
-            raise DataError("These pairs are open layers that no command can read", "Save them first")
-        corrections = Corrections() if self._path is None else self.corrections.value()
+            what = "open layers" if self._path is None else "corrected one by one"
+            raise DataError(f"These pairs are {what}, which no command can read", "Save them first")
+        corrections = self._corrected.every if path == self._path else Corrections()
         return copies(path, str(self.task.currentData()), self.rows(), corrections)
 
     # ---- memory ----
@@ -1143,7 +1177,7 @@ class DatasetWidget(QWidget):
         """What shall be remembered: what is open now, beside what was before."""
         if not self.rows() and not self._pending:
             return self._memory
-        value, name = self.corrections.value(), self.name.text()
+        name = self.name.text()
         left = Left(
             "" if self._path is None else str(self._path),
             "" if name == self._auto_name else name,
@@ -1151,8 +1185,8 @@ class DatasetWidget(QWidget):
             str(self.labelling.currentData()),
             str(self.validation.currentData()),
             self.complete.isChecked(),
-            {"axes": value.axes, "channels": value.channels, "voxel_size": value.voxel_size},
-            remember_rows(self.rows(), self._pending),
+            asdict(self._corrected.every),
+            remember_rows(self.rows(), self._pending, self._corrected),
         )
         self._memory = self._memory.with_left(left)
         return self._memory

@@ -14,7 +14,7 @@ from dataset_world import SCALE, answers, folder_of, noise, press, press_answer,
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Shapes
 
-from im2im_core.datasets import list_datasets
+from im2im_core.datasets import list_datasets, load_dataset
 from im2im_core.errors import DataError
 from napari_im2im import _dataset_memory
 from napari_im2im._dataset_axes import BEFORE, tell_axes
@@ -354,3 +354,66 @@ def test_a_file_is_opened_where_it_is_read(tmp_path: Path, monkeypatch: pytest.M
 def test_a_layer_that_is_no_image_is_an_error() -> None:
     with pytest.raises(DataError, match="several things"):
         sample_of(LayerPair((Image(noise(0, (2, 9, 9))),), Labels(squares())), "a")
+
+
+# ---- corrections of some pairs -------------------------------------------------
+
+
+def write_size(widget: DatasetWidget, text: str) -> None:
+    widget.corrections.voxel_size.setText(text)
+    widget.corrections.voxel_size.editingFinished.emit()
+
+
+def sizes(widget: DatasetWidget) -> list[Any]:
+    return [r.sample.source.info.voxel_size[1] for r in widget.rows() if r.sample]
+
+
+def test_files_are_corrected_one_by_one(panel: Open, qtbot: Any, tmp_path: Path, project: Any) -> None:
+    folder = folder_of(tmp_path / "stacks", "abc")
+    viewer = ViewerModel()
+    widget = panel(viewer)
+    widget._on_folder(str(folder))
+    wait(qtbot, widget)
+    assert "all pairs" in widget.corrections.scope.text()
+    write_size(widget, "0.5, 0.5")
+    wait(qtbot, widget)
+    widget._select({"b"})
+    assert widget.corrections.scope.text() == "For the selected pair"
+    write_size(widget, "0.2, 0.2")
+    wait(qtbot, widget)
+    assert widget.table.chosen() == (1,)
+    assert sizes(widget) == [0.5, 0.2, 0.5]
+    widget.table.clearSelection()
+    assert widget.corrections.value().voxel_size == (None, 0.5, 0.5)
+    with pytest.raises(DataError, match="one by one"):
+        widget._copies()
+    with qtbot.waitSignal(widget.dataset_saved, timeout=30_000):
+        widget.save.click()
+    wait(qtbot, widget)
+    (entry,) = list_datasets(project)
+    assert sorted(s.source.info.voxel_size[1] or 0 for s in load_dataset(entry.path)[0]) == [0.2, 0.5, 0.5]
+    assert str(entry.path) in widget._copies()["command"]
+    again = panel(viewer)
+    wait(qtbot, again)
+    assert sizes(again) == [0.5, 0.2, 0.5]
+    write_size(again, "0.7, 0.7")
+    wait(qtbot, again)
+    assert sizes(again) == [0.7, 0.7, 0.7]
+
+
+def test_layers_are_corrected_one_by_one(panel: Open, qtbot: Any) -> None:
+    stacks = [(Image(noise(i, (3, 96, 96)), name=n), Labels(np.stack([squares()] * 3), name=f"{n} l")) for i, n in
+              enumerate("ab")]  # fmt: skip
+    widget = panel(viewer_of(*(layer for pair in stacks for layer in pair)))
+    press_answer(widget.messages.messages()[0], "ZYX")
+    wait(qtbot, widget)
+    widget._select({stacks[1][1].unique_id.hex})
+    widget.corrections.axes.setCurrentIndex(widget.corrections.axes.findData("TYX"))
+    wait(qtbot, widget)
+    assert [layer_axes(layer) for pair in stacks for layer in pair] == ["ZYX", "ZYX", "TYX", "TYX"]
+    widget.corrections.channels.setText("7")
+    widget.corrections.channels.editingFinished.emit()
+    wait(qtbot, widget)
+    assert any("no channel 7" in m.text for m in widget.messages.messages())
+    assert [r.name for r in widget.rows()] == ["a", "b"]
+    assert [r.sample.source.info.axes for r in widget.rows() if r.sample] == ["ZYX", "TYX"]

@@ -842,7 +842,6 @@ import sys, time
 from types import SimpleNamespace
 import napari
 import napari.qt  # a window is open before a panel is
-from dataset_world import SCALE, answers, folder_of, noise, press, press_answer, settled, squares, taught, wait
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
 app = QApplication([])
