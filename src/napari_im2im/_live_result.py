@@ -11,7 +11,6 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QTimer
 
 from napari_im2im._endings import when_destroyed
-from napari_im2im._journal_watch import main_window
 from napari_im2im._layers import ResultSpec, add_result, result_axes, squeeze_result
 
 if TYPE_CHECKING:
@@ -67,6 +66,8 @@ class LiveResults(QObject):
         facts: dict[str, Any],
         parent: QObject | None = None,
     ) -> None:
+        from napari_im2im._journal_watch import main_window
+
         super().__init__(parent)
         drawing = self._drawing = _Drawing(viewer, source, model, main, facts)
         window = main_window(viewer)

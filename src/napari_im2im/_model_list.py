@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtGui import QAction, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 COVER = 72
 """Width and height of the picture of a model, pixels."""
+FIRST_LOOK_MILLISECONDS = 50
+"""The panel is drawn before the models are read, whose thread shares the interpreter with the drawing."""
 FIGURES = 3
 """Figures shown on the card; all stand in its tooltip."""
 
@@ -67,7 +69,10 @@ class ModelList(QWidget):
         layout.addLayout(row)
         layout.addWidget(self._card)
         self._card.show_text("Looking for models…")
-        self.reload()
+        self._first_look = QTimer(self)
+        self._first_look.setSingleShot(True)
+        self._first_look.timeout.connect(self.reload)
+        self._first_look.start(FIRST_LOOK_MILLISECONDS)
 
     def _menu_button(self) -> QToolButton:
         button = QToolButton()
@@ -111,6 +116,7 @@ class ModelList(QWidget):
 
     def reload(self) -> None:
         """Look for models again; the chosen one stays chosen."""
+        self._first_look.stop()
         self._later.ask("list", list_models, self._on_listed, self._on_failed)
 
     # ---- handlers ----

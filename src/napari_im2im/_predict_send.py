@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from im2im_core.axes import from_tczyx
-from im2im_core.excerpt import take_excerpt
 from im2im_core.image import select_channels
-from im2im_core.inference import Inference
 
 if TYPE_CHECKING:
     from im2im_core.axes import Region
@@ -27,6 +25,10 @@ def sent(source: Snapshot, region: Region | None, model: LocalModel, options: Pr
     told = {"region": [[s.start, s.stop] for s in region] if region else None, "options": options.dump()}
     if source.path is not None:
         return {**source.arguments(), **told}
+    # With all the settings of recipes: not for the opening of a panel.
+    from im2im_core.excerpt import take_excerpt
+    from im2im_core.inference import Inference
+
     image = source.image()
     told["options"] = options.replace(channels=None).dump()
     if region is not None and isinstance(model.inference, Inference):

@@ -827,15 +827,23 @@ class PredictWidget(QWidget):
         return next((layer for layer in named if is_image_layer(layer) and is_users(layer)), None)
 
     def _recall_settings(self, settings: Any) -> None:
-        from napari_im2im._predict_settings import settings_class
+        if settings is not None:
+            self.later.ask("settings", lambda: _settings_of(settings), self._on_settings_recalled, _ignore)
 
-        if settings is None or self._form is not None:
+    def _on_settings_recalled(self, settings: Config) -> None:
+        if self._valid is not None:  # something else was entered meanwhile
             return
-        try:
-            self._valid = settings_class().load(settings)
-        except Im2ImError:  # of another version
-            return
+        self._valid = settings
+        if self._form is not None:
+            self._form.setValue(settings)
         self._advise()
+
+
+def _settings_of(content: Any) -> Config:
+    """Settings that were remembered; imports all settings there are, so it is not for the main thread."""
+    from napari_im2im._predict_settings import settings_class
+
+    return settings_class().load(content)
 
 
 def _ignore(error: BaseException) -> None:

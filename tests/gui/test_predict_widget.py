@@ -18,6 +18,7 @@ import pytest
 import yaml
 from looks import crowded, nameless
 
+from im2im_core.events import Message
 from napari_im2im._layers import OURS, RESULT
 from napari_im2im._object_size import advise, object_width
 from napari_im2im._predict_queue import FileQueue, Request
@@ -47,6 +48,8 @@ INFERENCE: dict[str, Any] = {
 README = "# Toy\n\n## Limits\n\nNot for tissue sections. Check a few results by eye.\n"
 PATIENCE = 60000
 """Milliseconds that a busy machine may need for what takes a moment."""
+TRIES = 5
+"""Predictions or openings whose median counts."""
 MakeModel = Callable[..., Path]
 
 
@@ -343,8 +346,258 @@ def test_a_reopened_panel_shows_what_was_chosen(open_panel: Any, qtbot: Any, mak
     qtbot.waitUntil(lambda: again.outputs["foreground"].isChecked(), timeout=PATIENCE)
     assert again.models.value().name == "good nuclei"
     assert again.image.value() is viewer.layers["cells"]
-    assert again._options().seed == 7
+    qtbot.waitUntil(lambda: again._options().seed == 7, timeout=PATIENCE)
     again.job.close().join(15)
+
+
+def reopened(viewer: Any, widget: PredictWidget, qtbot: Any, word: str) -> PredictWidget:
+    """The panel, closed and opened again once `word` was written down."""
+    viewer.window.remove_dock_widget(widget)
+    remembered = Path(".im2im/predict_widget.json")
+    qtbot.waitUntil(lambda: remembered.exists() and word in remembered.read_text(), timeout=PATIENCE)
+    again = PredictWidget(viewer, command=WORKER)
+    viewer.window.add_dock_widget(again, name="Predict")
+    qtbot.waitUntil(lambda: again.models.value() is not None and again.memory._recalled, timeout=PATIENCE)
+    return again
+
+
+def test_a_reopened_panel_knows_part_channel_width_and_result(open_panel: Any, qtbot: Any) -> None:
+    viewer, widget = open_panel()
+    pixels = np.stack([discs(64)] * 3)
+    stack = viewer.add_image(pixels, name="stack", metadata={"axes": "CYX", "channels": ["DNA", "actin", "tubulin"]})
+    viewer.add_shapes([[[10, 20], [10, 40], [30, 40], [30, 20]]], name="box")
+    qtbot.waitUntil(lambda: widget.memory._recalled, timeout=PATIENCE)
+    widget.set_image(stack)
+    widget.image._slots[0].setCurrentIndex(1)
+    widget.image._part.setCurrentIndex(2)
+    widget.width_box.setValue(23)
+    widget.button.click()
+    qtbot.waitUntil(lambda: widget.teach_button.isVisible(), timeout=PATIENCE)
+    again = reopened(viewer, widget, qtbot, "stack · good nuclei")
+    qtbot.waitUntil(lambda: bool(again.image._slots), timeout=PATIENCE)
+    assert again.image.value() is stack
+    assert again.image.channels() == (1,)
+    assert again.image._part.currentText() == "Inside “box”"
+    assert again._options().object_diameter == 23
+    assert again.teach_button.isVisible()
+    source, layer = again._last
+    assert (source.name, layer) == ("stack", viewer.layers["stack · good nuclei"])
+    again.job.close().join(15)
+
+
+def test_a_reopened_panel_knows_its_files(open_panel: Any, qtbot: Any, tmp_path: Path) -> None:
+    viewer, widget = open_panel()
+    qtbot.waitUntil(lambda: widget.memory._recalled, timeout=PATIENCE)
+    files = (tmp_path / "a.tif", tmp_path / "b.tif")
+    widget.set_image(files)
+    again = reopened(viewer, widget, qtbot, "b.tif")
+    assert again.image.value() == files
+    again.set_image(viewer.layers["cells"])
+    remembered = {**again._content(), "kind": "files", "viewer": 0}
+    again._on_recalled(remembered)  # on another day the image that is open comes first
+    assert again.image.value() is viewer.layers["cells"]
+    assert again.image.files() == files
+    again.job.close().join(15)
+
+
+def test_a_width_that_was_typed_stays_until_another_image_is_chosen(open_panel: Any, qtbot: Any) -> None:
+    viewer, widget = open_panel()
+    film = np.stack([discs(128)] * 2)
+    viewer.add_image(film, name="film", metadata={"axes": "CYX", "channels": ["a", "b"]})
+    widget.set_image(viewer.layers["film"])
+    widget.width_box.setValue(20)
+    widget._on_looked(31.0)  # an estimate that comes late
+    assert widget._options().object_diameter == 20
+    widget.image._part.setCurrentIndex(1)
+    widget.image._slots[0].setCurrentIndex(1)
+    assert widget._options().object_diameter == 20
+    assert "scaled by 0.85" in widget.size_text.text()
+    widget.set_image(viewer.layers["cells"])
+    assert widget.width_box.value() != 20
+    qtbot.waitUntil(lambda: "31 px" in widget.size_text.text(), timeout=PATIENCE)
+
+
+def test_a_late_count_is_not_said_of_the_next_prediction(
+    open_panel: Any, qtbot: Any, make_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import napari_im2im._predict_widget as module
+
+    counting, go = threading.Event(), threading.Event()
+
+    def count(*_: Any) -> int:
+        counting.set()
+        go.wait(60)
+        return 99
+
+    _, widget = open_panel()
+    monkeypatch.setattr(module, "count_objects", count)
+    widget.button.click()
+    qtbot.waitUntil(counting.is_set, timeout=PATIENCE)
+    widget.set_model(make_model("waits"))
+    qtbot.waitUntil(lambda: widget.models.value().name == "waits nuclei", timeout=PATIENCE)
+    widget.button.click()
+    go.set()
+    qtbot.wait(200)
+    assert widget.job.running
+    assert "99" not in widget.status.text()
+    assert not widget.status.isVisible()
+    (widget.models.value().path / "go").touch()
+    qtbot.waitUntil(lambda: at_rest(widget), timeout=PATIENCE)
+
+
+# ---- files, and all that is open -----------------------------------------------
+
+
+def write_discs(folder: Path, *names: str) -> tuple[Path, ...]:
+    """Files with a voxel size of half a micrometre."""
+    from im2im_core.io import write_image
+
+    return tuple(write_image(folder / name, discs(128), "YX", voxel_size=(None, 0.5, 0.5)) for name in names)
+
+
+def test_files_say_how_they_are_scaled(open_panel: Any, qtbot: Any, tmp_path: Path) -> None:
+    trained = {**INFERENCE["input"], "voxel_size": [None, 1.0, 1.0]}
+    _, widget = open_panel(input=trained)
+    widget.set_image(write_discs(tmp_path, "a.tif", "b.tif"))
+    assert widget.width_box.isVisible()
+    qtbot.waitUntil(lambda: "0.5 µm" in widget.size_text.text(), timeout=PATIENCE)
+    assert "scaled by 0.50" in widget.size_text.text()
+    assert widget.size_text.text().endswith("Judged by a.tif, the first of 2 images.")
+    assert widget._options().object_diameter is None
+    widget.width_box.setValue(34)
+    assert widget._options().object_diameter == 34
+    assert "--object-diameter 34" in widget._texts()["command"]
+
+
+def test_results_of_files_are_opened_over_their_images(open_panel: Any, qtbot: Any, tmp_path: Path) -> None:
+    viewer, widget = open_panel()
+    first, second = write_discs(tmp_path, "a.tif", "b.tif")
+    widget.set_image((first, second))
+    assert widget.open_box.isVisible()
+    assert widget.open_box.isChecked()
+    widget.button.click()
+    qtbot.waitUntil(lambda: at_rest(widget) and len(predicted(viewer)) == 2, timeout=PATIENCE)
+    assert "2 of 2 images predicted" in widget.status.text()
+    layer = next(x for x in predicted(viewer) if x.metadata["im2im"]["image"] == "a.tif")
+    np.testing.assert_array_equal(layer.data, discs() > 0)
+    assert tuple(layer.scale) == tuple(viewer.layers["a.tif"].scale) == (0.5, 0.5)
+    assert layer.name == "a.tif · good nuclei"
+    facts = layer.metadata["im2im"]
+    assert facts["finished"]
+    assert facts["model_path"] == str(widget.models.value().path)
+    assert Path(facts["file"]).is_file()
+    assert not widget.teach_button.isVisible()
+
+
+def test_a_result_lies_on_the_layer_that_its_file_was_opened_as(open_panel: Any, qtbot: Any, tmp_path: Path) -> None:
+    from napari.layers._source import Source
+
+    viewer, widget = open_panel()
+    (path,) = write_discs(tmp_path, "a.tif")
+    layer = viewer.add_image(discs(128), name="opened", translate=(5, 7))
+    layer._source = Source(path=str(path))
+    widget.set_image((path,))
+    widget.button.click()
+    qtbot.waitUntil(lambda: widget.teach_button.isVisible(), timeout=PATIENCE)
+    (result,) = predicted(viewer)
+    assert tuple(result.scale) == (1, 1)
+    assert tuple(result.translate) == (5, 7)
+    assert widget._last[0].name == "opened"
+
+
+def test_many_results_stay_files_unless_they_are_wanted(open_panel: Any, qtbot: Any, tmp_path: Path) -> None:
+    viewer, widget = open_panel()
+    write_discs(tmp_path / "in", *(f"{n}.tif" for n in range(6)))
+    widget.set_image((tmp_path / "in",))
+    qtbot.waitUntil(lambda: not widget.open_box.isChecked(), timeout=PATIENCE)
+    widget.button.click()
+    qtbot.waitUntil(lambda: "6 of 6 images predicted" in widget.status.text(), timeout=PATIENCE)
+    assert not widget.later._waiting
+    assert not predicted(viewer)
+    (message,) = widget.messages.messages()
+    assert message.button.text() == "Show the folder"
+
+
+def test_results_that_are_too_large_are_told(
+    open_panel: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import napari_im2im._predict_files as module
+
+    viewer, widget = open_panel()
+    monkeypatch.setattr(module, "LARGEST", 1000)
+    widget.set_image(write_discs(tmp_path, "a.tif"))
+    widget.button.click()
+    qtbot.waitUntil(lambda: any("not opened" in m.text for m in widget.messages.messages()), timeout=PATIENCE)
+    assert not predicted(viewer)
+
+
+def test_folders_are_listed_in_a_thread(
+    open_panel: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import napari_im2im._predict_files as before
+    import napari_im2im._predict_queue as module
+
+    listed, seen = module.listed, []
+
+    def noting(files: Any) -> Any:
+        seen.append(threading.current_thread() is threading.main_thread())
+        return listed(files)
+
+    _, widget = open_panel()
+    for place in (module, before):
+        monkeypatch.setattr(place, "listed", noting)
+    (tmp_path / "empty").mkdir()
+    widget.set_image((tmp_path / "empty",))
+    widget.button.click()
+    qtbot.waitUntil(lambda: at_rest(widget) and bool(widget.messages.messages()), timeout=PATIENCE)
+    assert "There is no image" in widget.messages.messages()[0].text
+    assert seen
+    assert not any(seen)
+    assert not widget.status.isVisible()
+
+
+def test_all_open_images_one_after_the_other(open_panel: Any, qtbot: Any) -> None:
+    viewer, widget = open_panel()
+    small = np.kron(discs(60)[::2, ::2], np.ones((1, 1)))
+    viewer.add_image(np.tile(small, (4, 4)), name="small", scale=(2, 2))
+    viewer.add_image(np.zeros((3, 16, 16)), name="unclear")  # time or planes or channels: nobody said
+    widget.set_image([])
+    assert widget.image._image.currentText() == "All 3 open images"
+    assert widget.size_text.text() == "Each image will be scaled by its objects."
+    widget.button.click()
+    qtbot.waitUntil(lambda: at_rest(widget), timeout=PATIENCE)
+    assert "2 of 3 images predicted" in widget.status.text()
+    assert "1 failed" in widget.status.text()
+    assert any("“unclear”" in m.text for m in widget.messages.messages())
+    layers = {layer.name: layer for layer in predicted(viewer)}
+    assert set(layers) == {"cells · good nuclei", "small · good nuclei"}
+    diameters = [layers[f"{n} · good nuclei"].metadata["im2im"]["diameter"] for n in ("cells", "small")]
+    assert diameters == [pytest.approx(31, abs=1), pytest.approx(15.5, abs=2)]  # each its own
+    assert tuple(layers["small · good nuclei"].scale) == (2, 2)
+    widget.width_box.setValue(25)
+    assert "each image will be scaled by 0.68" in widget.size_text.text()
+    assert widget._options().object_diameter == 25
+
+
+def test_a_warning_has_the_button_that_mends_it(open_panel: Any, qtbot: Any) -> None:
+    viewer, widget = open_panel("unsure")
+    widget.button.click()
+    qtbot.waitUntil(lambda: at_rest(widget), timeout=PATIENCE)
+    first = widget.messages.messages()[0]
+    assert first.button.text() == "Give the width of the objects"
+    first.button.click()
+    assert first not in widget.messages.messages()
+    widget.unit_button.show()
+    widget._on_message(Message("The size is not known", "warning", "Give it", "unknown_size"))
+    message = widget.messages.messages()[-1]
+    viewer.layers["cells"].scale = (0.5, 0.5)
+    message.button.click()
+    assert str(viewer.layers["cells"].units[0]) == "micrometer"
+    widget.unit_button.hide()
+    viewer.layers.clear()
+    widget._on_message(Message("The size is not known", "warning", "Give it", "unknown_size"))
+    widget.messages.messages()[-1].button.click()
+    assert widget._form.isVisible()
 
 
 def test_channels_fit_by_name(open_panel: Any) -> None:
@@ -407,26 +660,52 @@ def test_only_needed_pixels_travel(make_model: Any) -> None:
     assert whole["axes"] == "TCYX"
 
 
-def test_fifty_layers(open_panel: Any) -> None:
+def test_fifty_layers(open_panel: Any, qtbot: Any) -> None:
+    from napari.layers import Image
+
     viewer, widget = open_panel()
-    for number in range(50):
-        viewer.add_image(np.zeros((8, 8)), name=f"layer {number}")
+    spent: list[float] = []
+    follow = widget.image._on_layers
+    for emitter, handler in widget.image._links:
+        emitter.disconnect(handler)
+
+    def timed(event: Any = None) -> None:
+        began = time.thread_time()  # of this thread: others may keep the machine busy
+        follow(event)
+        spent.append(time.thread_time() - began)
+
+    viewer.layers.events.inserted.connect(timed)
+    viewer.layers.events.renamed.connect(timed)
+    viewer.layers.extend([Image(np.zeros((8, 8)), name=f"layer {number}") for number in range(50)])
+    assert len(spent) == 50
+    assert float(np.median(spent)) < 0.02
+    assert max(spent) < 0.1
     assert widget.image._image.count() == 52  # all of them at once is one more choice
     assert widget.image.value() is viewer.layers["cells"]
     viewer.layers["cells"].name = "renamed"
     assert "renamed" in widget.image._image.currentText()
+    began = time.thread_time()
+    other = PredictWidget(viewer, command=WORKER)
+    assert time.thread_time() - began < 0.3
+    qtbot.addWidget(other)
+    assert other.image._image.count() == 52
+    other.job.close().join(15)
 
 
 # ---- what goes wrong -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["runtime", "memory", "keyboard", "exit", "data"])
+@pytest.mark.parametrize("kind", ["runtime", "memory", "oom", "keyboard", "exit", "data"])
 def test_fault_24_errors_are_shown_and_the_button_comes_back(open_panel: Any, qtbot: Any, kind: str) -> None:
     _, widget = open_panel(f"raises_{kind}")
     widget.button.click()
     qtbot.waitUntil(lambda: at_rest(widget) and bool(widget.messages.messages()), timeout=PATIENCE)
     assert widget.button.isEnabled()
-    assert widget.messages.messages()[0].level == "error"
+    message = widget.messages.messages()[0]
+    assert message.level == "error"
+    if kind in ("memory", "oom"):
+        assert message.text == "The memory does not suffice"
+        assert "smaller" in message.cure
 
 
 def test_fault_25_cancel_keeps_what_is_finished(open_panel: Any, qtbot: Any) -> None:
@@ -557,15 +836,36 @@ def test_refusals_that_nothing_mends_have_no_button() -> None:
     assert asked_for(caught.value) == "some_package"
 
 
-def test_fault_27_killed_process_is_told_in_words_and_replaced(open_panel: Any, qtbot: Any, make_model: Any) -> None:
-    viewer, widget = open_panel("killed")
+@pytest.mark.parametrize(("how", "signal"), [("killed", 9), ("segfaults", 11)])
+def test_fault_27_killed_process_is_told_in_words_and_replaced(
+    open_panel: Any, qtbot: Any, make_model: Any, how: str, signal: int
+) -> None:
+    viewer, widget = open_panel(how)
     widget.button.click()
     qtbot.waitUntil(lambda: at_rest(widget) and bool(widget.messages.messages()), timeout=PATIENCE)
-    assert "killed by signal 9" in widget.messages.messages()[0].text
+    assert f"killed by signal {signal}" in widget.messages.messages()[0].text
     widget.set_model(make_model("good"))
     qtbot.waitUntil(lambda: widget.models.value().name == "good nuclei", timeout=PATIENCE)
     widget.button.click()
     qtbot.waitUntil(lambda: bool(predicted(viewer)) and at_rest(widget), timeout=PATIENCE)
+
+
+def check_unfinished(layer: Any) -> None:
+    """The layer says that it is not complete, and can be painted on."""
+    assert layer.name.endswith("(unfinished)")
+    assert layer.metadata["im2im"]["finished"] is False
+    assert np.asarray(layer.data).any()
+    layer.data_setitem((np.array([0]), np.array([0])), 7)
+    assert layer.data[0, 0] == 7
+
+
+def test_fault_27_killed_process_leaves_its_layer_as_unfinished(open_panel: Any, qtbot: Any) -> None:
+    viewer, widget = open_panel("killed_later")
+    widget.button.click()
+    qtbot.waitUntil(lambda: at_rest(widget) and bool(widget.messages.messages()), timeout=PATIENCE)
+    assert "killed by signal 9" in widget.messages.messages()[0].text
+    (layer,) = predicted(viewer)
+    check_unfinished(layer)
 
 
 def test_fault_22_source_layer_deleted_meanwhile(open_panel: Any, qtbot: Any) -> None:
@@ -622,13 +922,17 @@ def test_fault_23_dock_closed_meanwhile(open_panel: Any, qtbot: Any) -> None:
     viewer, widget = open_panel("slow", size=640)
     widget.button.click()
     qtbot.waitUntil(lambda: bool(predicted(viewer)), timeout=PATIENCE)
+    (layer,) = predicted(viewer)
+    assert layer.metadata["im2im"]["finished"] is False
     pid = widget.job.pid
     with qtbot.captureExceptions() as exceptions:
         viewer.window.remove_dock_widget(widget)
-        qtbot.wait(300)
+        qtbot.waitUntil(lambda: layer.name.endswith("(unfinished)"), timeout=PATIENCE)
+        check_unfinished(layer)
         viewer.add_image(np.zeros((8, 8)))
         qtbot.waitUntil(lambda: not psutil.pid_exists(pid) or _is_zombie(pid), timeout=PATIENCE)
     assert not exceptions
+    check_unfinished(layer)  # the file of its pixels is deleted by now
 
 
 def _is_zombie(pid: int) -> bool:
@@ -693,7 +997,7 @@ def test_first_prediction_comes_a_second_after_the_click_and_what_it_computes(
     widget.job.tile.connect(lambda tile: seen.append(time.monotonic()))
     widget.job.finished.connect(results.append)
     over: list[float] = []
-    for number in range(3):  # each model is new to the process; whatever else the machine does is no fault of ours
+    for number in range(TRIES):  # each model is new to the process
         copy = shutil.copytree(folder, folder.with_name(f"copy-{number}"))
         widget.set_model(copy)
         chosen = lambda copy=copy: (model := widget.models.value()) is not None and model.path == copy  # noqa: E731
@@ -705,9 +1009,7 @@ def test_first_prediction_comes_a_second_after_the_click_and_what_it_computes(
         qtbot.waitUntil(lambda: bool(results), timeout=PATIENCE)
         over.append(seen[0] - began - results[0].facts["seconds"])
         qtbot.waitUntil(lambda: "object" in widget.status.text(), timeout=PATIENCE)
-        if over[-1] <= 1.0:
-            break
-    assert min(over) <= 1.0
+    assert float(np.median(over)) <= 1.0
     assert widget.status.text().endswith("s, CPU")
 
 
@@ -769,6 +1071,41 @@ def test_opening_imports_no_torch() -> None:
         "assert not {'torch', 'monai', 'lightning', 'pytorch_lightning'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+OPENING = """
+import sys, time
+import napari, numpy as np
+from qtpy.QtWidgets import QApplication
+viewer = napari.Viewer(show=True)
+viewer.add_image(np.zeros((64, 64)))
+QApplication.processEvents()
+began = time.thread_time()
+dock, widget = viewer.window.add_plugin_dock_widget("napari-im2im", "Predict")
+dock.show()
+QApplication.processEvents()
+took = time.thread_time() - began
+assert widget.isVisible() and widget.button.isVisible()
+heavy = {name.split(".")[0] for name in sys.modules} & {"torch", "lightning", "pytorch_lightning", "monai"}
+widget.job.close().join()
+viewer.close()
+print("took", took, *sorted(heavy))
+"""
+
+
+@pytest.mark.slow
+def test_opening_and_showing_the_dock_is_quick_and_imports_nothing_heavy(project: Any) -> None:
+    """In fresh processes, imports included; what counts is how long the main thread works, not who else does."""
+    took = []
+    for _ in range(TRIES):
+        done = subprocess.run(
+            [sys.executable, "-c", OPENING], capture_output=True, text=True, timeout=120, cwd=project.root, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        _, seconds, *heavy = done.stdout.split()
+        assert heavy == []
+        took.append(float(seconds))
+    assert float(np.median(took)) <= 0.3
 
 
 # ---- size ----------------------------------------------------------------------
