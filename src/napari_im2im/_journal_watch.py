@@ -264,6 +264,7 @@ class JournalWatch(QObject):
             self._submit(_begin, journal, layer.data)
         elif _strokes_of(layer):
             self._watch(layer, journal).whole = True
+            self._submit(_begin_painted, journal, layer.data, file_of(layer))
         else:
             # What a model found comes again with a click; it is worth a journal once somebody painted on it.
             layer.events.paint.connect(self._on_result_painted)
@@ -381,6 +382,13 @@ def _begin(journal: Journal, data: np.ndarray) -> None:
             journal.look(journal.restore())
             return
     journal.look(data)
+
+
+def _begin_painted(journal: Journal, data: np.ndarray, file: Path | None) -> None:
+    """Take strokes from before the watch for a change, unless the file of the layer holds them."""
+    journal.look(data)
+    if _base(journal, data, file) is data:
+        journal.discard()  # what was looked at; nothing is on disk yet
 
 
 def _write(

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+from napari.layers._source import Source
 
 from im2im_core.events import OutputBegun, TileDone
 from im2im_core.jobs.messages import create_array
@@ -84,6 +86,10 @@ def test_what_was_painted_before_the_watch_began_is_journaled(
     painted = viewer.add_labels(np.zeros((SIZE, SIZE), np.uint16), name="painted")
     viewer.add_labels(np.ones((SIZE, SIZE), np.uint16), name="only opened")
     painted.paint((5, 5), 3)
+    kept = viewer.add_labels(np.zeros((SIZE, SIZE), np.uint16), name="kept")
+    kept.paint((5, 5), 3)
+    tifffile.imwrite(project.root / "kept.tif", kept.data, metadata={"axes": "YX"})
+    kept._source = Source(path=str(project.root / "kept.tif"))
     watch = JournalWatch(viewer, project)
     watch.start()
     journal = Journal(project, painted.unique_id.hex)
@@ -91,6 +97,7 @@ def test_what_was_painted_before_the_watch_began_is_journaled(
     watch.stop()
     assert [j.uuid for j in list_journals(project)] == [journal.uuid]
     np.testing.assert_array_equal(journal.restore(), painted.data)
+    assert not Journal(project, kept.unique_id.hex).exists
 
 
 def test_painting_on_a_sample_is_kept_safe_without_a_panel(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
