@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 COLOURS = ("#3b9dff", "#ff8c2e", "#3fbf6b", "#d06be0", "#e0524d", "#b8a022", "#33b5b5", "#8f8fff")
 """Seen on dark and on light ground, told apart with most kinds of colour blindness."""
 DASHES = (Qt.PenStyle.SolidLine, Qt.PenStyle.DashLine, Qt.PenStyle.DotLine, Qt.PenStyle.DashDotLine)
+ARROW = 14
+"""Room for the arrow of a menu, pixels."""
+NAME_LETTERS = 18
+"""Letters of a run's name that fit into a legend."""
 LOSSES = {
     "total": "loss",
     "dice": "Dice loss",
@@ -150,7 +154,7 @@ class CurvesWidget(QWidget):
         self._curves: dict[tuple[str, str, str], pg.PlotDataItem] = {}
         self._hidden: set[str] = set()
         self._known: set[str] = set()
-        self._look: tuple[tuple[str, ...], bool] = ((), True)
+        self._look: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         self._colours: dict[str, str] = {}
         self._area = pg.GraphicsLayoutWidget(parent=self)
         self._area.setMinimumHeight(170)
@@ -202,6 +206,8 @@ class CurvesWidget(QWidget):
         self._terms.setAccessibleName("Losses and scores that are drawn")
         self._terms.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self._terms.setMenu(QMenu(self._terms))
+        # napari draws the arrow of the menu over the text where there is no room beside it.
+        self._terms.setMinimumWidth(self._terms.fontMetrics().horizontalAdvance("Show") + 2 * ARROW)
         fit = QToolButton()
         fit.setText("Fit")
         fit.setToolTip("Show everything again after zooming")
@@ -229,6 +235,8 @@ class CurvesWidget(QWidget):
                 axis.setPen(text)
                 axis.setTextPen(text)
             plot.legend.setLabelTextColor(text)
+            for _, label in plot.legend.items:  # those that stand there keep their colour otherwise
+                label.setText(label.text, color=text)
         self._text = text
         self._arrange()
 
@@ -270,8 +278,8 @@ class CurvesWidget(QWidget):
 
     def refresh(self) -> None:
         """Draw what is there now."""
-        look = (tuple(self._scores()), len(self._series) == 1)
-        if look != self._look:  # what is a loss, or whether runs need colours of their own, is seen otherwise now
+        look = (tuple(self._scores()), tuple(self._series))
+        if look != self._look:  # what is a loss, and which colours and names tell the runs apart, is seen otherwise now
             self._look = look
             self._drop_all()
         self._hide_new_terms()
@@ -308,10 +316,16 @@ class CurvesWidget(QWidget):
         words = term_words(term, score)
         title = {"train": f"{words}, training", "validation": words if score else f"{words}, validation"}
         plot = self._score if term in self._scores() else self._loss
-        label = title[part] if alone else f"{name}: {title[part]}"
+        label = title[part] if alone else f"{self._short(name)}: {title[part]}"
         self._curves[key] = plot.plot(pen=pen, name=label, antialias=False, **marks)
         self._curves[key].setLogMode(False, self._log.isChecked() and plot is self._loss)
         return self._curves[key]
+
+    def _short(self, name: str) -> str:
+        """Name of a run for the legend, which is narrow: without the time it begins with where that says enough."""
+        ends = {run: run.partition("_")[2] or run for run in self._series}
+        short = ends[name] if list(ends.values()).count(ends[name]) == 1 else name.partition("-")[2] or name
+        return short if len(short) <= NAME_LETTERS else f"{short[: NAME_LETTERS - 1]}…"
 
     def _drop(self, key: tuple[str, str, str]) -> None:
         curve = self._curves.pop(key)

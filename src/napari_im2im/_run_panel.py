@@ -15,8 +15,6 @@ from qtpy.QtWidgets import (
     QPlainTextEdit,
     QProgressBar,
     QPushButton,
-    QScrollArea,
-    QSizePolicy,
     QSplitter,
     QToolButton,
     QVBoxLayout,
@@ -58,7 +56,6 @@ RESUME_MENDS = ("killed", "crashed")
 """Diagnoses after which going on from the last checkpoint is what to try first."""
 EXAMINED = (Losses, Validated, Started, Failed)
 """Events that an examination looks at; others are not kept."""
-MESSAGES_HEIGHT = 150
 LOG_HEIGHT = 110
 
 
@@ -178,30 +175,38 @@ class RunPanel(QWidget):
 
     # ---- building ----
 
-    def _make_buttons(self) -> dict[str, QPushButton | QToolButton]:
+    def _make_buttons(self) -> dict[str, QPushButton]:
         tips = {
             "pause": ("Pause", "Save exactly and give memory and processor back"),
             "resume": ("Resume", "Go on from the last saved step"),
             "stop": ("Stop", "Finish now and keep the best network; more behind the arrow"),
             "continue": ("Continue", "Teach this model on, with the same or other images"),
         }
-        buttons: dict[str, QPushButton | QToolButton] = {}
+        buttons: dict[str, QPushButton] = {}
         for verb, (text, tip) in tips.items():
-            button = QToolButton() if verb == "stop" else QPushButton()
-            button.setText(text)
+            button = QPushButton(text)
             button.setToolTip(tip)
             button.clicked.connect(lambda _=False, v=verb: self.commanded.emit(v))
             buttons[verb] = button
+        self._more = self._make_more()
+        return buttons
+
+    def _make_more(self) -> QToolButton:
+        """The arrow beside Stop; a button that holds both cuts its own text in napari's themes."""
+        more = QToolButton()
+        more.setArrowType(Qt.ArrowType.DownArrow)
+        more.setAutoRaise(True)
+        more.setAccessibleName("More ways to end")
+        more.setToolTip("More ways to end")
         self.abort_action = QAction("Abort without a model", self)
         self.abort_action.setToolTip("End now; Resume can still go on from the last saved step")
         self.abort_action.triggered.connect(lambda: self.commanded.emit("abort"))
-        menu = QMenu(buttons["stop"])
+        menu = QMenu(more)
         menu.setToolTipsVisible(True)
         menu.addAction("Stop and keep the best", lambda: self.commanded.emit("stop"))
         menu.addAction(self.abort_action)
-        buttons["stop"].setMenu(menu)
-        buttons["stop"].setPopupMode(QToolButton.ToolButtonPopupMode.MenuButtonPopup)
-        return buttons
+        more.clicked.connect(lambda: menu.popup(more.mapToGlobal(more.rect().bottomLeft())))
+        return more
 
     def _build(self) -> None:
         self._done = QFrame()
@@ -220,15 +225,25 @@ class RunPanel(QWidget):
         head.addWidget(self._words, 1)
         for button in self._buttons.values():
             head.addWidget(button)
+        head.insertWidget(head.indexOf(self._buttons["stop"]) + 1, self._more)
         self._stage = QVBoxLayout()
         self._stage.setContentsMargins(0, 0, 0, 0)
-        self.room = MessageRoom(self.messages)
         tools = self._make_tools()
         upper = QWidget()
         column = QVBoxLayout(upper)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
-        for item in (self._title, head, self._bar, self._done, self.room, self._stage, self.slider, tools, self._log):
+        for item in (
+            self._title,
+            head,
+            self._bar,
+            self._done,
+            self.messages,
+            self._stage,
+            self.slider,
+            tools,
+            self._log,
+        ):
             column.addWidget(item) if isinstance(item, QWidget) else column.addLayout(item)
         column.setStretchFactor(self._stage, 1)
         splitter = QSplitter(Qt.Orientation.Vertical)
@@ -325,12 +340,14 @@ class RunPanel(QWidget):
         for verb, button in self._buttons.items():
             button.setVisible(visible[verb])
             button.setEnabled(True)
+        self._more.setVisible(visible["stop"])
+        self._more.setEnabled(True)
         self.watch_button.setVisible(active)
         self.watch_button.setEnabled(True)
         self._bar.setVisible(active)
         self._words.setVisible(bool(state))
 
-    def button(self, verb: str) -> QPushButton | QToolButton:
+    def button(self, verb: str) -> QPushButton:
         """Button of a verb."""
         return self._buttons[verb]
 
@@ -338,7 +355,7 @@ class RunPanel(QWidget):
         """Say what was asked for until the run answers."""
         self._words.setText(words)
         self._words.show()
-        for button in self._buttons.values():
+        for button in (*self._buttons.values(), self._more):
             button.setEnabled(False)
 
     def show_view(self, view: RunView) -> None:
@@ -424,34 +441,3 @@ class RunPanel(QWidget):
         shown = self._said.pop(code, None)
         if shown is not None:
             shown[1].dismissed.emit()
-
-
-class MessageRoom(QScrollArea):
-    """Room for messages: as high as they are up to a limit, scrolled beyond it, none without messages."""
-
-    def __init__(self, messages: MessageBar, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._messages = messages
-        self.setWidgetResizable(True)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
-        self.setWidget(messages)
-        messages.changed.connect(self._on_changed)
-        self._on_changed()
-
-    def _on_changed(self) -> None:
-        self.setVisible(bool(self._messages.messages()))
-        self._fit()
-
-    def resizeEvent(self, event: Any) -> None:
-        super().resizeEvent(event)
-        self._fit()
-
-    def _fit(self) -> None:
-        layout = self._messages.layout()
-        if layout is None:
-            return
-        width = max(self.viewport().width(), 1)
-        wanted = layout.heightForWidth(width) if layout.hasHeightForWidth() else layout.sizeHint().height()
-        self.setFixedHeight(min(max(wanted, 0), MESSAGES_HEIGHT))

@@ -85,6 +85,7 @@ class StartPanel(QWidget):
         self._later = Later(self)
         self._filling = False
         self._before_filling = ""
+        self._afterwards: dict[str, Any] = {}
         self._starts = False
         self._recipe = api.load_preset(FIRST_PRESET)
         self._preset = FIRST_PRESET
@@ -351,8 +352,11 @@ class StartPanel(QWidget):
         self._tools.addWidget(widget)
 
     def apply(self, changes: Mapping[str, Any]) -> None:
-        """Change settings by their dotted names, as a cure does."""
-        self._change(dict(changes))
+        """Change settings by their dotted names, as a cure does; what is being filled in comes first."""
+        if self._filling:
+            self._afterwards.update(changes)
+        else:
+            self._change(dict(changes))
 
     # ---- changes ----
 
@@ -406,9 +410,10 @@ class StartPanel(QWidget):
         """Look something up in a thread and let `done` fill it in; Start waits for that, the newest wish counts."""
 
         def take(found: Any) -> None:
-            starts = self._starts
+            starts, afterwards = self._starts, self._afterwards
             self._stop_filling()
             done(found)
+            self._change(afterwards)
             if starts:
                 self._on_start()
 
@@ -425,6 +430,7 @@ class StartPanel(QWidget):
         """Wait for nothing any more; what is looked up now is dropped."""
         self._later.forget("fill")
         self._filling = self._starts = False
+        self._afterwards = {}
         if self.summary() == FILLING:
             self.setSummary(self._before_filling)
 

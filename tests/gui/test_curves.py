@@ -157,6 +157,28 @@ def test_ten_thousand_points_are_updated_quickly(curves, qtbot):
     assert min(times) < 0.05
 
 
+def legend(widget):
+    return [label for _, label in widget._loss.legend.items]
+
+
+def test_legends_follow_the_theme_and_lie_inside_of_their_plot(curves, qtbot):
+    curves.show()
+    names = ("20261121-195642_embryos of the third experiment", "20261121-195910_nuclei", "20261122-101010_nuclei")
+    for name in names:
+        curves.add(name, losses([10, 20]) + validated([20]))
+    curves.setColours("#ebe7e6", "#3b3a39")
+    assert all("#ff3b3a39" in label.item.toHtml() or "#3b3a39" in label.item.toHtml() for label in legend(curves))
+    texts = [label.text for label in legend(curves)]
+    assert texts[0] == "embryos of the th…: loss, training"
+    assert texts[2] == "195910_nuclei: loss, training"
+    qtbot.wait(20)
+    plot = curves._loss.vb.sceneBoundingRect()
+    for label in legend(curves):
+        place = label.sceneBoundingRect()
+        assert plot.left() <= place.left()
+        assert place.right() <= plot.right()
+
+
 # ---- export --------------------------------------------------------------------
 
 
