@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,7 +15,6 @@ from im2im_core.recipe import Recipe
 from im2im_core.yamlfile import parse_yaml
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping, Sequence
 
     from im2im_core.axes import Region
@@ -278,6 +278,8 @@ def predict(
     from im2im_core.image import as_image
 
     predictor = loaded_predictor(model, device)
+    if to is not None and isinstance(image, str | os.PathLike) and Path(image).resolve() == Path(to).resolve():
+        raise ConfigError(f"{to} would replace the image by the result", "Name another file in to=")
     source = as_image(image, axes, dimensions=predictor.inference.shapes.dimensions)
     found = predictor.predict(
         source, region=region, outputs=outputs, to=to, options=options, on_event=on_event, should_stop=should_stop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
@@ -47,3 +48,11 @@ class PredictOptions(Config):
         """Thresholds that replace those of the model, by their names in its decoding settings."""
         named = {"foreground": self.foreground, "seed": self.seed_threshold, "min_size": self.min_size}
         return {name: value for name, value in named.items() if value is not None}
+
+
+def output_path(path: Path, name: str, main: bool) -> Path:
+    """File of an output: the main one has the path itself, others _NAME before the ending."""
+    if main:
+        return path
+    stem, dot, rest = path.name.partition(".")
+    return path.with_name(f"{stem}_{name}{dot}{rest}")

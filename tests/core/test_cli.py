@@ -463,12 +463,31 @@ def test_one_image_goes_to_a_file_or_into_a_folder(toy: ToyApi, images: Path, tm
     assert (tmp_path / "folder" / "a.tif").exists()
 
 
-@pytest.mark.parametrize(("words", "code"), [(["-o", "out.tif"], 2), (["-o", "HERE"], 2)])
-def test_fault_46_images_are_never_replaced(toy: ToyApi, images: Path, words: list[str], code: int) -> None:
+@pytest.mark.parametrize(
+    ("sources", "words"),
+    [
+        ([""], ["-o", "out.tif"]),
+        ([""], ["-o", "HERE"]),
+        (["a.tif"], ["-o", "HERE/a.tif"]),
+        (["a.tif"], ["-o", "HERE/../HERE_NAME/a.tif"]),
+        (["a.tif", "bad.tif"], ["-o", "HERE"]),
+    ],
+)
+def test_fault_46_images_are_never_replaced(toy: ToyApi, images: Path, sources: list[str], words: list[str]) -> None:
     before = {p: p.read_bytes() for p in images.iterdir()}
-    words = [word.replace("HERE", str(images)) for word in words]
-    assert main(["predict", "model", str(images), *words, "--overwrite"]) == code
+    words = [word.replace("HERE_NAME", images.name).replace("HERE", str(images)) for word in words]
+    assert main(["predict", "model", *(str(images / s) for s in sources), *words, "--overwrite"]) == 2
     assert {p: p.read_bytes() for p in images.iterdir()} == before
+
+
+def test_further_outputs_do_not_meet_those_of_other_images(
+    toy: ToyApi, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "a_foreground.tif").write_bytes((images / "a.tif").read_bytes())
+    words = ["predict", "model", str(images / "a.tif"), str(images / "a_foreground.tif"), "-o", str(tmp_path / "out")]
+    assert main([*words, "--outputs", "labels,foreground"]) == 3
+    assert "would both be written to" in capsys.readouterr().err
+    assert main([*words, "--outputs", "labels"]) == 0
 
 
 def test_predict_options_are_checked(toy: ToyApi, images: Path, capsys: pytest.CaptureFixture[str]) -> None:

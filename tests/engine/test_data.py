@@ -19,6 +19,7 @@ from im2im_core.engine.prepare import Entry, items_of, median_diameter, prepare
 from im2im_core.engine.sampling import window_around
 from im2im_core.engine.session import Prepared, prepare_images
 from im2im_core.errors import DataError
+from im2im_core.image import ArrayImage
 from im2im_core.normalize import Scaling
 from im2im_core.recipe import Recipe
 from im2im_core.samples import Split
@@ -101,6 +102,25 @@ def test_the_object_size_of_the_recipe_is_reached(tmp_path: Path) -> None:
     assert (found.arrays["maps"][0] > 0).mean() == pytest.approx((labels > 0).mean(), abs=0.02)
 
 
+def test_a_nan_in_a_target_does_not_spread_when_it_is_rescaled(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+    target = image.copy()
+    target[20, 20] = np.nan
+    rescale = {"kind": "voxel_size", "voxel_size": [1, 0.5, 0.5]}
+    recipe = small_recipe("restoration_2d", data__invalid_pixels="fill", data__rescale=rescale)
+
+    def measured(image: Any) -> Any:
+        return ArrayImage(image.read()[0, 0], "ZYX", name=image.info.name, voxel_size=(1.0, 1.0, 1.0))
+
+    def learned(target: Any) -> Any:
+        split = Split((sample("a", image, target, wrap=measured),))
+        return prepared(recipe, split, tmp_path).stream.store.get(0).arrays["target"]
+
+    spoiled, clean = learned(target), learned(np.nan_to_num(target, nan=float(np.nanmin(target))))
+    assert spoiled.shape == (1, 1, 128, 128)
+    np.testing.assert_allclose(spoiled, clean, atol=1e-3)  # the statistics differ by one pixel
+
+
 def test_median_diameter_is_that_of_discs_of_the_same_area() -> None:
     labels = np.zeros((2, 20, 20), int)
     labels[0, 0:4, 0:4], labels[0, 10:12, 10:12], labels[1, 10:16, 10:16] = 1, 2, 2
@@ -109,7 +129,6 @@ def test_median_diameter_is_that_of_discs_of_the_same_area() -> None:
 
 
 def test_time_points_are_items_of_their_own() -> None:
-    from im2im_core.image import ArrayImage
     from im2im_core.samples import Sample
 
     series, one = (

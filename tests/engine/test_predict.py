@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from skimage.measure import label
 from torch import nn
 
 from im2im_core.engine import predict as predict_module
-from im2im_core.engine import predict_deliver
+from im2im_core.engine import predict_deliver, predict_plan
 from im2im_core.engine.frameworks.contract import Framework, OutputSpec, TranslateContext
 from im2im_core.engine.predict import Predictor
 from im2im_core.errors import ConfigError, DataError, ResourceError, Stopped
@@ -620,6 +621,27 @@ def test_fault_45_stopped_prediction_goes_on_bit_identical(make: type[Toy], stop
     if make is UNetToy and stop_after == 29:
         assert len(run.framework.seen) - computed < computed / 3
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.usefixtures("files")
+def test_fault_45_going_on_cuts_the_image_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Free memory decides how an image is cut; tiles that are done count in the cut of the first attempt."""
+    image, target = ArrayImage(noise(600, 610), "YX", identity="a"), tmp_path / "out.npy"
+    run, calls = predictor(ConvToy(), halo=3), iter([False] * 4)
+    cuts = iter([(256, 256), None])
+
+    def choose(plan: Any, *_: Any) -> Any:
+        cut = next(cuts)
+        return replace(plan, chunk=None if cut is None else (1, *cut)), [1, 272, 272]
+
+    monkeypatch.setattr(predict_plan, "_choose", choose)
+    options = PredictOptions(batch=1)
+    with pytest.raises(Stopped):
+        run.predict(image, to=target, options=options, should_stop=lambda: next(calls, True))
+    again = run.predict(image, to=target, options=options.replace(resume=True))
+    monkeypatch.undo()
+    expected = run.predict(image, options=options)["prediction"]
+    np.testing.assert_allclose(np.load(again["prediction"])[0, 0, 0], expected, atol=1e-5)
 
 
 @pytest.mark.usefixtures("files")

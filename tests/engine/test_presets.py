@@ -1,4 +1,4 @@
-"""Every preset, small: simulate, train two steps, predict."""
+"""Every preset, small: simulate, train two steps, pass the test of bioimage.io, predict."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bioimageio import core
 
 from im2im_core import api
+from im2im_core.errors import ConfigError
 from im2im_core.events import Event, Finished, Losses
 from im2im_core.io import open_image
 from im2im_core.microscope import write_dataset
+from im2im_core.predict_options import PredictOptions
 from im2im_core.project import Project
 
 PRESETS = sorted(p.name for p in api.list_presets())
@@ -28,6 +31,7 @@ def test_all_presets_are_known() -> None:
     ]
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_trains_and_predicts(tmp_path: Path, preset: str) -> None:
     recipe = api.load_preset(preset)
@@ -50,7 +54,11 @@ def test_a_preset_trains_and_predicts(tmp_path: Path, preset: str) -> None:
     assert run.state == "finished"
     assert [e.step for e in events if isinstance(e, Losses)] == [1, 2]
     assert isinstance(events[-1], Finished)
+    summary = core.test_model(run.model / "bioimageio.yaml")
+    assert summary.status == "passed", summary.format()
     path = sorted((tmp_path / "data" / "IM").iterdir())[0]
+    with pytest.raises(ConfigError, match="would replace the image"):
+        api.predict(run.model, path, to=path, options=PredictOptions(overwrite=True))
     found = api.predict(run.model, path)
     assert found.shape == shape
     assert np.isfinite(found).all()

@@ -61,7 +61,7 @@ def _predict(args: argparse.Namespace, output: Output) -> int:
     trust_for_this_process(args.trust)
     args.model = find_model(args.model)
     options = _options(args)
-    jobs = pair_outputs(args.images, args.output)
+    jobs = pair_outputs(args.images, args.output, (_names(args.outputs) or ())[1:])
     skipped = [target for _, target in jobs if target.exists()]
     if skipped and not (args.overwrite or args.resume):
         raise ConfigError(
@@ -186,33 +186,48 @@ def _summarise(
     output.result({"done": done, "failed": failed, "skipped": skipped, "stopped": stop.reason}, "\n".join(lines))
 
 
-def pair_outputs(images: Iterable[str], out: Path) -> list[tuple[Path, Path]]:
+def pair_outputs(images: Iterable[str], out: Path, more: Sequence[str] = ()) -> list[tuple[Path, Path]]:
     """Each image with the file that its result is written to.
+
+    Parameters
+    ----------
+    more : sequence of str
+        Further outputs, which are written beside the result.
 
     Raises
     ------
     DataError
         There is no image, or two images would write one file.
     ConfigError
-        Several images are to be written to one file.
+        Several images are to be written to one file, or one would be replaced by a result.
     """
     sources, from_folder = _sources(images)
     as_folder = from_folder or len(sources) > 1 or (out.is_dir() and not out.name.endswith(".zarr"))
     if not as_folder:
-        return [(sources[0], out)]
-    if out.is_file() or out.name.lower().endswith(ENDINGS):
+        jobs = [(sources[0], out)]
+    elif out.is_file() or out.name.lower().endswith(ENDINGS):
         raise ConfigError(f"{len(sources)} images cannot be written to {out}", "Name a folder after -o")
-    jobs = [(source, out / _result_name(source)) for source in sources]
-    seen: dict[Path, Path] = {}
-    for source, target in jobs:
-        if target in seen:
-            raise DataError(
-                f"{seen[target]} and {source} would both be written to {target}", "Predict them in two commands"
-            )
-        if target.resolve() == source.resolve():
-            raise ConfigError(f"{target} would replace the image itself", "Name another folder after -o")
-        seen[target] = source
+    else:
+        jobs = [(source, out / _result_name(source)) for source in sources]
+    _require_apart(jobs, more)
     return jobs
+
+
+def _require_apart(jobs: Sequence[tuple[Path, Path]], more: Sequence[str]) -> None:
+    """Raise where a result would take the place of an image or of another result."""
+    from im2im_core.predict_options import output_path
+
+    images = {source.resolve() for source, _ in jobs}
+    seen: dict[Path, Path] = {}
+    for source, main in jobs:
+        for target in (main, *(output_path(main, name, main=False) for name in more)):
+            if target.resolve() in images:
+                raise ConfigError(f"{target} would replace an image by a result", "Name another place after -o")
+            if target in seen:
+                raise DataError(
+                    f"{seen[target]} and {source} would both be written to {target}", "Predict them in two commands"
+                )
+            seen[target] = source
 
 
 def _sources(images: Iterable[str]) -> tuple[list[Path], bool]:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,7 +28,6 @@ from im2im_core.engine.predict_output import (
     Resumed,
     Sink,
     file_sink,
-    output_path,
     require_room,
 )
 from im2im_core.engine.predict_plan import OutGrid, Plan, clip_region, decide_tile, make_plan, out_grid, smaller
@@ -38,7 +37,7 @@ from im2im_core.errors import ConfigError, ResourceError, nearest
 from im2im_core.events import Event, Message
 from im2im_core.image import Image, ImageInfo, as_image, channels_named, select_channels
 from im2im_core.inference import Inference, OutputDescription
-from im2im_core.predict_options import PredictOptions
+from im2im_core.predict_options import PredictOptions, output_path
 from im2im_core.rescale import Rescaling, rescaling
 
 if TYPE_CHECKING:
@@ -374,9 +373,9 @@ class _Task:
         elif journal:
             journal.begin()
         if state.tile:
-            plan = plan.with_tile(state.tile, state.batch)
+            plan = replace(plan, chunk=state.chunk).with_tile(state.tile, state.batch)
         elif journal:
-            journal.plan(plan.tile, plan.batch)
+            journal.plan(plan)
         while True:
             delivery = self._delivery(plan, outputs, state)
             try:
@@ -391,9 +390,9 @@ class _Task:
                 )
             except OutOfMemory:
                 plan = self._shrink(plan)
-                state = Resumed(plan.tile, plan.batch, delivery.frame, 0, delivery.objects)
+                state = Resumed(plan.tile, plan.batch, plan.chunk, delivery.frame, 0, delivery.objects)
                 if journal:
-                    journal.plan(plan.tile, plan.batch)
+                    journal.plan(plan)
             else:
                 return plan
             finally:

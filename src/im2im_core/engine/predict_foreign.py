@@ -19,13 +19,13 @@ from im2im_core.engine.frameworks.contract import OutputSpec
 from im2im_core.engine.predict import Prediction, layer_of, out_info, ready_device, wanted_outputs
 from im2im_core.engine.predict_deliver import remove_leftovers
 from im2im_core.engine.predict_forward import is_out_of_memory
-from im2im_core.engine.predict_output import MemorySink, Sink, file_sink, output_path
+from im2im_core.engine.predict_output import MemorySink, Sink, file_sink
 from im2im_core.engine.predict_plan import OutGrid, clip_region
 from im2im_core.engine.predict_run import ProgressClock
 from im2im_core.errors import ConfigError, DataError, ResourceError, Stopped
 from im2im_core.events import Event, OutputWritten, TileDone
 from im2im_core.image import Image, as_image, select_channels
-from im2im_core.predict_options import PredictOptions
+from im2im_core.predict_options import PredictOptions, output_path
 
 if TYPE_CHECKING:
     from im2im_core.bundle import Bundle
@@ -94,8 +94,9 @@ class ForeignPredictor:
             return task.run()
         except RuntimeError as error:
             if is_out_of_memory(error):
+                cure = "Close other programs" if self.device.type == "cpu" else "Use --device cpu"
                 raise ResourceError(
-                    f"Memory of {self.device} does not suffice for {self.inference.name}", "Use --device cpu"
+                    f"Memory of {self.device} does not suffice for {self.inference.name}", cure
                 ) from error
             raise DataError(
                 f"{self.inference.name} failed on {task.image.info.name}: {str(error).strip().splitlines()[-1]}",

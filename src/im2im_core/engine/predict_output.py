@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from im2im_core.axes import Region, from_tczyx
-from im2im_core.engine.predict_plan import OutGrid
+from im2im_core.engine.predict_plan import OutGrid, Plan, Shape3
 from im2im_core.errors import DataError, ResourceError
 from im2im_core.events import Event, OutputWritten, TileDone
 from im2im_core.image import ImageInfo
@@ -57,14 +57,6 @@ class MemorySink:
         self._array = np.zeros(0)
 
 
-def output_path(path: Path, name: str, main: bool) -> Path:
-    """File of an output: the main one has the path itself, others _NAME before the ending."""
-    if main:
-        return path
-    stem, dot, rest = path.name.partition(".")
-    return path.with_name(f"{stem}_{name}{dot}{rest}")
-
-
 def file_sink(path: Path, grid: OutGrid, info: ImageInfo, overwrite: bool) -> Sink:
     """An output that is streamed into a file; its name decides the format."""
     from im2im_core.io import create_output
@@ -97,6 +89,8 @@ class Resumed:
 
     tile: tuple[int, ...] | None = None
     batch: int = 1
+    chunk: Shape3 | None = None
+    """Grid that the tiles ended on."""
     frame: int = 0
     tiles: int = 0
     """Tiles of `frame` that are final."""
@@ -146,9 +140,9 @@ class Journal:
         self._file = self._open("wb")
         self._line({"key": self._key})
 
-    def plan(self, tile: tuple[int, ...], batch: int) -> None:
-        """Note how the image is cut from now on."""
-        self._line({"tile": tile, "batch": batch})
+    def plan(self, plan: Plan) -> None:
+        """Note how the image is cut from now on; tiles are counted in this cut."""
+        self._line({"tile": plan.tile, "batch": plan.batch, "chunk": plan.chunk})
 
     def block(self, output: str, region: Region, pixels: NDArray[Any]) -> None:
         """Append pixels of one output."""
@@ -184,6 +178,7 @@ class Journal:
             )
         if "tile" in record:
             state.tile, state.batch, state.tiles = tuple(record["tile"]), record["batch"], 0
+            state.chunk = tuple(record["chunk"]) if record["chunk"] else None
         if "frame" in record:
             state.frame, state.tiles, state.objects = record["frame"], record["tiles"], record["objects"]
 

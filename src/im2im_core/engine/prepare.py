@@ -95,7 +95,7 @@ def prepare(item: Item, recipe: Recipe, framework: Framework, target_scaling: Sc
         targets = {n: resample(a, grid, order) for n, a in targets.items()}  # type: ignore[arg-type]
         weight = None if weight is None else _resampled_weight(weight, grid, order)
     if not labels_are_targets(recipe) and target_scaling is not None:
-        targets = {n: target_scaling.apply(fill_invalid(a)) for n, a in targets.items()}
+        targets = {n: target_scaling.apply(a) for n, a in targets.items()}
     arrays = {"source": np.ascontiguousarray(source), **framework.encode(targets, weight)}
     if weight is not None:
         arrays.setdefault("weight", weight)
@@ -137,7 +137,8 @@ def _targets(item: Item, recipe: Recipe) -> tuple[dict[str, NDArray[Any]], NDArr
                 pixels, known = to_learning(pixels, "sparse")
                 weight = known[:1] if weight is None else weight * known[:1]
         else:
-            _checked(image.info.name, pixels, recipe.data.invalid_pixels)
+            # Filled before anything is resampled: a single NaN would spread over a whole window.
+            pixels = fill_invalid(_checked(image.info.name, pixels, recipe.data.invalid_pixels))
         targets[name] = pixels
     return targets, None if weight is None else _for_all_planes(weight, item.sample.source.info.shape[2])
 
