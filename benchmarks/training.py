@@ -29,6 +29,8 @@ from im2im_core.microscope import write_dataset
 from im2im_core.project import Project
 
 RESULT = Path(__file__).parent / "results" / "training.json"
+PAUSE = 0.1
+"""Seconds in which the batch ahead is read, so that it does not take time from the plain loop."""
 
 
 class PlainLoop:
@@ -72,6 +74,7 @@ def measure(plan, split, plain: PlainLoop, folder: Path, length: int) -> list[di
         steps += 1
         if steps % length == 0:
             real = time.perf_counter() - began
+            time.sleep(PAUSE)
             bare = seconds_of(plain.step, length)
             rows.append({"plain": length / bare, "real": length / real, "ratio": bare / real})
             print({k: round(v, 3) for k, v in rows[-1].items()}, flush=True)

@@ -113,6 +113,9 @@ def start_training(viewer: Any, folder: Path) -> Any:
 def start_predicting(viewer: Any, folder: Path) -> Any:
     from qtpy.QtCore import QTimer
 
+    from im2im_core.models import add_model
+
+    add_model(folder / "model")
     widget = panel(viewer, "Predict")
     widget.set_model(str(folder / "model"))
     widget.set_image(viewer.layers["stack"])
