@@ -93,7 +93,7 @@ class EvaluateWidget(QWidget):
         self._viewer = napari_viewer
         self._layers: list[Layer] = []
         self._comparison: Comparison | None = None
-        self._truth: Layer | None = None
+        self._sides: tuple[Layer, Layer] | None = None
         self._stop: threading.Event | None = None
         self._begun: set[threading.Event] = set()
         self.later = Later(self)
@@ -241,14 +241,14 @@ class EvaluateWidget(QWidget):
         kind, known = self.kind.currentData(), known_of(self._viewer, truth)
         stop = self._stop = threading.Event()
         self._begun.add(stop)
-        self._truth = truth
         self.button.setText("Cancel")
         self.bar.setRange(0, 0)
         self.bar.setFormat("Comparing…")
         self.bar.show()
         say = self.later.sayer("compare")
         work = lambda: compare(left, right, kind, known, on_event=say, should_stop=stop.is_set)  # noqa: E731
-        self.later.ask("compare", work, self._on_compared, self._on_failed, heard=self._on_event)
+        done = lambda comparison: self._on_compared(comparison, (prediction, truth))  # noqa: E731
+        self.later.ask("compare", work, done, self._on_failed, heard=self._on_event)
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Progress):
@@ -257,10 +257,11 @@ class EvaluateWidget(QWidget):
             self.bar.setValue(event.done)
             self.bar.setFormat(progress_words(event) if several else event.task)
 
-    def _on_compared(self, comparison: Comparison) -> None:
+    def _on_compared(self, comparison: Comparison, sides: tuple[Layer, Layer]) -> None:
         self._at_rest()
+        self._sides = sides
         self._show(comparison)
-        show_wrong(self._viewer, comparison, self._truth)
+        show_wrong(self._viewer, comparison, sides[1])
 
     def _on_failed(self, error: BaseException) -> None:
         self._at_rest()
@@ -310,7 +311,7 @@ class EvaluateWidget(QWidget):
     def _on_mistake(self) -> None:
         """Move the viewer to the chosen mistake."""
         rows = sorted({item.row() for item in self.mistakes.selectedItems()})
-        truth = self._truth
+        truth = self._sides[1] if self._sides is not None else None
         if not rows or self._comparison is None or truth is None or truth not in self._viewer.layers:
             return
         mistake = self._comparison.mistakes[rows[0]]
@@ -355,9 +356,11 @@ class EvaluateWidget(QWidget):
         prediction, truth = self._layer(self.prediction), self._layer(self.truth)
         if prediction is None or truth is None:
             raise DataError("Two layers are needed", "Open a prediction and the truth")
-        report = self._comparison.report if self._comparison else None
-        partly = known_of(self._viewer, truth).partly
-        return as_texts(side_of(prediction), side_of(truth), self.kind.currentData(), report, partly=partly)
+        kind, partly = self.kind.currentData(), known_of(self._viewer, truth).partly
+        report = self._comparison.report if self._comparison and self._sides == (prediction, truth) else None
+        if report is not None and kind not in ("auto", report.kind):
+            report = None
+        return as_texts(side_of(prediction), side_of(truth), kind, report, partly=partly)
 
     def _on_copy(self) -> None:
         clipboard = QApplication.clipboard()

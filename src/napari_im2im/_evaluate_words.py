@@ -37,6 +37,7 @@ DEFINITIONS = {
     ),
 }
 """How the figures of each kind are made, in sentences without the last full stop."""
+IN_PARTS = "the truth is labelled in parts, and napari left out its unknown pixels"
 PIXEL_MEANINGS = {
     "missed": "background in the prediction",
     "extra": "background in the truth",
@@ -121,7 +122,7 @@ def _command(prediction: Side, truth: Side, kind: str, partly: bool) -> str:
         if side.path is None
     ]
     if partly:
-        notes.append("napari left out the unknown pixels of the truth; this command takes them for background")
+        notes.append(f"{IN_PARTS}; this command compares every pixel, so its figures differ")
     words += ["--kind", kind] if kind != "auto" else []
     return "".join(f"# {note}\n" for note in notes) + shlex.join(words)
 
@@ -132,7 +133,7 @@ def _python(prediction: Side, truth: Side, kind: str, partly: bool) -> str:
         value = repr(str(side.path)) if side.path else f"...  # the pixels of {_line(side.name)}, an array"
         lines.append(f"{name} = {value}")
     if partly:
-        lines.append("# napari left out the unknown pixels of the truth; here they are taken for background")
+        lines.append(f"# {IN_PARTS}; this compares every pixel, so its figures differ")
     given = f", kind={kind!r}" if kind != "auto" else ""
     return "\n".join([*lines, f"print(im2im.evaluate(prediction, truth{given}).table())", ""])
 

@@ -354,7 +354,7 @@ def test_background_inside_a_complete_rectangle_is_known(panel: Any, qtbot: Any)
     )
     dense = evaluate_pair(prediction_labels(), truth_labels(), "labels")
     assert widget._comparison.report.mean == pytest.approx(dense, nan_ok=True)
-    assert "# napari left out the unknown pixels" in widget._texts()["command"]
+    assert "# the truth is labelled in parts" in widget._texts()["command"]
 
 
 def test_a_truth_of_which_nothing_is_known_is_refused(panel: Any, qtbot: Any) -> None:
@@ -436,6 +436,28 @@ def test_comparison_is_copied_in_four_ways(panel: Any, qtbot: Any, tmp_path: Pat
     expected = evaluate_pair(prediction_labels(), truth_labels(), "labels")
     assert written["mean"] == pytest.approx(expected, nan_ok=True)
     assert [row["name"] for row in written["rows"]] == ["image · model"]
+
+
+def test_figures_are_copied_only_with_the_layers_and_the_kind_they_belong_to(panel: Any, qtbot: Any) -> None:
+    viewer, widget = panel
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    assert "mean" in yaml.safe_load(widget._texts()["yaml"])
+    widget.kind.setCurrentIndex(widget.kind.findData("classes"))
+    assert list(yaml.safe_load(widget._texts()["yaml"])) == ["comparison"]
+    assert "Dice" in widget._texts()["methods"]
+    widget.kind.setCurrentIndex(widget.kind.findData("auto"))
+    viewer.add_labels(truth_labels(), name="other")
+    widget.truth.setCurrentIndex(widget.truth.findText("other"))
+    assert list(yaml.safe_load(widget._texts()["yaml"])) == ["comparison"]
+    widget.kind.setCurrentIndex(widget.kind.findData("labels"))
+    viewer.add_labels(np.zeros((9, 9), np.uint8), name="small")
+    widget.truth.setCurrentIndex(widget.truth.findText("small"))
+    widget.button.click()  # fails: what is shown still belongs to the first truth
+    qtbot.waitUntil(lambda: bool(widget.messages.messages()), timeout=PATIENCE)
+    viewer.layers["small"].scale = (50, 50)
+    widget.mistakes.selectRow(0)
+    assert max(getattr(viewer, "scene", viewer).camera.center) < 2 * 64
 
 
 def test_a_reopened_panel_shows_what_was_chosen(panel: Any, qtbot: Any, project: Any) -> None:
