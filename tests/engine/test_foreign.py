@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -331,6 +332,164 @@ def test_fault_38_onnx_reads_only_what_is_described(tmp_path: Path, location: st
     _description(tmp_path, 16, {"onnx": {**_entry(tmp_path / "w.onnx"), "opset_version": 18}})
     with pytest.raises(TrustError, match=r"reads|refers"):
         ForeignModel(open_bundle(tmp_path))
+
+
+# ---- ONNX ----
+
+
+def _number(field: int, value: int) -> bytes:
+    """Protobuf field with a small number."""
+    return bytes([field << 3, value])
+
+
+def _part(field: int, content: bytes | str) -> bytes:
+    """Protobuf field with text or a message of fewer than 128 bytes, or a longer one of fewer than 16384."""
+    content = content.encode() if isinstance(content, str) else content
+    size = len(content)
+    length = bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])
+    return bytes([field << 3 | 2]) + length + content
+
+
+def _onnx_package(folder: Path, channels: int, size: int) -> Path:
+    """An ONNX package that repeats one channel; its network takes float32 images of one size."""
+    shape = b"".join(_part(1, _number(1, n)) for n in (1, 1, size, size))
+    source = _part(1, "x") + _part(2, _part(1, _number(1, 1) + _part(2, shape)))
+    result = _part(1, "y") + _part(2, _part(1, _number(1, 1)))
+    copies = np.array([1, channels, 1, 1], np.int64).tobytes()
+    repeats = _number(1, 4) + _number(2, 7) + _part(8, "copies") + _part(9, copies)
+    node = _part(1, "x") + _part(1, "copies") + _part(2, "y") + _part(4, "Expand")
+    graph = _part(1, node) + _part(2, "g") + _part(5, repeats) + _part(11, source) + _part(12, result)
+    model = _number(1, 8) + _part(8, _part(1, "") + _number(2, 13)) + _part(7, graph)
+    (folder / "w.onnx").write_bytes(model)
+    return _description(folder, 16, {"onnx": {**_entry(folder / "w.onnx"), "opset_version": 13}})
+
+
+def test_onnx_weights_predict(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    image = np.random.default_rng(0).random((16, 16), np.float32)
+    found = open_predictor(_onnx_package(tmp_path, 1, 16), device="cpu").predict(image, axes="YX")
+    assert np.array_equal(found.main.squeeze(), image)
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "error", "words"),
+    [
+        (1, 8, DataError, "blur model failed on .*Got: 16 Expected: 8"),
+        (2**40, 16, ResourceError, "Memory of cpu does not suffice for blur model"),
+    ],
+)
+def test_what_onnxruntime_refuses_is_no_fault_of_the_program(
+    tmp_path: Path, channels: int, size: int, error: type[Im2ImError], words: str
+) -> None:
+    pytest.importorskip("onnxruntime")
+    predictor = open_predictor(_onnx_package(tmp_path, channels, size), device="cpu")
+    with pytest.raises(error) as caught:
+        predictor.predict(np.zeros((16, 16), np.float32), axes="YX")
+    assert re.search(words, str(caught.value), re.DOTALL)
+
+
+# ---- types ----
+
+
+class Half(torch.nn.Module):
+    """Half of the image, in the type of the image; whole numbers and switches have no half."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.is_floating_point()
+        return torch.nn.functional.avg_pool2d(x, 1, 1) / 2
+
+
+@pytest.fixture
+def half(tmp_path: Path) -> Path:
+    """A package of another tool whose network takes float images alone."""
+    folder = tmp_path / "half"
+    folder.mkdir()
+    torch.jit.script(Half()).save(str(folder / "w.pt"))
+    weights = {"torchscript": {**_entry(folder / "w.pt"), "pytorch_version": "2.0"}}
+    return _description(folder, {"min": 8, "step": 8}, weights)
+
+
+def _described(folder: Path, **changes: Any) -> Path:
+    """The package with other entries for its input and output."""
+    content = yaml.safe_load((folder / "rdf.yaml").read_text())
+    for name, value in changes.items():
+        content[name][0].update(value)
+    (folder / "rdf.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+STEPS: list[list[dict[str, Any]]] = [
+    [],
+    [{"id": "scale_linear", "kwargs": {"gain": 2.0, "offset": 0.0}}],
+    [{"id": "clip", "kwargs": {"min": 0, "max": 60000}}],
+]
+
+
+@pytest.mark.parametrize(("steps", "gain"), list(zip(STEPS, (1, 2, 1), strict=True)))
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int32", "float64", "float32"])
+def test_the_network_gets_the_type_that_is_described(
+    half: Path, kind: str, steps: list[dict[str, Any]], gain: int
+) -> None:
+    image = (200 * np.random.default_rng(0).random((8, 16))).astype(kind)
+    _described(half, inputs={"preprocessing": steps, "data": {"type": "float32"}})
+    found = open_predictor(half, device="cpu").predict(image, axes="YX").main.squeeze()
+    assert found.dtype == np.float32
+    assert np.array_equal(found, gain * image.astype(np.float32) / 2)
+
+
+def test_a_type_that_is_not_described_is_float32(half: Path) -> None:
+    model = ForeignModel(open_bundle(half))
+    assert model.preprocess({"raw": np.ones((1, 1, 8, 8), np.uint16)})["raw"].dtype == np.float32
+
+
+def test_described_types_are_those_of_the_reference_implementation(half: Path) -> None:
+    from bioimageio.spec.model.v0_5 import InputTensorDescr, OutputTensorDescr
+
+    binary = {"id": "binarize", "kwargs": {"threshold": 0.5}}
+    double = {"id": "ensure_dtype", "kwargs": {"dtype": "float64"}}
+    nominal = [{"values": ["a", "b"]}]
+    for steps in (*STEPS, [binary], [double], [double, binary], [binary, *STEPS[1]]):
+        for data in (None, {"type": "float64"}, {"type": "uint8"}, nominal):
+            changes = {} if data is None else {"data": data}
+            _described(half, inputs={"preprocessing": steps} | changes, outputs={"postprocessing": steps} | changes)
+            content = yaml.safe_load((half / "rdf.yaml").read_text())
+            made = [{**content[n][0], "test_tensor": None} for n in ("inputs", "outputs")]
+            model = ForeignModel(open_bundle(half))
+            before = InputTensorDescr.model_validate(made[0]).preprocessing
+            after = OutputTensorDescr.model_validate(made[1]).postprocessing
+            assert _words(model.inputs[0].steps) == [(s.id, getattr(s.kwargs, "dtype", None)) for s in before]
+            assert _words(model.outputs[0].steps) == [(s.id, getattr(s.kwargs, "dtype", None)) for s in after]
+
+
+def _words(steps: tuple[dict[str, Any], ...]) -> list[tuple[str, str | None]]:
+    return [(s["id"], s["kwargs"].get("dtype")) for s in steps]
+
+
+def test_the_result_has_the_type_that_is_described(half: Path) -> None:
+    _described(half, outputs={"data": {"type": "uint8"}})
+    found = open_predictor(half, device="cpu").predict(np.full((8, 8), 60, np.uint16), axes="YX").main
+    assert found.dtype == np.uint8
+    assert (found == 30).all()
+
+
+def test_pixels_that_the_described_type_does_not_hold_are_refused(half: Path) -> None:
+    _described(half, inputs={"data": {"type": "uint8"}, "preprocessing": [*STEPS[2], _FLOAT]})
+    predictor = open_predictor(half, device="cpu")
+    image = np.full((8, 8), 200, np.uint16)
+    assert (predictor.predict(image, axes="YX").main == 100).all()
+    with pytest.raises(DataError, match=r"'raw' takes uint8; the image is uint16, from 200 to 300.*to uint8 first"):
+        predictor.predict(image + 100 * np.eye(8, dtype=np.uint16), axes="YX")
+    with pytest.raises(DataError, match="takes uint8; the image is float32"):
+        predictor.predict(np.full((8, 8), 0.5, np.float32), axes="YX")
+
+
+_FLOAT = {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}
+
+
+def test_an_unknown_type_is_named(half: Path) -> None:
+    _described(half, inputs={"data": {"type": "floot32"}})
+    with pytest.raises(ConfigError, match=r"'raw' has values of type 'floot32'.*float32"):
+        ForeignModel(open_bundle(half))
 
 
 def test_weights_without_hash_and_unknown_weights(blur: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from im2im_core.bundle.package import Bundle, spec_errors
-from im2im_core.errors import ConfigError
+from im2im_core.errors import ConfigError, nearest
 from im2im_core.inference import InputDescription, OutputDescription, Shapes
 from im2im_core.normalize import NoNormalization
 from im2im_core.recipe.data import NoRescale
@@ -65,6 +65,13 @@ class AxisSpec:
         return self.minimum + max(0, -(-(size - self.minimum) // self.step)) * self.step
 
 
+DATA_TYPES = (
+    *("float32", "float64", "uint8", "int8", "uint16", "int16"),
+    *("uint32", "int32", "uint64", "int64", "bool"),
+)
+"""Types that a description of format 0.5 may name."""
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """One input or output."""
@@ -72,14 +79,24 @@ class TensorSpec:
     name: str
     axes: tuple[AxisSpec, ...]
     steps: tuple[dict[str, Any], ...]
+    """Processing, with the changes of type that the format implies."""
     test: dict[str, Any] | None
     """File of the test tensor."""
+    dtype: str = "float32"
+    """Type of the values outside of the processing."""
 
     @classmethod
     def from_description(cls, content: Mapping[str, Any], processing: str) -> TensorSpec:
         """Tensor from its entry in a description of format 0.5."""
         axes = tuple(AxisSpec.from_description(a) for a in content["axes"])
-        return cls(content["id"], axes, tuple(content.get(processing) or ()), content.get("test_tensor"))
+        dtype = _data_type(content)
+        steps = _typed(list(content.get(processing) or ()), dtype, first=processing == "preprocessing")
+        return cls(content["id"], axes, steps, content.get("test_tensor"), dtype)
+
+    @property
+    def casts_raw(self) -> bool:
+        """Whether raw values are brought to the type of the tensor before anything else."""
+        return bool(self.steps) and self.steps[0] == _ensure(self.dtype)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,6 +113,32 @@ class TensorSpec:
     def channels(self) -> int:
         """Size of the channel axis, 1 where there is none."""
         return next((a.size or 1 for a in self.axes if a.kind == "channel"), 1)
+
+
+def _data_type(content: Mapping[str, Any]) -> str:
+    """Type of the values of a tensor; where channels differ, that of the first."""
+    data = content.get("data") or {}
+    data = data[0] if isinstance(data, list) else data
+    dtype = str(data.get("type", "uint8" if "values" in data else "float32"))
+    if dtype not in DATA_TYPES:
+        raise ConfigError(f"Tensor {content['id']!r} has values of type {dtype!r}", nearest(dtype, DATA_TYPES))
+    return dtype
+
+
+def _ensure(dtype: str) -> dict[str, Any]:
+    return {"id": "ensure_dtype", "kwargs": {"dtype": dtype}}
+
+
+def _typed(steps: list[dict[str, Any]], dtype: str, first: bool) -> tuple[dict[str, Any], ...]:
+    """Steps that end with the type of the tensor, and begin with it where `first`, unless they say otherwise.
+
+    The format implies these steps: a network that computes in float32 is not given the pixels of the file.
+    """
+    if first and (not steps or steps[0]["id"] != "ensure_dtype"):
+        steps = [_ensure(dtype), *steps]
+    if not steps or steps[-1]["id"] not in ("ensure_dtype", "binarize"):
+        steps = [*steps, _ensure(dtype)]
+    return tuple(steps)
 
 
 def tensor_specs(bundle: Bundle) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

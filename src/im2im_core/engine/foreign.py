@@ -97,15 +97,21 @@ class ForeignModel:
         return self.postprocess(run_in_blocks(self, self.preprocess(inputs), on_block), inputs)
 
     def preprocess(self, inputs: Arrays) -> Arrays:
-        """Inputs as the network wants them; statistics are taken over the arrays given."""
+        """Inputs as the network wants them; statistics are taken over the arrays given.
+
+        Raises
+        ------
+        DataError
+            An input is missing, or has values that its type does not hold.
+        """
         raw = self._named(inputs)
+        for spec in self.inputs:
+            _require_type(spec, raw[spec.name].array)
         return {s.name: process(raw[s.name], s.steps, raw).array for s in self.inputs}
 
     def forward(self, ready: Arrays) -> Arrays:
         """What the network makes of preprocessed inputs."""
-        arrays = [ready[s.name] for s in self.inputs]
-        arrays = [np.ascontiguousarray(a, np.float32 if a.dtype == np.float64 else a.dtype) for a in arrays]
-        results = self._forward(arrays)
+        results = self._forward([np.ascontiguousarray(ready[s.name]) for s in self.inputs])
         if len(results) != len(self.outputs):
             raise DataError(
                 f"The network makes {len(results)} outputs, the description names {len(self.outputs)}",
@@ -211,6 +217,21 @@ class ForeignModel:
         return lambda arrays: _run_torch(module, arrays, self._device)
 
 
+def _require_type(spec: TensorSpec, array: NDArray[Any]) -> None:
+    """Refuse values that would come out as others in the type of the input: 300 is 44 in uint8."""
+    wanted = np.dtype(spec.dtype)
+    if not spec.casts_raw or wanted.kind == "f" or np.can_cast(array.dtype, wanted, "safe"):
+        return
+    with np.errstate(invalid="ignore"):
+        kept = np.array_equal(array.astype(wanted), array)
+    if not kept:
+        raise DataError(
+            f"Input {spec.name!r} takes {spec.dtype}; the image is {array.dtype}, from {array.min():g} "
+            f"to {array.max():g}",
+            f"Bring the image to {spec.dtype} first",
+        )
+
+
 def _choose(entries: dict[str, Any], wanted: str | None, bundle: Bundle) -> str:
     """Weight format to run: the wanted one, else the first that carries no Python source."""
     found = [k for k in RUNNABLE if k in entries and wanted in (None, k)]
@@ -266,8 +287,30 @@ def _load_onnx(bundle: Bundle, entry: dict[str, Any], device: torch.device) -> F
         ort_errors.RuntimeException,
     ) as error:
         raise DataError(f"{entry['source']} cannot be loaded: {error}", "Get the package again") from error
+    return _onnx_forward(session)
+
+
+def _onnx_forward(session: Any) -> Forward:
+    """Calls `session`; what fails is a RuntimeError, as with torch."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+    failures = (
+        ort_errors.EPFail,
+        ort_errors.Fail,
+        ort_errors.InvalidArgument,
+        ort_errors.NotImplemented,
+        ort_errors.RuntimeException,
+    )
     names = [i.name for i in session.get_inputs()]
-    return lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))
+
+    def run(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        try:
+            results: list[NDArray[Any]] = session.run(None, dict(zip(names, arrays, strict=True)))
+        except failures as error:  # each derives from Exception alone
+            raise RuntimeError(" ".join(str(error).split())) from error
+        return results
+
+    return run
 
 
 def _check_external(bundle: Bundle, entry: dict[str, Any], names: set[str]) -> None:

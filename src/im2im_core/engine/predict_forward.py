@@ -99,9 +99,9 @@ def _flip_back(values: Tensor, spec: OutputSpec, axes: list[int], ndim: int) -> 
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error of torch says that memory ran out."""
+    """Whether an error of torch, or of onnxruntime, says that memory ran out."""
     words = str(error).lower()
-    said = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
+    said = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate memory", "alloc_failed")
     return isinstance(error, torch.OutOfMemoryError) or any(w in words for w in said)
 
 
