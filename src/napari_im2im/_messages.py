@@ -202,7 +202,9 @@ def _paragraph(text: str, bold: bool = False) -> QLabel:
     label.setTextFormat(Qt.TextFormat.PlainText)  # file names may look like tags
     label.setWordWrap(True)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    label.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum)
+    policy = QSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+    policy.setHeightForWidth(True)  # else each takes the lines of a narrow column, and words are scrolled out of sight
+    label.setSizePolicy(policy)
     if bold:
         font = label.font()
         font.setBold(True)

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 from qtpy.QtCore import QEvent, QObject
+from qtpy.QtWidgets import QLineEdit
 
 from im2im_core.api import load_preset
 from im2im_core.datasets import save_dataset
@@ -176,11 +177,15 @@ def test_fits_a_small_screen_with_messages_curves_and_the_log(open_widget, qtbot
             f"Message {number}: " + "something that a person should read about this training " * 3, "warning", "Cure"
         )
     qtbot.wait(50)
-    assert panel.room.height() <= 170  # the theme adds its padding
+    assert 100 < panel.messages.height() <= 170  # the theme adds its padding
     assert panel.minimumSizeHint().height() <= 640
     assert widget.window().height() <= 768
     panel.messages.clear()
-    assert not panel.room.isVisible()
+    assert not panel.messages.isVisible()
+    panel.say("Validation stopped improving", "warning", "You can stop now and keep the best", "Stop now", print)
+    qtbot.wait(50)
+    (message,) = panel.messages.messages()
+    assert message.visibleRegion().boundingRect().height() >= message.height() - 4  # nothing needs scrolling
 
 
 def test_summary_is_planned_elsewhere_and_stale_plans_are_dropped(open_widget, qtbot, fake, data):
@@ -427,6 +432,7 @@ def test_data_sets_and_models_are_read_off_the_main_thread_and_start_waits_for_t
     qtbot.addWidget(panel)
     panel.startRequested.connect(lambda: started.append(panel.value()))
     panel.prepare(entry.path, start_from=str(project.root / "nuclei.zip"))
+    panel.apply({"training.minutes": 7})
     panel.start_button.click()
     assert panel.summary() == FILLING
     qtbot.wait(50)
@@ -434,7 +440,7 @@ def test_data_sets_and_models_are_read_off_the_main_thread_and_start_waits_for_t
     goes_on.set()
     qtbot.waitUntil(lambda: bool(started), timeout=LONG)
     assert started[0].training.start_from == str(project.root / "nuclei.zip")
-    assert started[0].name == "corner"
+    assert (started[0].name, started[0].training.minutes) == ("corner", 7.0)
     assert len(threads) >= 3
     assert threading.main_thread() not in threads
     panel.prepare(entry.path, start_from="/other.zip")
@@ -691,6 +697,131 @@ def test_layers_that_are_edited_or_renamed_meanwhile_do_not_matter(open_widget, 
     newest = np.load(run.folder / widget.preview._files[run.folder, "preview"][widget.preview.steps[-1]])[0]
     qtbot.waitUntil(lambda: np.array_equal(shown.data, newest) or len(widget.preview.steps) > count + 1, timeout=LONG)
     assert texts(widget) == []
+
+
+def test_fault_22_layers_that_are_learned_from_can_be_edited_and_deleted(open_widget, qtbot, project):
+    entry = saved(project)
+    widget = open_widget(**{"data.path": project.relative(entry.path)})
+    image = widget._viewer.add_image(np.zeros((64, 64), np.float32), name="corner")
+    labels = widget._viewer.add_labels(np.zeros((64, 64), np.uint16), name="painted")
+    files = {path: path.read_bytes() for path in entry.path.rglob("*") if path.is_file()}
+    run = start_run(widget, qtbot)
+    qtbot.waitUntil(lambda: f"preview of {run.name}" in widget._viewer.layers, timeout=LONG)
+    labels.data_setitem((np.array([3]), np.array([3])), 1)
+    image.data = np.ones((32, 32), np.float32)
+    count = len(widget.preview.steps)
+    qtbot.waitUntil(lambda: len(widget.preview.steps) > count, timeout=LONG)
+    widget._viewer.layers.remove(image)
+    widget._viewer.layers.remove(labels)
+    count = len(widget.preview.steps)
+    qtbot.waitUntil(lambda: len(widget.preview.steps) > count, timeout=LONG)
+    assert sorted(layer.name for layer in widget._viewer.layers) == sorted(trio(run))
+    assert texts(widget) == []
+    assert {path: path.read_bytes() for path in files} == files
+    widget.run_panel.watch_button.click()
+    assert texts(widget) == ["There is no image in the viewer"]
+    assert run.state == "running"
+
+
+def test_fifty_open_layers_do_not_slow_the_preview_down(make_napari_viewer, project, data):
+    import time
+
+    from napari_im2im._preview_layer import PreviewLayer
+
+    viewer, run = make_napari_viewer(), previewed(project, data, "a")
+    for number in range(50):
+        place = {"translate": (0, 70 * number), "visible": number == 0}
+        viewer.add_image(np.zeros((64, 64), np.uint8), name=f"image {number}", **place)
+    before = {layer.name: (tuple(layer.translate), layer.visible) for layer in viewer.layers}
+    np.save(run.previews / "preview_00000020.npy", np.full((1, 32, 32), 2, np.uint16))
+    preview = PreviewLayer(viewer)
+    preview.setRun(str(run.folder))
+    preview.setVoxelSize(str(run.folder), (1.0, 1.0, 1.0))
+    preview.add([Previewed(step, f"previews/preview_000000{step}.npy") for step in (10, 20)])
+    assert preview.show(0) == ""
+    took = []
+    for position in (1, 0, 1, 0, 1):
+        begin = time.process_time()
+        assert preview.show(position) == ""
+        took.append(time.process_time() - begin)
+    assert min(took) < 0.05
+    assert len(viewer.layers) == 52
+    assert {n: (tuple(viewer.layers[n].translate), viewer.layers[n].visible) for n in before} == before
+    assert viewer.layers[f"preview of {run.name}"].translate[1] >= 49 * 70 + 64
+
+
+def test_a_new_theme_reaches_open_forms_and_curves(open_widget, qtbot, project, data, make_napari_viewer):
+    from napari.utils.theme import get_theme
+
+    run = written_run(project, data, "a")
+    widget = open_widget(make_napari_viewer(show=True))
+    widget.start_panel._more.setChecked(True)
+    widget.show_run(str(run.folder))
+    curves = widget.run_panel.curves
+    qtbot.waitUntil(lambda: bool(curves.shown_names()), timeout=LONG)
+    brightness = {}
+    for name in ("light", "dark", "light"):
+        widget._viewer.theme = name
+        theme = get_theme(name)
+        assert curves._area.backgroundBrush().color().name() == theme.background.as_hex(format="long")
+        assert curves._loss.getAxis("left").textPen().color().name() == theme.text.as_hex(format="long")
+        labels = [label for _, label in curves._loss.legend.items]
+        assert labels
+        assert all(theme.text.as_hex(format="long")[1:] in label.item.toHtml() for label in labels)
+        widget.tabs.setCurrentIndex(NEW)
+        qtbot.wait(50)
+        row = next(row for row in widget.start_panel._form.findChildren(QLineEdit) if row.isVisible())
+        brightness[name] = row.grab().toImage().scaled(1, 1).pixelColor(0, 0).lightness()
+        widget.tabs.setCurrentIndex(RUNS)
+    assert brightness["dark"] < 128 < brightness["light"]
+
+
+SCALED = """
+import os, sys
+from functools import partial
+import napari
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QAbstractButton, QComboBox
+from im2im_core.events import Losses, Progress, Validated
+from im2im_core.jobs.eventlog import Stamped
+from im2im_core.project import Project
+from napari_im2im._train_widget import NEW, RUNS, TrainWidget
+
+def clipped(parent):
+    shown = [w for w in parent.findChildren(QAbstractButton) if w.isVisible() and w.text()]
+    assert len(shown) > 3
+    return [w.text() for w in shown if w.width() < w.sizeHint().width() or w.height() < w.minimumSizeHint().height()]
+
+viewer = napari.Viewer(show=True)
+assert viewer.window._qt_window.devicePixelRatioF() == 2.0
+widget = TrainWidget(viewer, Project.create(sys.argv[1]))
+viewer.window.add_dock_widget(widget, name="Train")
+widget.watch.stop()
+found = []
+panel = widget.run_panel
+events = [Stamped(1, 1, 0.0, Losses(1, 0.1, {"total": 1.0}, 1e-3)), Stamped(2, 1, 0.0, Validated(1, 0.1, {"total": 1}))]
+panel.curves.add("20261121-195642_embryos", events)
+panel.slider.setSteps([10, 20])
+for tab, state in ((NEW, ""), (RUNS, "running"), (RUNS, "paused"), (RUNS, "finished")):
+    widget.tabs.setCurrentIndex(tab)
+    panel.setState(state)
+    QTest.qWait(100)
+    found += clipped(widget)
+    assert widget.minimumSizeHint().width() <= 480, widget.minimumSizeHint()
+for _, label in panel.curves._loss.legend.items:
+    place, plot = label.sceneBoundingRect(), panel.curves._loss.vb.sceneBoundingRect()
+    assert plot.left() <= place.left() and place.right() <= plot.right()
+print(found, flush=True)
+os._exit(0)
+"""
+
+
+def test_nothing_is_clipped_on_a_fine_screen(tmp_path):
+    environment = {**os.environ, "QT_SCALE_FACTOR": "2", "IM2IM_HOME": str(tmp_path / "home")}
+    program = [sys.executable, "-c", SCALED, str(tmp_path / "p")]
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
 
 
 def test_pause_and_resume(open_widget, qtbot):
@@ -1107,6 +1238,65 @@ def test_fault_23_dock_closed_while_running_and_opened_again(open_widget, qtbot,
     before = shown.data
     qtbot.waitUntil(lambda: shown.data is not before, timeout=LONG)
     assert {layer.name: tuple(layer.translate) for layer in viewer.layers} == places
+
+
+def test_fault_21_a_second_viewer_follows_the_training_of_a_closed_one(open_widget, qtbot, make_napari_viewer):
+    viewer = make_napari_viewer(show=True)
+    widget = open_widget(viewer)
+    run = start_run(widget, qtbot)
+    qtbot.waitUntil(lambda: steps_seen(widget) > 2, timeout=LONG)
+    widget.watch.stop()
+    viewer.close()
+    again = open_widget(make_napari_viewer(), name="")
+    follows(again, run, qtbot)
+
+
+def follows(widget, run, qtbot):
+    """The widget shows the run, and its curves, its progress and its prediction go on."""
+    qtbot.waitUntil(lambda: widget.shown() == str(run.folder) and steps_seen(widget) > 0, timeout=LONG)
+    assert widget.tabs.currentIndex() == RUNS
+    steps, previews = steps_seen(widget), len(widget.preview.steps)
+    qtbot.waitUntil(lambda: steps_seen(widget) > steps + 2 and len(widget.preview.steps) > previews, timeout=LONG)
+    assert widget.run_panel.curves._series[run.name].columns["train", "total"][0][0] == 1  # from the beginning
+    assert widget.run_panel.curves._series[run.name].columns["train", "total"][0][-1] > steps
+    assert widget.run_panel._bar.value() == round(1000 * view(widget).done)
+    assert sorted(layer.name for layer in widget._viewer.layers) == sorted(trio(run))
+    assert (run.state, run.attempt) == ("running", 1)
+
+
+NAPARI = """
+import sys
+from functools import partial
+import napari
+from qtpy.QtTest import QTest
+from im2im_core.api import load_preset
+from im2im_core.jobs import start
+from im2im_core.project import Project
+from napari_im2im._train_widget import TrainWidget
+start.start_training = partial(start.start_training, command=(sys.executable, sys.argv[2]))
+viewer = napari.Viewer(show=False)
+widget = TrainWidget(viewer, Project(sys.argv[1]))
+viewer.window.add_dock_widget(widget, name="Train")
+widget.start_panel.setValue(load_preset("instance_seg_2d").override({"name": "long", "data.path": sys.argv[3]}))
+widget.start_panel.start_button.click()
+while not widget.preview.steps:
+    QTest.qWait(50)
+print(widget.shown(), flush=True)
+while True:
+    QTest.qWait(1000)
+"""
+
+
+def test_a_training_outlives_a_killed_napari_and_is_followed_by_a_new_one(open_widget, qtbot, project, data):
+    program = [sys.executable, "-c", NAPARI, str(project.root), FAKE[1], str(data)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as napari:
+        folder = napari.stdout.readline().strip()
+        napari.send_signal(signal.SIGKILL)
+    assert napari.returncode == -signal.SIGKILL
+    widget = open_widget(name="")
+    follows(widget, Run(folder), qtbot)
+    widget.run_panel.button("stop").click()
+    wait_state(widget, qtbot, "finished")
 
 
 def test_memory_that_does_not_fit_is_left_out(open_widget, project):
