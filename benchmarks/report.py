@@ -31,8 +31,8 @@ def machine(facts: dict) -> str:
 
 
 def quality() -> str:
-    rows = [json.loads(p.read_text()) for p in sorted((RESULTS / "quality").glob("*.json"))]
-    rows = [r for r in rows if r["minutes"] == 10]
+    every = [json.loads(p.read_text()) for p in sorted((RESULTS / "quality").glob("*.json"))]
+    rows = [r for r in every if r["minutes"] == 10]
     if not rows:
         return ""
     lines = [
@@ -70,10 +70,13 @@ def quality() -> str:
             "took longer than ten minutes).",
         ]
     overhead = [r["overhead"] for r in ours if "overhead" in r]
+    short = [r for r in every if "overhead" in r and r["minutes"] < 10]
     if overhead:
         lines += [
             "",
-            f"Validation, previews and checkpoints together took {max(overhead):.1%} of the wall time at most.",
+            f"Validation, previews and checkpoints together took {max(overhead):.1%} of the wall time at most"
+            + "".join(f", {r['overhead']:.1%} of the {r['minutes']:g} minutes of seed {r['seed']}" for r in short[:1])
+            + ".",
         ]
     commands = "\n".join(sorted({r.get("command", r["method"]) for r in rows if "command" in r}))
     lines += [
@@ -147,8 +150,10 @@ def prediction() -> str:
     if not found:
         return ""
     speed, memory = found["throughput"], found["memory"]
+    rounds = [b / p for p, b in zip(speed["predict_seconds"], speed["bare_seconds"], strict=True)]
     whole, bare = (statistics.median(speed[f"{name}_seconds"]) for name in ("predict", "bare"))
     peaks = "; ".join(f"{size}²: {mb:.0f} MB" for size, mb in memory["peak_mb"].items())
+    spread = f"single rounds {min(rounds):.2f} to {max(rounds):.2f}"
     lines = [
         "## Prediction",
         "",
@@ -157,7 +162,7 @@ def prediction() -> str:
         f"network over as many tiles, interleaved, median of {len(speed['predict_seconds'])} rounds. "
         f"Machine: {machine(found)}, {found['threads']} threads, seed {found['seed']}.",
         "",
-        f"* speed: {speed['ratio']:.3f} of the bare forward pass ({whole:.0f} s against {bare:.0f} s)",
+        f"* speed: {speed['ratio']:.3f} of the bare forward pass ({whole:.0f} s against {bare:.0f} s; {spread})",
         f"* peak memory of the process: {peaks}; it grows by {memory['growth_mb']:.0f} MB",
         "",
         "```",
