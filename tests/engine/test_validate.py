@@ -11,11 +11,15 @@ import pytest
 import torch
 from training_world import Training, discs, sample, small_recipe, split_of
 
+from im2im_core.engine import validate
+from im2im_core.engine.data import cut
+from im2im_core.engine.frameworks.contract import TargetSpec
 from im2im_core.engine.named_metrics import NamedMetric
 from im2im_core.engine.planning import make_plan
 from im2im_core.engine.prepare import Entry
+from im2im_core.engine.previews import Previews
 from im2im_core.engine.session import prepare_images
-from im2im_core.engine.validate import Validator, view_of
+from im2im_core.engine.validate import Validator, View, view_of
 from im2im_core.errors import ConfigError
 from im2im_core.events import Checkpointed, Losses, Previewed, Validated
 from im2im_core.normalize import Scaling
@@ -52,6 +56,37 @@ def test_a_volume_keeps_its_planes() -> None:
     view = view_of(entry(5, 16, 16), (4, 8, 8), 3)
     assert [p.stop - p.start for p in view.place] == [8, 16, 16]
     assert view.truth().shape == (1, 5, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("shape", "largest", "planes"),
+    [
+        ((1, 100, 90), (1, 64, 40), True),
+        ((1, 100, 30), (1, 64, 64), True),
+        ((9, 20, 90), (1, 32, 32), True),
+        ((9, 20, 90), (4, 32, 32), False),
+        ((9, 20, 90), (1, 32, 32), False),
+    ],
+)
+@pytest.mark.parametrize("projection", [False, True])
+def test_a_view_is_the_same_without_the_rest_of_its_image(
+    shape: tuple[int, ...], largest: tuple[int, ...], planes: bool, projection: bool
+) -> None:
+    pixels = np.random.default_rng(0).random((2, *shape))
+    flat = pixels[:1, :1] if projection else pixels[:1]
+    arrays = {"source": pixels, "target": flat, "truth": flat + 0.5, "weight": pixels[:1].astype(np.float32)}
+    whole = view_of(
+        Entry("e", arrays, Scaling((0.1, 0.2), (3.0, 7.0))), (1, 16, 16)[planes:], 3 - planes, (5, 3, 70), largest
+    )
+    alone = whole.alone()
+    targets = (TargetSpec("target", 1),)
+    one, other = (cut(v.entry, v.place, targets, planes) for v in (whole, alone))
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(one[name], other[name]) and one[name].dtype == other[name].dtype for name in one)
+    assert np.array_equal(whole.truth(), alone.truth())
+    assert whole.inner() == alone.inner()
+    held = sum((a if a.base is None else a.base).nbytes for a in alone.entry.arrays.values())
+    assert held < sum(a.nbytes for a in arrays.values())
 
 
 def ready(tmp_path: Path, split: Split, **changes: Any) -> Any:
@@ -123,6 +158,43 @@ def test_the_number_of_views_follows_the_time_there_is(tmp_path: Path) -> None:
     names = [v.entry.name for v in some.views]
     assert names[0] == "discs_1"
     assert names[-1] == "discs_12"  # spread evenly, not the first few
+
+
+def test_of_validation_images_only_what_is_looked_at_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(validate.LARGEST, 2, (1, 32, 32))
+    split = split_of(1, 3, (48, 80))
+    found = ready(tmp_path / "a", split, training__steps=20_000)
+    assert {v.entry.shape for v in found.views} == {(1, 32, 32)}
+    assert {a.shape[1:] for v in found.views for a in v.entry.arrays.values()} == {(1, 32, 32)}
+    monkeypatch.setattr(View, "alone", lambda view: view)
+    whole = ready(tmp_path / "b", split, training__steps=20_000)
+    assert {v.entry.shape for v in whole.views} == {(1, 48, 80)}
+    one, other = (Validator(f.views, torch.device("cpu"), 0).run(f.framework.eval()) for f in (found, whole))
+    assert one == other
+
+
+def test_any_region_of_an_image_that_validates_can_be_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(validate.LARGEST, 2, (1, 32, 32))
+    split = split_of(1, 2, (48, 80))
+    found = ready(tmp_path, split, training__steps=20)
+    assert [v.entry.name for v in found.views] == ["discs_1"]  # the last one is not validated: there is no time
+    previews = Previews(tmp_path / "p", found.find, (16, 16), 2, Validator(found.views, torch.device("cpu"), 0))
+    for number, image in enumerate((*split.train, *split.validation)):
+        region = {"sample": image.name, "start": [0, 0, 48], "stop": [1, 32, 80], "name": f"p{number}"}
+        assert previews.request(region) == "shown from the next validation on"
+        source = np.load(tmp_path / f"p/p{number}_source.npy")
+        assert np.array_equal(source[0], image.source.read()[0, 0, 0, 0:32, 48:80])
+        target = np.load(tmp_path / f"p/p{number}_target.npy")
+        assert np.array_equal(target[0], image.targets["target"].read()[0, 0, 0, 0:32, 48:80])
+    assert "no image 'other'" in previews.request({"sample": "other"})
+
+
+def test_an_image_that_cannot_be_read_any_more_ends_no_training(tmp_path: Path) -> None:
+    def find(name: str) -> Entry | None:
+        raise OSError(f"{name} is gone")
+
+    previews = Previews(tmp_path, find, (16, 16), 2, Validator([], torch.device("cpu"), 0))
+    assert previews.request({"sample": "a"}) == "the image cannot be read: a is gone"
 
 
 def test_without_validation_images_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from im2im_core.engine.callbacks import Preview
 from im2im_core.engine.frameworks.contract import TranslateContext
 from im2im_core.engine.validate import Validator, View, view_of
+from im2im_core.errors import Im2ImError
 from im2im_core.files import atomic_path
 
 if TYPE_CHECKING:
@@ -65,7 +66,10 @@ class Previews:
             ``sample``: name; ``start`` and ``stop``: along Z, Y, X; ``shape``: size of the image in which they
             count, where it is not the grid of the network.
         """
-        entry = self.find(str(arguments.get("sample", "")))
+        try:
+            entry = self.find(str(arguments.get("sample", "")))
+        except (Im2ImError, OSError) as error:  # the file may be gone by now; the training goes on
+            return f"the image cannot be read: {error}"
         if entry is None:
             return f"there is no image {arguments.get('sample')!r} in this run"
         grid = arguments.get("shape") or entry.shape
@@ -75,9 +79,8 @@ class Previews:
         centre = tuple((a + b) // 2 for a, b in zip(start, stop, strict=True))
         size = tuple(max(b - a, 8) for a, b in zip(start, stop, strict=True))
         largest = tuple(min(s, m) for s, m in zip(size, LARGEST[self.dimensions], strict=True))
-        self.watch(
-            view_of(entry, self.divisor, self.dimensions, centre, largest), str(arguments.get("name", "preview"))
-        )
+        view = view_of(entry, self.divisor, self.dimensions, centre, largest).alone()
+        self.watch(view, str(arguments.get("name", "preview")))
         return "shown from the next validation on"
 
     def _predict(self, view: View, module: StepModule) -> NDArray[Any]:

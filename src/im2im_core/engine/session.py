@@ -310,15 +310,15 @@ def prepare_images(
         plan.runtime.cache_held,
     )
     stream, sample = _stream(plan, items, store, framework, report)
-    views = _views(plan, items_of(split.validation, validation=True), framework, scaling)
+    validated = items_of(split.validation, validation=True)
+    views = _views(plan, validated, framework, scaling)
+    known = {item.name: item for item in (*items, *validated)}
 
     def find(name: str) -> Entry | None:
-        shown = {v.entry.name: v.entry for v in views}
-        trained = {item.name: item for item in items}
-        if name in shown or name not in trained:
-            return shown.get(name)
+        if name not in known:
+            return None
         # Read once more, as images that validate are: the target is shown beside what is predicted.
-        return prepare(replace(trained[name], validation=True), recipe, framework, scaling)
+        return prepare(replace(known[name], validation=True), recipe, framework, scaling)
 
     return Prepared(plan, framework, stream, views, scaling, sample, find)
 
@@ -380,7 +380,7 @@ def _views(plan: Plan, items: list[Item], framework: Framework, scaling: Scaling
     recipe = plan.recipe
 
     def view(item: Item) -> View:
-        return view_of(prepare(item, recipe, framework, scaling), divisor, recipe.data.dimensions)
+        return view_of(prepare(item, recipe, framework, scaling), divisor, recipe.data.dimensions).alone()
 
     if isinstance(recipe.training.validate_every, int):
         trained = recipe.training.validate_every * float(np.prod(recipe.patch_size)) * recipe.batch_size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,21 @@ class View:
     entry: Entry
     place: tuple[slice, ...]
     planes: bool
+
+    def alone(self) -> View:
+        """The same view of a copy of this part, so that the rest of a large image is not kept in memory."""
+        shape = self.entry.shape
+        spans = [slice(max(p.start, 0), min(p.stop, n)) for p, n in zip(self.place, shape, strict=True)]
+        if [s.stop - s.start for s in spans] == list(shape):
+            return self
+        z, y, x = spans
+        # Targets of a projection have one plane for all.
+        arrays = {
+            name: array[:, z if array.shape[1] == shape[0] else slice(0, 1), y, x].copy()
+            for name, array in self.entry.arrays.items()
+        }
+        place = tuple(slice(p.start - s.start, p.stop - s.start) for p, s in zip(self.place, spans, strict=True))
+        return View(replace(self.entry, arrays=arrays), place, self.planes)
 
     def inner(self) -> tuple[slice, ...]:
         """The part of the view that is image and not padding, along [Z], Y, X."""
