@@ -163,7 +163,7 @@ class JournalWatch(QObject):
         for watched in list(self._watched.values()):
             self._disconnect(watched)
             self._look(watched)
-            self._submit(watched.journal.release)
+            self._submit(_end, watched.journal, watched.layer.data, file_of(watched.layer))
         self._watched.clear()
         if self._last is not None:
             wait([self._last])
@@ -298,7 +298,7 @@ class JournalWatch(QObject):
         if watched is not None and not self._closed:
             self._disconnect(watched)
             self._look(watched)
-            self._submit(watched.journal.release)
+            self._submit(_end, watched.journal, watched.layer.data, file_of(watched.layer))
 
     def _on_paint(self, event: Any) -> None:
         watched = self._watched.get(event.source.unique_id.hex)
@@ -419,6 +419,16 @@ def _base(journal: Journal, data: np.ndarray, file: Path | None) -> np.ndarray |
         return file if journal.looked_at(file, data) else data
     except (DataError, ResourceError):
         return data
+
+
+def _end(journal: Journal, data: np.ndarray, file: Path | None) -> None:
+    """Let others offer what was painted, unless it was saved over the file of the layer."""
+    if journal.exists and file is not None and file.is_file():
+        with suppress(DataError, ResourceError):
+            if journal.looked_at(file, data):
+                journal.discard()
+                return
+    journal.release()
 
 
 def _forget(journal: Journal, data: np.ndarray) -> None:

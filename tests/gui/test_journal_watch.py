@@ -100,6 +100,23 @@ def test_what_was_painted_before_the_watch_began_is_journaled(
     assert not Journal(project, kept.unique_id.hex).exists
 
 
+def test_what_was_saved_over_its_file_is_not_offered(watched: Any, qtbot: Any, project: Any) -> None:
+    viewer, watch = watched
+    journals = []
+    for name in ("saved", "not saved"):
+        file = project.root / f"{name}.tif"
+        tifffile.imwrite(file, np.zeros((SIZE, SIZE), np.uint16), metadata={"axes": "YX"})
+        layer = viewer.add_labels(tifffile.imread(file), name=name)
+        layer._source = Source(path=str(file))
+        layer.paint((5, 5), 3)
+        journals.append(Journal(project, layer.unique_id.hex))
+    qtbot.waitUntil(lambda: all(journal.exists for journal in journals), timeout=5000)
+    tifffile.imwrite(project.root / "saved.tif", viewer.layers["saved"].data, metadata={"axes": "YX"})
+    watch.stop()
+    assert [j.uuid for j in list_journals(project)] == [journals[1].uuid]
+    np.testing.assert_array_equal(journals[1].restore(), layer.data)
+
+
 def test_painting_on_a_sample_is_kept_safe_without_a_panel(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
     viewer = make_napari_viewer()
     viewer.open_sample("napari-im2im", "painted_corner")
