@@ -9,12 +9,11 @@ from qtpy.QtWidgets import QApplication, QStyle
 if TYPE_CHECKING:
     from qtpy.QtGui import QIcon
 
-IconName = Literal["info", "warning", "error", "dismiss", "reset", "copy", "add", "remove", "folder", "start", "stop"]
+IconName = Literal["info", "warning", "error", "reset", "copy", "add", "remove", "folder", "start", "stop"]
 _PIXMAPS: dict[str, QStyle.StandardPixmap] = {
     "info": QStyle.StandardPixmap.SP_MessageBoxInformation,
     "warning": QStyle.StandardPixmap.SP_MessageBoxWarning,
     "error": QStyle.StandardPixmap.SP_MessageBoxCritical,
-    "dismiss": QStyle.StandardPixmap.SP_DialogCloseButton,
     "reset": QStyle.StandardPixmap.SP_BrowserReload,
     "copy": QStyle.StandardPixmap.SP_FileDialogContentsView,
     "add": QStyle.StandardPixmap.SP_FileDialogNewFolder,

@@ -69,7 +69,7 @@ class Message(QFrame):
             row.addStretch()
             layout.addLayout(row, 2, 1)
         self.close_button = QToolButton()
-        self.close_button.setIcon(icon("dismiss"))
+        self.close_button.setText("×")  # in the colour of the theme; the icon of the style is black on dark ground
         self.close_button.setAutoRaise(True)
         self.close_button.setToolTip("Dismiss this message")
         self.close_button.setAccessibleName(f"Dismiss: {text}")
@@ -125,10 +125,10 @@ class MessageBar(QScrollArea):
         self.updateGeometry()
 
     def _wanted_height(self) -> int:
-        width = self.width()
+        frame = 2 * self.frameWidth()
         if self._layout.hasHeightForWidth():
-            return self._layout.totalHeightForWidth(width)
-        return self._layout.totalSizeHint().height()
+            return self._layout.totalHeightForWidth(self.width() - frame) + frame
+        return self._layout.totalSizeHint().height() + frame
 
     def add(
         self,
