@@ -45,7 +45,7 @@ class Project:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str] | None = None) -> Project:
-        """Project at `path`, else of the nearest parent folder with im2im.yaml, else the user's default.
+        """Project at `path`, else the one chosen in this process, of the nearest parent folder, or the user's default.
 
         Raises
         ------
@@ -56,6 +56,8 @@ class Project:
             project = cls(path)
             if not project.exists:
                 raise ConfigError(f"{project.root} is not a project: it has no {MARKER}", "Create it first")
+        elif _chosen:
+            project = _chosen[-1]
         else:
             here = Path.cwd()
             found = next((p for p in (here, *here.parents) if (p / MARKER).is_file()), None)
@@ -129,6 +131,17 @@ class Project:
         taken = (f"{base}-{i}" for i in range(2, 10_000))
         candidates = [base] if not (self.root / "runs" / base).exists() else taken
         return next(c for c in candidates if not (self.root / "runs" / c).exists())
+
+
+_chosen: list[Project] = []
+"""The project chosen in this process, if any."""
+
+
+def choose_project(project: Project | None) -> None:
+    """Let `Project.open` give `project` for the rest of this process; with None it looks around again."""
+    _chosen[:] = [] if project is None else [project]
+    if project is not None:
+        register(project)
 
 
 # ---- registry of the user ----

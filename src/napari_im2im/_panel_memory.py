@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, QTimer
 
 from im2im_core.errors import Im2ImError
+from im2im_core.project import Project
 from napari_im2im._later import Later
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class PanelMemory(QObject):
 
     def __init__(self, name: str, content: Callable[[], dict[str, Any]], parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._file, self._content = _File(f"{name}.json"), content
+        # The project of now: where another one is chosen later, this panel still belongs to the first.
+        self._file, self._content = _File(Project.open().root / FOLDER / f"{name}.json"), content
         self._recalled = False
         self._later = Later(self)
         self._timer = QTimer(self)
@@ -65,20 +67,15 @@ class PanelMemory(QObject):
 class _File:
     """The file; of several threads that write, the one that was asked last has the last word."""
 
-    name: str
+    path: Path
     turn: threading.Lock = field(default_factory=threading.Lock)
     asked: int = 0
-
-    def path(self) -> Path:
-        from im2im_core.project import Project
-
-        return Project.open().root / FOLDER / self.name
 
     def read(self) -> dict[str, Any]:
         from im2im_core.files import read_json
 
         try:
-            content = read_json(self.path())
+            content = read_json(self.path)
         except (OSError, ValueError, Im2ImError):  # never opened here, or not by this version
             return {}
         return content if isinstance(content, dict) else {}
@@ -93,4 +90,4 @@ class _File:
 
         with self.turn, suppress(Im2ImError, OSError):  # a memory that cannot be written must not hinder anybody
             if number == self.asked:
-                write_json(self.path(), content)
+                write_json(self.path, content)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
 from im2im_core.errors import ConfigError, ResourceError
-from im2im_core.project import Project, find_run, known_projects, user_home
+from im2im_core.project import Project, choose_project, find_run, known_projects, user_home
 from im2im_core.recipe import Recipe
 from im2im_core.runs import Run
 
@@ -116,3 +117,18 @@ def test_fault_26_a_run_of_that_name_is_not_overwritten(tmp_path):
     Run.create(project, Recipe(), "x")
     with pytest.raises(ResourceError, match="exists"):
         Run.create(project, Recipe(), "x")
+
+
+def test_the_project_chosen_in_this_process_goes_before_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, other = Project.create(tmp_path / "here"), Project.create(tmp_path / "other")
+    monkeypatch.chdir(here.root)
+    try:
+        choose_project(other)
+        assert Project.open() == other
+        assert Project.open(here.root) == here
+        assert known_projects()[0] == here  # what was opened last
+    finally:
+        choose_project(None)
+    assert Project.open() == here
