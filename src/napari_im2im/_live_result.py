@@ -145,6 +145,7 @@ class _Drawing:
                 continue
             array = _own_pages(output)
             layer.data = squeeze_result(array, result_axes(output.spec, array.shape))
+            layer.editable = True
             _apply_limits(output)
             told = {**layer.metadata["im2im"], **facts.get(name, {}), "finished": not suffix}
             layer.metadata = {**layer.metadata, "im2im": told}
@@ -166,6 +167,7 @@ class _Drawing:
         if output.layer is None:
             facts = {**self._facts, "main": output.main, "kind": output.spec.kind, "finished": False}
             output.layer = add_result(self._viewer, output.array, output.spec, self._source, self._model, facts)
+            output.layer.editable = False  # a stroke would meet the next tile, and what is mapped cannot be written to
             _apply_limits(output)
         elif output.layer in self._viewer.layers:
             _apply_limits(output)

@@ -792,15 +792,15 @@ class PredictWidget(QWidget):
             self._recall_result(content)
 
     def _recall_image(self, content: dict[str, Any]) -> None:
-        """Choose image, part, channels and width as before; files of another day only where nothing else is open."""
+        """Choose image, part, channels and width as before; files, and all images, only while napari is the same."""
+        same = content.get("viewer") == os.getpid()
         files = tuple(Path(str(name)) for name in content.get("files") or ())
-        if files:
+        if files and same:
             self.image.offer_files(files)
         found = self._open_image(content.get("image"))
-        kind, same_day = content.get("kind"), content.get("viewer") == os.getpid()
-        if kind == "files" and files and (same_day or self.image.value() in (None, files)):
+        if content.get("kind") == "files" and files and same:
             self.image.setValue(files)
-        elif kind == "all" and same_day:
+        elif content.get("kind") == "all" and same:
             self.image.setValue([])
         elif found is not None:
             self.image.setValue(found)

@@ -48,7 +48,7 @@ INFERENCE: dict[str, Any] = {
 README = "# Toy\n\n## Limits\n\nNot for tissue sections. Check a few results by eye.\n"
 PATIENCE = 60000
 """Milliseconds that a busy machine may need for what takes a moment."""
-TRIES = 5
+TRIES = 3
 """Predictions or openings whose median counts."""
 MakeModel = Callable[..., Path]
 
@@ -130,6 +130,7 @@ def test_click_gives_labels_where_the_image_lies(open_panel: Any, qtbot: Any) ->
     assert tuple(layer.translate) == (10.0, -3.0)
     assert layer.metadata["im2im"]["model"] == "good nuclei"
     assert widget.status.text().endswith("s, CPU")
+    assert layer.editable
     layer.data[0, 0] = 7  # what a brush does
     assert [m.text for m in widget.messages.messages()] == ["a word"]
 
@@ -393,10 +394,10 @@ def test_a_reopened_panel_knows_its_files(open_panel: Any, qtbot: Any, tmp_path:
     again = reopened(viewer, widget, qtbot, "b.tif")
     assert again.image.value() == files
     again.set_image(viewer.layers["cells"])
-    remembered = {**again._content(), "kind": "files", "viewer": 0}
-    again._on_recalled(remembered)  # on another day the image that is open comes first
+    again.image.offer_files(())
+    again._on_recalled({**again._content(), "kind": "files", "files": ["c.tif"], "viewer": 0})  # of another day
     assert again.image.value() is viewer.layers["cells"]
-    assert again.image.files() == files
+    assert again.image.files() == ()
     again.job.close().join(15)
 
 
@@ -854,6 +855,7 @@ def check_unfinished(layer: Any) -> None:
     """The layer says that it is not complete, and can be painted on."""
     assert layer.name.endswith("(unfinished)")
     assert layer.metadata["im2im"]["finished"] is False
+    assert layer.editable
     assert np.asarray(layer.data).any()
     layer.data_setitem((np.array([0]), np.array([0])), 7)
     assert layer.data[0, 0] == 7
@@ -924,6 +926,7 @@ def test_fault_23_dock_closed_meanwhile(open_panel: Any, qtbot: Any) -> None:
     qtbot.waitUntil(lambda: bool(predicted(viewer)), timeout=PATIENCE)
     (layer,) = predicted(viewer)
     assert layer.metadata["im2im"]["finished"] is False
+    assert not layer.editable  # a stroke would meet the next tile
     pid = widget.job.pid
     with qtbot.captureExceptions() as exceptions:
         viewer.window.remove_dock_widget(widget)
@@ -974,6 +977,13 @@ def real_model(root: Path) -> Path:
     return folder
 
 
+def wait_until_warm(widget: PredictWidget, qtbot: Any) -> None:
+    """Return when the process has imported the networks: what is asked next is done afterwards."""
+    attached = widget.job._attached
+    attached.warm()
+    qtbot.waitUntil(attached.submit("ping", {}).done, timeout=4 * PATIENCE)
+
+
 @pytest.fixture
 def real_panel(make_napari_viewer: Any, qtbot: Any, project: Any) -> Any:
     """Open panel with the real process, which has imported the networks, as it does while a person looks at it."""
@@ -981,8 +991,7 @@ def real_panel(make_napari_viewer: Any, qtbot: Any, project: Any) -> Any:
     viewer.add_image(discs(256), name="cells")
     widget = PredictWidget(viewer)
     viewer.window.add_dock_widget(widget, name="Predict")
-    warm = widget.job._attached.submit("ping", {})
-    qtbot.waitUntil(warm.done, timeout=4 * PATIENCE)
+    wait_until_warm(widget, qtbot)
     yield widget
     widget.job.close().join(15)
 
@@ -997,7 +1006,10 @@ def test_first_prediction_comes_a_second_after_the_click_and_what_it_computes(
     widget.job.tile.connect(lambda tile: seen.append(time.monotonic()))
     widget.job.finished.connect(results.append)
     over: list[float] = []
-    for number in range(TRIES):  # each model is new to the process
+    for number in range(TRIES):  # each in a process that has predicted nothing yet
+        if number:
+            widget.job.rest()
+            wait_until_warm(widget, qtbot)
         copy = shutil.copytree(folder, folder.with_name(f"copy-{number}"))
         widget.set_model(copy)
         chosen = lambda copy=copy: (model := widget.models.value()) is not None and model.path == copy  # noqa: E731
@@ -1009,7 +1021,7 @@ def test_first_prediction_comes_a_second_after_the_click_and_what_it_computes(
         qtbot.waitUntil(lambda: bool(results), timeout=PATIENCE)
         over.append(seen[0] - began - results[0].facts["seconds"])
         qtbot.waitUntil(lambda: "object" in widget.status.text(), timeout=PATIENCE)
-    assert float(np.median(over)) <= 1.0
+    assert float(np.median(over)) <= 1.0, over
     assert widget.status.text().endswith("s, CPU")
 
 
