@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training_world import discs, sample, small_recipe, split_of
+from training_world import CountedImage, discs, sample, small_recipe, split_of
 
 from im2im_core import api
 from im2im_core.engine import planning
 from im2im_core.engine.devices import choose_device
 from im2im_core.engine.planning import fingerprint, make_plan
+from im2im_core.engine.session import prepare_images
 from im2im_core.errors import ConfigError, DataError, ResourceError
 from im2im_core.image import ArrayImage
 from im2im_core.plans import Plan
@@ -81,6 +82,56 @@ def test_classes_come_from_the_labels() -> None:
     plan = make_plan(small_recipe("semantic_seg_2d"), split)
     assert plan.recipe.framework.classes == 5  # type: ignore[union-attr]
     assert plan.reasons["framework.classes"] == "labels go from 0 to 4"
+
+
+def classes_in(*pictures: np.ndarray) -> tuple[Sample, ...]:
+    """Small images with these classes."""
+    return tuple(sample(f"s{n}", np.zeros((16, 16), np.float32), p) for n, p in enumerate(pictures))
+
+
+def painted(number: int) -> np.ndarray:
+    """One pixel of a class on background."""
+    picture = np.zeros((16, 16), np.uint8)
+    picture[2, 3] = number
+    return picture
+
+
+@pytest.mark.parametrize("rare", ["training", "validation", "time"])
+def test_a_rare_class_is_counted_wherever_it_is(rare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "LOOK_AT", 2)
+    train = [painted(1) for _ in range(5)]
+    validation = [painted(0)]
+    if rare == "training":
+        train[3] = painted(4)
+    if rare == "validation":
+        validation[0] = painted(4)
+    split = Split(classes_in(*train), classes_in(*validation))
+    if rare == "time":
+        times = np.stack([painted(0), painted(4)])
+        source, target = (ArrayImage(a, "TYX", identity=str(a.dtype)) for a in (times.astype(np.float32), times))
+        split = Split((Sample("a", "a", source, {"target": target}),))
+    plan = make_plan(small_recipe("semantic_seg_2d"), split)
+    assert plan.facts.classes == 5
+    prepared = prepare_images(plan, split, tmp_path, lambda event: None, lambda: "")
+    assert prepared.framework.shapes.classes == 5
+
+
+def test_classes_of_test_images_and_of_unknown_regions_do_not_count() -> None:
+    weight = np.ones((16, 16), np.float32)
+    weight[:, :8] = 0
+    hidden = sample("v", np.zeros((16, 16), np.float32), painted(9), weight)
+    split = Split(classes_in(painted(1)), (hidden,), classes_in(painted(7)))
+    assert fingerprint(small_recipe("semantic_seg_2d"), split).classes == 2
+    sparse = small_recipe("semantic_seg_2d", data__labelling="sparse")
+    assert fingerprint(sparse, Split(classes_in(painted(2)), classes_in(painted(4)))).classes == 4
+
+
+def test_labels_are_not_all_read_where_their_number_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "LOOK_AT", 2)
+    for preset, changes in (("semantic_seg_2d", {"framework__classes": 3}), ("instance_seg_2d", {})):
+        split = split_of(6, 1, task="classes", wrap=CountedImage)
+        fingerprint(small_recipe(preset, **changes), split)
+        assert sum(s.targets["target"].reads for s in (*split.train, *split.validation)) == 2
 
 
 def test_output_channels_come_from_the_targets() -> None:

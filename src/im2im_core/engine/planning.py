@@ -134,7 +134,7 @@ def fingerprint(recipe: Recipe, split: Split) -> Facts:
         pixels=sum(math.prod(s) * i.shape[0] for s, i in zip(shapes, infos, strict=True)),
         input_channels=_one([(i.name, i.shape[1]) for i in infos], "input channels"),
         target_channels=_one([(i.name, i.shape[1]) for i in targets], "target channels"),
-        classes=max((s.highest for s in seen.values()), default=1) + 1,
+        classes=_highest_class(recipe, split, seen) + 1,
         voxel_size=_voxel_size([_divided(i.voxel_size, f) for i, f in zip(infos, factors, strict=True)]),
         object_diameter=_object_diameter(factors, seen),
         smallest=tuple(int(n) for n in np.min(shapes, axis=0)),  # type: ignore[arg-type]
@@ -194,8 +194,31 @@ def _see(recipe: Recipe, sample: Sample) -> _Seen:
     return _Seen(max(highest, 1), highest == 0, factor, diameter)
 
 
-def known_labels(recipe: Recipe, sample: Sample) -> NDArray[Any]:
-    """Labels ``(C, Z, Y, X)`` of the first time point in which 0 is background or unknown.
+def _highest_class(recipe: Recipe, split: Split, seen: dict[int, _Seen]) -> int:
+    """Largest class of the images looked at; of all that train or validate where it decides the number of classes.
+
+    A rare class may occur in a single image; what is read at a time is what preparing that image reads.
+    """
+    highest = max((s.highest for s in seen.values()), default=1)
+    if recipe.task != "semantic_segmentation" or getattr(recipe.framework, "classes", "auto") != "auto":
+        return highest
+    for number, sample in enumerate((*split.train, *split.validation)):
+        first = 1 if number in seen else 0
+        for moment in range(first, _label_times(sample)):
+            highest = max(highest, int(known_labels(recipe, sample, moment).max(initial=0)))
+    return highest
+
+
+def _label_times(sample: Sample) -> int:
+    """Time points whose labels can differ; none without labels."""
+    if TARGET not in sample.targets:
+        return 0
+    longest = max(i.info.shape[0] for i in (sample.targets[TARGET], sample.weight) if i is not None)
+    return min(sample.source.info.shape[0], longest)
+
+
+def known_labels(recipe: Recipe, sample: Sample, time: int = 0) -> NDArray[Any]:
+    """Labels ``(C, Z, Y, X)`` of a time point, in which 0 is background or unknown.
 
     Raises
     ------
@@ -206,8 +229,8 @@ def known_labels(recipe: Recipe, sample: Sample) -> NDArray[Any]:
     from im2im_core.partial import to_learning
 
     target = sample.targets[TARGET]
-    weight = None if sample.weight is None else read_time(sample.weight, 0)[:1]
-    labels = as_labels(without_unknown(read_time(target, 0), weight), target.info.name)
+    weight = None if sample.weight is None else read_time(sample.weight, time)[:1]
+    labels = as_labels(without_unknown(read_time(target, time), weight), target.info.name)
     return to_learning(labels, "sparse")[0] if recipe.data.labelling == "sparse" else labels
 
 
