@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from im2im_core.axes import from_tczyx
-from napari_im2im._layer_pairs import LayerImage
+from napari_im2im._layer_pairs import LayerImage, as_sparse, kind_of, labelling_of, sample_of
 from napari_im2im._layers import kept
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from im2im_core.image import Image
     from im2im_core.samples import Sample
     from napari_im2im._dataset_rows import PairRow
+    from napari_im2im._dataset_source import Corrections
     from napari_im2im._layer_pairs import LayerPair
 
 SHOWN_BYTES = 2**29
@@ -92,3 +93,36 @@ def world_of(info: Any, axes: str) -> dict[str, Any]:
         "axis_labels": tuple(a.lower() for a in axes),
         "units": tuple("micrometer" if a in "ZYX" and sizes[a] else "pixel" for a in axes),
     }
+
+
+# ---- rows of layers ------------------------------------------------------------
+
+
+def row_of(pair: LayerPair, name: str, wanted: Corrections, labelling: str) -> PairRow:
+    """Row of a pair of layers with what was corrected; nothing is read.
+
+    Parameters
+    ----------
+    labelling : str
+        How the labels of all pairs are understood; dense ones are read as sparse ones where it is sparse.
+
+    Raises
+    ------
+    DataError
+        A correction does not fit, or the layers do not fit together.
+    """
+    from im2im_core.image import select_channels
+    from napari_im2im._dataset_rows import PairRow
+
+    sample = sample_of(pair, name, wanted.voxel_size)
+    if labelling == "sparse" and kind_of(pair.target) == "labels" and labelling_of(pair.target) == "dense":
+        sample = as_sparse(sample)
+    return PairRow(name, replace(sample, source=select_channels(sample.source, wanted.channels)), layers=pair)
+
+
+def task_of_layers(pair: LayerPair) -> str:
+    """What is likely to be learned from a pair, by its kinds and names; the pixels are asked in the review."""
+    if kind_of(pair.target) == "labels":
+        return "instance_segmentation"
+    words = f"{pair.target.name} {pair.name}".lower()
+    return "restoration" if "clean" in words or "noisy" in words else "label_free"

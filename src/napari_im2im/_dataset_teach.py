@@ -6,15 +6,81 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from qtpy.QtCore import QObject, Signal
 
 from im2im_core.axes import from_tczyx
-from napari_im2im._layer_pairs import LABELLING, LABELS_OF, PREFILLED, TAUGHT_FROM, polygons_of, region_layers
-from napari_im2im._layers import AXES_KEY, layer_axes
+from napari_im2im._later import Later
+from napari_im2im._layer_pairs import (
+    LABELLING,
+    LABELS_OF,
+    PREFILLED,
+    TAUGHT_FROM,
+    LayerPair,
+    is_guess,
+    polygons_of,
+    region_layers,
+)
+from napari_im2im._layers import AXES_KEY, COPIED_BYTES, layer_axes
 
 if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Labels, Layer
     from numpy.typing import NDArray
+
+    from napari_im2im._dataset_collect import Collecting
+    from napari_im2im._dataset_regions import Regions
+    from napari_im2im._dataset_said import Said
+
+HOW_TO_CORRECT = (
+    "Correct a corner (1 is background, every number from 2 is a nucleus, key M gives a new number), "
+    "then draw a rectangle around it: only what lies inside is learned from"
+)
+
+
+class Teaching(QObject):
+    """Lets a person correct predictions; what becomes of a prediction is in the table once its pixels are made."""
+
+    failed = Signal(object)
+    """Error of the thread."""
+
+    def __init__(
+        self, viewer: Viewer, collecting: Collecting, regions: Regions, said: Said, parent: QObject | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._viewer, self._collecting, self._regions, self._said = viewer, collecting, regions, said
+        self._later = Later(self)
+
+    def teach(self, images: tuple[Layer, ...], prediction: Layer, model: str) -> None:
+        """Corrections of `prediction`, which `model` made of `images`; the brush is in hand when they are there."""
+        self._collecting.recall()
+        pairs = self._collecting.pairs()
+        earlier = next((pair.target for pair in pairs if pair.images == images and is_guess(pair)), None)
+        correction = correction_of(self._viewer, images[0], prediction, earlier, model)
+        waiting = None
+        if int(np.prod(correction.prediction.shape)) * 4 > COPIED_BYTES:
+            waiting = self._said.bar.add(f"The labels of “{prediction.name}” are made ready to be corrected")
+
+        def ready(made: tuple[Any, int]) -> None:
+            self._said.end(waiting)
+            if {*images, prediction} <= set(self._viewer.layers):
+                painted = add_correction(self._viewer, correction, made[0])
+                self._show(images, prediction, painted, made[1])
+
+        def failed(error: BaseException) -> None:
+            self._said.end(waiting)
+            self.failed.emit(error)
+
+        self._later.ask(f"teach {images[0].unique_id.hex}", correction.labels, ready, failed)
+
+    def _show(self, images: tuple[Layer, ...], prediction: Layer, painted: Labels, number: int) -> None:
+        """Corrections take the place of other labels of the image."""
+        prediction.visible = False
+        others = [p for p in self._collecting.pairs() if p.images != images and p.target is not prediction]
+        self._collecting.take_pairs([*others, LayerPair(images, painted)])
+        self._viewer.layers.selection.active = painted
+        painted.selected_label = number
+        painted.mode = "paint"
+        self._said.bar.add(HOW_TO_CORRECT, "info", "", "Draw the rectangle", self._regions.draw)
 
 
 @dataclass(frozen=True)

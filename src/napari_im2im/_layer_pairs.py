@@ -207,6 +207,11 @@ def is_prefilled(layer: Layer) -> bool:
     return bool(layer.metadata.get(PREFILLED))
 
 
+def is_guess(pair: LayerPair) -> bool:
+    """Whether the labels of a pair began as a prediction."""
+    return kind_of(pair.target) == "labels" and is_prefilled(pair.target)
+
+
 # ---- complete regions ----------------------------------------------------------
 
 CLOSED = ("rectangle", "polygon", "ellipse")

@@ -18,7 +18,8 @@ from napari.layers import Image, Labels
 from im2im_core import datasets
 from im2im_core.datasets import list_datasets, load_dataset
 from im2im_core.samples import TARGET
-from napari_im2im import _dataset_widget
+from napari_im2im import _dataset_collect, _dataset_preview, _dataset_widget
+from napari_im2im._dataset_choices import choose
 from napari_im2im._dataset_widget import DatasetWidget
 
 TASKS = ("load", "review", "show")
@@ -30,7 +31,7 @@ def panel(qtbot: Any, project: Any, tmp_path: Path) -> Iterator[DatasetWidget]:
     widget = DatasetWidget(ViewerModel(), project)
     widget.show()
     wait(qtbot, widget)
-    widget._on_folder(str(folder_of(tmp_path / "stacks", "ab")))
+    widget.open_folder(str(folder_of(tmp_path / "stacks", "ab")))
     wait(qtbot, widget)
     yield widget
     wait(qtbot, widget)
@@ -57,14 +58,19 @@ def slow_save(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threadi
 def begin(widget: DatasetWidget, task: str) -> None:
     """What a person does to begin it."""
     actions: dict[str, Callable[[], object]] = {
-        "load": lambda: widget._on_folder(str(widget._path)),
-        "review": widget.check.click,
+        "load": lambda: widget.open_folder(str(widget.collecting.path)),
+        "review": widget.foot.check.click,
         "show": lambda: widget._on_row(1),
     }
     actions[task]()
 
 
-FUNCTIONS = {"load": "load_rows", "review": "review_rows", "show": "pixels_of"}
+FUNCTIONS = {
+    "load": (_dataset_collect, "load_rows"),
+    "review": (_dataset_widget, "review_rows"),
+    "show": (_dataset_preview, "pixels_of"),
+}
+"""What does it in the thread."""
 
 
 # ---- errors --------------------------------------------------------------------
@@ -80,15 +86,15 @@ def test_fault_24_an_error_in_the_thread_is_said_and_everything_goes_on(
             raise error
 
         with monkeypatch.context() as patch, qtbot.captureExceptions() as caught:
-            patch.setattr(_dataset_widget, FUNCTIONS[task], fails)
+            patch.setattr(*FUNCTIONS[task], fails)
             begin(panel, task)
-            qtbot.waitUntil(lambda: settled(panel) and not panel.show_work.name, timeout=5000)
+            qtbot.waitUntil(lambda: settled(panel) and not panel.preview.work.name, timeout=5000)
         said = [m.text for m in panel.messages.messages() if m.level == "error"]
         ours = isinstance(error, RuntimeError)
         assert [str(e) for _, e, _ in caught] == (["a mistake of ours"] if ours else [])
         assert ("no memory is left" in said) != ours
-        assert not panel.progress.isVisible()
-        assert not panel.cancel.isVisible()
+        assert not panel.foot.progress.isVisible()
+        assert not panel.foot.cancel.isVisible()
         assert panel.source.isEnabled()
     begin(panel, "load")
     wait(qtbot, panel)
@@ -113,8 +119,8 @@ def test_fault_22_what_happens_to_a_layer_while_it_is_saved_is_not_in_it(
     wait(qtbot, widget)
     settled_layers: list[Any] = []
     widget.journal.settle = settled_layers.append
-    widget._choose(widget.validation, "none")
-    widget._on_validation()
+    choose(widget.choices.validation, "none")
+    widget.table_rows.divide()
     widget.save.click()
     qtbot.waitUntil(began.is_set, timeout=5000)
     if change == "edited":
@@ -153,12 +159,12 @@ def test_fault_21_the_viewer_may_be_closed_while_it_works(
     widget = DatasetWidget(viewer, project)
     viewer.window.add_dock_widget(widget, name="Dataset")
     wait(qtbot, widget)
-    monkeypatch.setattr(_dataset_widget, "load_rows", endless)
+    monkeypatch.setattr(_dataset_collect, "load_rows", endless)
     monkeypatch.setattr(_dataset_widget, "review_rows", endless)
     monkeypatch.setattr(datasets, "save_dataset", endless)
     with qtbot.captureExceptions() as caught:
         if task == "load":
-            widget._on_folder(str(folder_of(tmp_path / "stacks", "a")))
+            widget.open_folder(str(folder_of(tmp_path / "stacks", "a")))
         else:
             (widget.review if task == "review" else widget.save.click)()
         assert widget.work.name == task
@@ -183,7 +189,7 @@ def test_a_theme_that_changes_while_the_panel_is_open_reaches_it(
     widget = DatasetWidget(viewer, project)
     viewer.window.add_dock_widget(widget, name="Dataset")
     wait(qtbot, widget)
-    widget.correct.setChecked(True)
+    widget.choices.correct.setChecked(True)
     window = viewer.window._qt_window
     window.resize(1366, 768)
     seen: dict[str, float] = {}
@@ -193,7 +199,8 @@ def test_a_theme_that_changes_while_the_panel_is_open_reaches_it(
         shown = widget.grab().toImage()
         back = shown.pixelColor(2, shown.height() - 3).lightness()
         assert seen.setdefault(theme, back) == back
-        assert not crowded(widget)
+        for part in (widget, widget.choices, widget.foot):
+            assert not crowded(part)
         assert not nameless(widget)
     assert seen["light"] > seen["dark"] + 60
     assert window.height() <= 768

@@ -72,16 +72,16 @@ def test_pairs_of_layers_are_as_they_were_left(panel: Open, qtbot: Any) -> None:
     widget = panel(viewer)
     widget.add_pair([dapi, gfp], cells)
     wait(qtbot, widget)
-    widget.task.setCurrentIndex(1)
+    widget.choices.task.setCurrentIndex(1)
     wait(qtbot, widget)
-    widget._on_use(0, False)
-    widget._on_part(1, "test")
-    widget._on_same((1, 2))
-    widget.corrections.voxel_size.setText("0.3, 0.3")
-    widget.corrections.voxel_size.editingFinished.emit()
+    widget.table_rows.use([0], False)
+    widget.table_rows.set_part(1, "test")
+    widget.table.joinWanted.emit((1, 2))
+    widget.choices.corrections.voxel_size.setText("0.3, 0.3")
+    widget.choices.corrections.voxel_size.editingFinished.emit()
     wait(qtbot, widget)
     widget.name.setText("mine")
-    widget._remember_soon()
+    widget.collecting.remember_soon()
     left = [(r.name, r.used, r.part, r.group) for r in widget.rows()]
     assert left[0][1] is False
     assert left[2][2:] == ("test", "b")
@@ -89,8 +89,8 @@ def test_pairs_of_layers_are_as_they_were_left(panel: Open, qtbot: Any) -> None:
     again = panel(viewer)
     assert [(r.name, r.used, r.part, r.group) for r in again.rows()] == left
     assert again.name.text() == "mine"
-    assert again.task.currentData() == "semantic_segmentation"
-    assert again.corrections.value().voxel_size == (None, 0.3, 0.3)
+    assert again.choices.task.currentData() == "semantic_segmentation"
+    assert again.choices.corrections.value().voxel_size == (None, 0.3, 0.3)
     sample = again.rows()[3].sample
     assert sample is not None
     assert sample.source.info.channels == ("dapi", "gfp")
@@ -108,7 +108,7 @@ def test_a_taught_model_is_known_after_closing(panel: Open, qtbot: Any, monkeypa
     painted = taught(qtbot, widget, image, prediction, "models/nuclei")
     assert painted.metadata[TAUGHT_FROM] == "models/nuclei"
     wait(qtbot, widget)
-    widget._on_draw()
+    widget.regions.draw()
     viewer.layers.selection.active.add_rectangles([[0, 0], [0, 63], [63, 63], [63, 0]])
     wait(qtbot, widget)
     again = panel(viewer)
@@ -124,9 +124,9 @@ def test_the_folder_seen_last_comes_before_layers(
     folder = folder_of(tmp_path / "stacks", "ab")
     viewer = viewer_of(*pair_of("a"))
     widget = panel(viewer)
-    widget._on_folder(str(folder))
+    widget.open_folder(str(folder))
     wait(qtbot, widget)
-    widget._on_use(0, False)
+    widget.table_rows.use([0], False)
     again = panel(viewer)
     wait(qtbot, again)
     assert [(r.name, r.used) for r in again.rows()] == [("a", False), ("b", True)]
@@ -158,11 +158,11 @@ def test_a_pair_of_layers_beside_a_folder_loses_neither(panel: Open, qtbot: Any,
     first, second = pair_of("x"), pair_of("y", 1)
     viewer = viewer_of(*first, *second)
     widget = panel(viewer)
-    widget._on_use(0, False)
-    widget._on_folder(str(folder))
+    widget.table_rows.use([0], False)
+    widget.open_folder(str(folder))
     wait(qtbot, widget)
     assert widget.name.text() == "stacks"
-    widget._on_use(1, False)
+    widget.table_rows.use([1], False)
     third = Image(noise(2), name="z")
     viewer.add_layer(third)
     widget.add_pair([third], first[1])
@@ -181,9 +181,9 @@ def test_teaching_beside_a_folder_keeps_the_folder(panel: Open, qtbot: Any, tmp_
     folder = folder_of(tmp_path / "stacks", "ab")
     image, prediction = Image(noise(), name="x"), Labels(squares(), name="p", metadata={OURS: RESULT})
     widget = panel(viewer_of(image, prediction))
-    widget._on_folder(str(folder))
+    widget.open_folder(str(folder))
     wait(qtbot, widget)
-    widget._on_use(0, False)
+    widget.table_rows.use([0], False)
     taught(qtbot, widget, image, prediction)
     wait(qtbot, widget)
     assert [r.name for r in widget.rows()] == ["x"]
@@ -196,7 +196,7 @@ def test_every_folder_gives_its_own_name(panel: Open, qtbot: Any, tmp_path: Path
     widget = panel(ViewerModel())
     widget.name.setText("typed before")
     for name, shown in (("first", "typed before"), ("second", "second"), ("third", "third")):
-        widget._on_folder(str(folder_of(tmp_path / name, "ab")))
+        widget.open_folder(str(folder_of(tmp_path / name, "ab")))
         wait(qtbot, widget)
         assert widget.name.text() == shown
     with qtbot.waitSignal(widget.dataset_saved, timeout=30_000):
@@ -215,14 +215,14 @@ def test_fault_18_every_order_of_four_dimensions_can_be_said(panel: Open, qtbot:
     assert answers(asked) == ["CZYX", "ZCYX", "TCYX", "Another order…"]
     assert asked.minimumSizeHint().width() < widget.sizeHint().width()
     press_answer(asked, "Another order…")
-    assert widget.corrections.isVisible()
-    widget.corrections.axes.setCurrentIndex(widget.corrections.axes.findData("ZTYX"))
+    assert widget.choices.corrections.isVisible()
+    widget.choices.corrections.axes.setCurrentIndex(widget.choices.corrections.axes.findData("ZTYX"))
     wait(qtbot, widget)
     assert widget.rows() == ()  # of the labels nobody can know it
     (asked,) = (m for m in widget.messages.messages() if "several things" in m.text)
     assert "stack labels" in asked.text
     assert layer_axes(image) == "ZTYX"
-    widget.corrections.axes.setCurrentIndex(widget.corrections.axes.findData("ZCYX"))
+    widget.choices.corrections.axes.setCurrentIndex(widget.choices.corrections.axes.findData("ZCYX"))
     wait(qtbot, widget)
     (found,) = widget.rows()
     assert found.sample is not None
@@ -233,11 +233,11 @@ def test_fault_18_every_order_of_four_dimensions_can_be_said(panel: Open, qtbot:
 def test_fault_18_the_editor_answers_and_takes_back(panel: Open, qtbot: Any) -> None:
     layers = [Image(noise(0, (3, 2, 96, 96)), name="s"), Labels(np.stack([squares()] * 3), name="s labels")]
     widget = panel(viewer_of(*layers))
-    widget.corrections.axes.setCurrentIndex(widget.corrections.axes.findData("ZCYX"))
+    widget.choices.corrections.axes.setCurrentIndex(widget.choices.corrections.axes.findData("ZCYX"))
     wait(qtbot, widget)
     assert len(widget.rows()) == 1
     assert widget.messages.messages() == () or "several things" not in widget.messages.messages()[0].text
-    widget.corrections.axes.setCurrentIndex(0)
+    widget.choices.corrections.axes.setCurrentIndex(0)
     wait(qtbot, widget)
     assert widget.rows() == ()
     assert all(AXES_KEY not in layer.metadata and BEFORE not in layer.metadata for layer in layers)
@@ -360,8 +360,8 @@ def test_a_layer_that_is_no_image_is_an_error() -> None:
 
 
 def write_size(widget: DatasetWidget, text: str) -> None:
-    widget.corrections.voxel_size.setText(text)
-    widget.corrections.voxel_size.editingFinished.emit()
+    widget.choices.corrections.voxel_size.setText(text)
+    widget.choices.corrections.voxel_size.editingFinished.emit()
 
 
 def sizes(widget: DatasetWidget) -> list[Any]:
@@ -372,19 +372,19 @@ def test_files_are_corrected_one_by_one(panel: Open, qtbot: Any, tmp_path: Path,
     folder = folder_of(tmp_path / "stacks", "abc")
     viewer = ViewerModel()
     widget = panel(viewer)
-    widget._on_folder(str(folder))
+    widget.open_folder(str(folder))
     wait(qtbot, widget)
-    assert "all pairs" in widget.corrections.scope.text()
+    assert "all pairs" in widget.choices.corrections.scope.text()
     write_size(widget, "0.5, 0.5")
     wait(qtbot, widget)
-    widget._select({"b"})
-    assert widget.corrections.scope.text() == "For the selected pair"
+    widget.table_rows.select({"b"})
+    assert widget.choices.corrections.scope.text() == "For the selected pair"
     write_size(widget, "0.2, 0.2")
     wait(qtbot, widget)
     assert widget.table.chosen() == (1,)
     assert sizes(widget) == [0.5, 0.2, 0.5]
     widget.table.clearSelection()
-    assert widget.corrections.value().voxel_size == (None, 0.5, 0.5)
+    assert widget.choices.corrections.value().voxel_size == (None, 0.5, 0.5)
     with pytest.raises(DataError, match="one by one"):
         widget._copies()
     with qtbot.waitSignal(widget.dataset_saved, timeout=30_000):
@@ -407,12 +407,12 @@ def test_layers_are_corrected_one_by_one(panel: Open, qtbot: Any) -> None:
     widget = panel(viewer_of(*(layer for pair in stacks for layer in pair)))
     press_answer(widget.messages.messages()[0], "ZYX")
     wait(qtbot, widget)
-    widget._select({stacks[1][1].unique_id.hex})
-    widget.corrections.axes.setCurrentIndex(widget.corrections.axes.findData("TYX"))
+    widget.table_rows.select({stacks[1][1].unique_id.hex})
+    widget.choices.corrections.axes.setCurrentIndex(widget.choices.corrections.axes.findData("TYX"))
     wait(qtbot, widget)
     assert [layer_axes(layer) for pair in stacks for layer in pair] == ["ZYX", "ZYX", "TYX", "TYX"]
-    widget.corrections.channels.setText("7")
-    widget.corrections.channels.editingFinished.emit()
+    widget.choices.corrections.channels.setText("7")
+    widget.choices.corrections.channels.editingFinished.emit()
     wait(qtbot, widget)
     assert any("no channel 7" in m.text for m in widget.messages.messages())
     assert [r.name for r in widget.rows()] == ["a", "b"]

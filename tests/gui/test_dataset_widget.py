@@ -24,6 +24,7 @@ from im2im_core.errors import DataError, ResourceError
 from im2im_core.image import ArrayImage
 from im2im_core.journal import Journal, list_journals
 from im2im_core.samples import TARGET, Sample
+from napari_im2im._dataset_choices import choose
 from napari_im2im._dataset_rows import (
     PairRow,
     Reviewed,
@@ -79,7 +80,7 @@ def test_story_a_a_painted_corner_becomes_a_data_set(make_napari_viewer: Any, qt
     assert (cell(widget, 0, NAME).splitlines()) == ["nuclei", "96 × 192 px", "0.5 × 0.5 µm"]
     assert cell(widget, 0, OBJECTS) == "36"
     assert cell(widget, 0, PART) == "train + strip"
-    assert widget.complete.isChecked()
+    assert widget.choices.complete.isChecked()
     widget.name.setText("corner")
     with qtbot.waitSignal(widget.dataset_saved, timeout=30_000) as saved:
         widget.save.click()
@@ -143,10 +144,10 @@ def test_several_layers_are_channels_and_corrections_reach_the_samples(
     assert found.sample.source.info.channels == ("dapi", "gfp")
     assert any("no voxel size" in m.text for m in widget.messages.messages())
     press(widget, "no voxel size")
-    assert widget.corrections.isVisibleTo(widget)
-    widget.corrections.channels.setText("gfp")
-    widget.corrections.voxel_size.setText("0.2, 0.2")
-    widget.corrections.voxel_size.editingFinished.emit()
+    assert widget.choices.corrections.isVisibleTo(widget)
+    widget.choices.corrections.channels.setText("gfp")
+    widget.choices.corrections.voxel_size.setText("0.2, 0.2")
+    widget.choices.corrections.voxel_size.editingFinished.emit()
     wait(qtbot, widget)
     (found,) = widget.rows()
     assert found.sample is not None
@@ -196,7 +197,7 @@ def test_of_a_corrected_prediction_only_the_rectangle_is_learned_from(
     np.testing.assert_array_equal(painted.data, squares(192) + 1)
     assert painted.mode == "paint"
     assert painted.selected_label == 74
-    assert widget.labelling.currentData() == "sparse"
+    assert widget.choices.labelling.currentData() == "sparse"
     assert [r.layers.target for r in widget.rows() if r.layers] == [painted]
     widget.save.click()
     assert widget.work.name == ""
@@ -206,11 +207,11 @@ def test_of_a_corrected_prediction_only_the_rectangle_is_learned_from(
     assert shapes.mode == "add_rectangle"
     assert shapes.metadata[LABELS_OF] == painted.unique_id.hex
     np.testing.assert_allclose(shapes.scale, painted.scale)
-    assert widget.complete.isChecked()
+    assert widget.choices.complete.isChecked()
     shapes.add_rectangles([[0, 0], [0, 63], [63, 63], [63, 0]])
     qtbot.waitUntil(lambda: settled(widget) and cell(widget, 0, OBJECTS) == "16", timeout=10_000)
-    widget._choose(widget.validation, "none")
-    widget._on_validation()
+    choose(widget.choices.validation, "none")
+    widget.table_rows.divide()
     with qtbot.waitSignal(widget.dataset_saved, timeout=30_000):
         widget.train.click()
     wait(qtbot, widget)
@@ -233,7 +234,7 @@ def test_the_corrections_of_an_earlier_round_are_kept(make_napari_viewer: Any, q
     viewer, widget = opened(make_napari_viewer, qtbot, project, image, worse, better)
     first = taught(qtbot, widget, image, worse)
     first.data[16:24, 16:24] = 500
-    widget._on_draw()
+    widget.regions.draw()
     viewer.layers.selection.active.add_rectangles([[0, 0], [0, 31], [31, 31], [31, 0]])
     second = taught(qtbot, widget, image, better)
     wait(qtbot, widget)
@@ -245,7 +246,7 @@ def test_the_corrections_of_an_earlier_round_are_kept(make_napari_viewer: Any, q
     assert ((second.data == corrected) == (first.data == 500)).all()
     assert (second.data[:32, :32] > 1).sum() == (first.data[:32, :32] > 1).sum()
     np.testing.assert_array_equal(second.data[~inside], squares()[~inside] + 1)
-    assert len(widget._polygons(widget.rows()[0].layers)) == 1
+    assert len(widget.regions.polygons(widget.rows()[0].layers)) == 1
     assert not first.visible
 
 
@@ -271,7 +272,7 @@ def test_a_rectangle_that_the_user_drew_is_taken(make_napari_viewer: Any, qtbot:
     line = Shapes([[[0, 0], [9, 9]]], shape_type="line", name="a line")
     far = Shapes([[[500, 500], [500, 600], [600, 600]]], shape_type="polygon", name="far away")
     viewer, widget = opened(make_napari_viewer, qtbot, project, Image(noise(), name="a"), labels, own, line, far)
-    widget.complete.click()
+    widget.choices.complete.click()
     assert [layer.name for layer in (own, line, far) if layer.metadata.get(COMPLETE)] == ["Shapes"]
     assert len(viewer.layers) == 5
     wait(qtbot, widget)
@@ -303,7 +304,14 @@ def test_nothing_can_be_changed_while_it_is_saved(
     labels = Labels(squares(), name="l")
     viewer, widget = opened(make_napari_viewer, qtbot, project, Image(noise(), name="a"), labels)
     widget.save.click()
-    choices = (widget.source, widget.task, widget.labelling, widget.validation, widget.table, widget.name)
+    choices = (
+        widget.source,
+        widget.choices.task,
+        widget.choices.labelling,
+        widget.choices.validation,
+        widget.table,
+        widget.name,
+    )
     assert not any(choice.isEnabled() for choice in choices)
     viewer.layers["a"].name = "renamed"
     qtbot.wait(300)
@@ -320,7 +328,7 @@ def test_rows_follow_the_names_of_their_layers(make_napari_viewer: Any, qtbot: A
     viewer, widget = opened(
         make_napari_viewer, qtbot, project, Image(noise(), name="a"), Labels(squares(), name="a labels")
     )
-    widget._on_use(0, False)
+    widget.table_rows.use([0], False)
     viewer.layers["a"].name = "embryo"
     qtbot.waitUntil(lambda: settled(widget) and [r.name for r in widget.rows()] == ["embryo"], timeout=10_000)
     assert widget.source.images.item(0).text() == "embryo"
@@ -350,7 +358,7 @@ def test_50_layers_cost_the_main_thread_nothing(qtbot: Any, project: Any, monkey
     widget = DatasetWidget(viewer, project)
     qtbot.addWidget(widget)
     widget._opening.stop()
-    widget._on_open()
+    widget.collecting.open()
     spent = time.thread_time() - begin
     assert len(widget.rows()) == 25
     assert threading.main_thread().name not in read_in
@@ -389,17 +397,17 @@ def test_story_b_problems_are_listed_and_excluded_with_one_click(
     tifffile.imwrite(folder / "IM" / "d.tif", np.full((96, 96), 7, np.uint16))
     (folder / "GT" / "e.tif").unlink()
     viewer, widget = opened(make_napari_viewer, qtbot, project)
-    widget._on_folder(str(folder))
+    widget.open_folder(str(folder))
     qtbot.waitUntil(lambda: len(widget.rows()) == 8 and settled(widget), timeout=30_000)
     said = {r.name: cell(widget, i, PROBLEMS) for i, r in enumerate(widget.rows()) if r.problems}
     assert said == {"b": "sizes differ", "c": "cannot be read", "d": "constant", "e": "partner missing"}
     widget.table.selectRow(2)
     assert "cut short" in widget.detail.text()
     assert "c.tif" in widget.detail.text()
-    assert widget.exclude.text() == "Exclude the 4 problems"
-    widget.exclude.click()
+    assert widget.foot.exclude.text() == "Exclude the 4 problems"
+    widget.foot.exclude.click()
     assert [r.name for r in widget.rows() if r.used] == list("afgh")
-    assert "4 of 8 pairs used, 144 objects" in widget.summary.text()
+    assert "4 of 8 pairs used, 144 objects" in widget.foot.summary.text()
     widget.table.selectRow(0)
     qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=10_000)
     np.testing.assert_array_equal(viewer.layers[1].data, squares())
@@ -418,10 +426,10 @@ def test_a_table_with_parts_keeps_them(make_napari_viewer: Any, qtbot: Any, proj
     lines = ["IM,GT,group,part", *(f"IM/{n}.tif,GT/{n}.tif,{g},{p}" for n, g, p in ("a1v", "b2t", "c2t"))]
     (folder / "table.csv").write_text("\n".join(lines).replace(",v", ",val").replace(",t", ",train"))
     _, widget = opened(make_napari_viewer, qtbot, project)
-    widget._on_folder(str(folder / "table.csv"))
+    widget.open_folder(str(folder / "table.csv"))
     qtbot.waitUntil(lambda: len(widget.rows()) == 3 and settled(widget), timeout=30_000)
     assert [r.part for r in widget.rows()] == ["validation", "train", "train"]
-    assert widget.validation.currentData() == "own"
+    assert widget.choices.validation.currentData() == "own"
     widget.table.pairs.setData(widget.table.pairs.index(1, PART), "test")
     assert [r.part for r in widget.rows()] == ["validation", "test", "test"]
 
@@ -431,21 +439,21 @@ def test_a_folder_is_remembered_as_it_was_left(
 ) -> None:
     folder = folder_of(tmp_path / "stacks", "abcd")
     viewer, widget = opened(make_napari_viewer, qtbot, project)
-    widget._on_folder(str(folder))
+    widget.open_folder(str(folder))
     qtbot.waitUntil(lambda: len(widget.rows()) == 4 and settled(widget), timeout=30_000)
-    widget._on_use(0, False)
-    widget._on_part(1, "test")
+    widget.table_rows.use([0], False)
+    widget.table_rows.set_part(1, "test")
     widget.table.selectAll()
-    widget._on_same((2, 3))
-    widget.corrections.voxel_size.setText("0.3, 0.3")
-    widget.corrections.voxel_size.editingFinished.emit()
+    widget.table.joinWanted.emit((2, 3))
+    widget.choices.corrections.voxel_size.setText("0.3, 0.3")
+    widget.choices.corrections.voxel_size.editingFinished.emit()
     qtbot.waitUntil(lambda: len(widget.rows()) == 4 and settled(widget), timeout=30_000)
     left = [(r.name, r.used, r.part, r.group) for r in widget.rows()]
     assert left[0][1:3] == (False, left[0][2])
     assert left[1][2] == "test"
     assert left[2][3] == left[3][3]
     widget.name.setText("mine")
-    widget._remember_soon()
+    widget.collecting.remember_soon()
     widget.show()
     widget.hide()
     viewer.window.remove_dock_widget(widget)
@@ -455,17 +463,17 @@ def test_a_folder_is_remembered_as_it_was_left(
     qtbot.waitUntil(lambda: len(second.rows()) == 4 and settled(second), timeout=30_000)
     assert [(r.name, r.used, r.part, r.group) for r in second.rows()] == left
     assert second.name.text() == "mine"
-    assert second.corrections.value().voxel_size == (None, 0.3, 0.3)
+    assert second.choices.corrections.value().voxel_size == (None, 0.3, 0.3)
     assert second.source.path.text() == str(folder)
 
 
 def test_a_folder_that_is_none_is_said_in_words(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
     _, widget = opened(make_napari_viewer, qtbot, project)
-    widget._on_folder("/does/not/exist")
+    widget.open_folder("/does/not/exist")
     wait(qtbot, widget)
     assert "does not exist" in widget.messages.messages()[0].text
     assert not widget.save.isEnabled()
-    assert "No pairs yet" in widget.summary.text()
+    assert "No pairs yet" in widget.foot.summary.text()
 
 
 # ---- what goes wrong -----------------------------------------------------------
@@ -507,10 +515,10 @@ def test_fault_25_cancel_stops_at_once(
         ended.append(True)
 
     widget._begin("review", endless)
-    assert widget.cancel.isVisibleTo(widget)
-    widget.cancel.click()
+    assert widget.foot.cancel.isVisibleTo(widget)
+    widget.foot.cancel.click()
     assert not widget.work.name
-    assert not widget.cancel.isVisibleTo(widget)
+    assert not widget.foot.cancel.isVisibleTo(widget)
     qtbot.waitUntil(lambda: bool(ended), timeout=2000)
 
 
