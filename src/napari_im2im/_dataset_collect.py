@@ -132,7 +132,8 @@ class Collecting(QObject):
 
     def _change_to(self, path: Path | None) -> None:
         """Leave what is open for a folder or for layers; it is remembered, and a button leads back to it."""
-        if self._parts.work.name in ("load", "review"):
+        loads = self._parts.work.name == "load"
+        if loads or self._parts.work.name == "review":
             self._parts.work.cancel()
         self._parts.said.unsay()
         before, had_rows = self.path, bool(self._parts.rows.all() or self._pending)
@@ -144,7 +145,7 @@ class Collecting(QObject):
             self._show_corrections(CorrectionSet())
         self.path, self._pending = path, []
         self._parts.rows.clear()
-        if before is not None and had_rows:
+        if before is not None and (had_rows or loads):
             self._offer_folder(str(before))
         elif had_rows:
             self._offer("The pairs of layers are kept as you left them", "Show them again", self._show_layers_again)
