@@ -27,6 +27,7 @@ from napari_im2im._closing import ask, guard_of
 from napari_im2im._panels import open_panel, settle_dock
 from napari_im2im._plan_summary import Planner
 from napari_im2im._preview_layer import PreviewLayer
+from napari_im2im._project_bar import ProjectButton
 from napari_im2im._run_panel import RunPanel, RunView
 from napari_im2im._run_watch import RunWatch
 from napari_im2im._start_panel import SHORT_MINUTES, WATCH_TIP, StartPanel
@@ -132,6 +133,7 @@ class TrainWidget(QWidget):
         self.tabs = QTabWidget()
         self.tabs.addTab(scroll, "New training")
         self.tabs.addTab(self.run_panel, "Runs")
+        self.tabs.setCornerWidget(ProjectButton(self._viewer, self._project))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.tabs)
@@ -248,12 +250,15 @@ class TrainWidget(QWidget):
         self.planner.cancel()  # the training needs the processor now
         self.start_panel.start_button.setEnabled(False)
         self.start_panel.start_button.setText("Starting…")
-        self.background.run("start", lambda: launch(self._project, recipe), self._on_started, self._on_not_started)
+        self.background.run("start", lambda: launch(self._project, recipe), self._on_launched, self._on_not_started)
+
+    def _on_launched(self, folder: str) -> None:
+        if self._wishes:
+            self._to_watch[folder] = self._wishes
+        self._on_started(folder)
 
     def _on_started(self, folder: str) -> None:
         self._end_start()
-        if self._wishes and folder not in self._asked_attempts:
-            self._to_watch[folder] = self._wishes
         self._busy.add(device_key(self.start_panel.recipe().training.device))
         if self._deleted:  # the layers of a run before were cleared away: this one is watched again
             self.run_panel.slider.setOn(True)

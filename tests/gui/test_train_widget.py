@@ -1161,9 +1161,11 @@ def test_fault_21_closing_asks_once_and_only_then_stops(open_widget, qtbot, make
     qtbot.waitUntil(lambda: steps_seen(widget) > 2, timeout=LONG)
     widget.show()
     window = widget._window_asked()
-    widget.ask_on_close = lambda names: "stop"
+    answers = []
+    widget.ask_on_close = lambda names: answers.append("stop") or "stop"
     keeper = Keeper(window)  # some other plugin, which has unsaved work
     assert click_on_close(window) == (False, [])
+    assert answers == ["stop"]
     assert not list((run.folder / "commands").glob("*-stop.json"))
     window.removeEventFilter(keeper)
     assert click_on_close(window) == (True, [])
@@ -1184,14 +1186,14 @@ def test_the_question_names_what_else_would_end(make_napari_viewer, monkeypatch)
 
 
 class Keeper(QObject):
-    """Keeps a window open."""
+    """Keeps a window open, but only when the question about trainings was answered."""
 
     def __init__(self, window):
         super().__init__(window)
         window.installEventFilter(self)
 
     def eventFilter(self, watched, event):
-        if event.type() == QEvent.Type.Close:
+        if event.type() == QEvent.Type.Close and not event.spontaneous():
             event.ignore()
             return True
         return False
