@@ -96,7 +96,8 @@ def plan(recipe: PathLike | Recipe, *, data: Any = None, project: Any = None, pr
 
     owner = _project(project)
     recipe = _with_data(load_recipe(recipe), data, owner)
-    return plan_and_split(recipe, *load_data(recipe, owner), probe=probe)[0]
+    samples, parts = load_data(recipe, owner)
+    return plan_and_split(recipe, samples, parts, probe, owner.root / "cache")[0]
 
 
 def train(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from im2im_core.engine.session import prepare_images
 from im2im_core.errors import ConfigError, DataError, ResourceError
 from im2im_core.image import ArrayImage
 from im2im_core.plans import Plan
+from im2im_core.project import Project
 from im2im_core.samples import Sample, Split
 
 
@@ -184,6 +186,43 @@ def test_the_cache_is_chosen_by_size(memory: float, disk: float, workers: int, k
     runtime = make_plan(recipe, split_of(8)).runtime
     assert runtime.cache == kind
     assert (runtime.cache_held < 8) == (memory < 1)
+
+
+@pytest.mark.parametrize("preset", ["instance_seg_2d", "restoration_2d"])
+def test_a_cache_larger_than_the_free_disk_rolls(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = small_recipe(preset, data__cache__kind="auto", data__cache__memory_limit=1e-6)
+    task = "image" if preset == "restoration_2d" else "instance"
+    split = split_of(4, task=task)
+    folder = tmp_path / "cache"
+    free = 10**9
+    monkeypatch.setattr(planning, "free_bytes", lambda path: free)
+    plan = make_plan(recipe, split, cache_folder=folder)
+    assert plan.runtime.cache == "disk"
+    assert "data.cache.kind" not in plan.reasons
+    free = 50_000
+    rolling = make_plan(recipe, split, cache_folder=folder)
+    assert rolling.runtime.cache == "rolling"
+    assert re.search(r"take \S+ GB, 5e-05 GB are free in .*cache: a part", rolling.reasons["data.cache.kind"])
+    prepare_images(plan, split, folder, lambda event: None, lambda: "")
+    assert make_plan(recipe, split, cache_folder=folder).runtime.cache == "disk"  # it is there already
+    more = Split((*split.train, *split_of(9, task=task).train[5:]))
+    assert make_plan(recipe, more, cache_folder=folder).runtime.cache == "rolling"
+
+
+def test_a_limit_of_the_cache_is_named_as_the_reason() -> None:
+    recipe = small_recipe(data__cache__kind="auto", data__cache__memory_limit=1e-6, data__cache__disk_limit=1e-6)
+    assert "more than the 1e-06 GB of data.cache.disk_limit" in make_plan(recipe, split_of()).reasons["data.cache.kind"]
+
+
+def test_free_space_is_that_of_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(planning, "free_bytes", lambda path: asked.append(path) or 1)
+    recipe = small_recipe(data__cache__kind="auto", data__cache__memory_limit=1e-6)
+    image, labels = discs(0)
+    data = [(image, labels)] * 2
+    project = Project.create(tmp_path)
+    assert api.plan(recipe, data=data, project=project).runtime.cache == "rolling"
+    assert set(asked) == {project.folder("cache")}
 
 
 @pytest.mark.parametrize("name", ["gpu", "tpu", "cuda:x", "cuda:", "cpu:0", "", "CPU"])

@@ -139,7 +139,7 @@ def save_entry(entry: Entry, folder: Path) -> None:
         need = sum(a.nbytes for a in entry.arrays.values()) / 1e6
         raise ResourceError(
             f"Cannot write the cache {folder}: {error.strerror}; {need:.0f} MB needed, "
-            f"{_free_megabytes(folder):.0f} MB free",
+            f"{free_bytes(folder) / 1e6:.0f} MB free",
             "Free some space, or set data.cache.kind to memory or rolling",
         ) from error
     finally:
@@ -155,9 +155,10 @@ def _place(part: Path, folder: Path) -> None:
             raise
 
 
-def _free_megabytes(folder: Path) -> float:
-    existing = next((p for p in folder.parents if p.exists()), Path("/"))
-    return shutil.disk_usage(existing).free / 1e6
+def free_bytes(folder: Path) -> int:
+    """Bytes that are free where `folder` lies, which need not exist yet."""
+    existing = next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
+    return shutil.disk_usage(existing).free
 
 
 def _save_array(array: NDArray[Any], path: Path) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import numpy as np
 import psutil
 import torch
 
-from im2im_core.engine.data import estimate_bytes
+from im2im_core.engine.cache import free_bytes
+from im2im_core.engine.data import entry_key, estimate_bytes, target_statistics
 from im2im_core.engine.devices import choose_device
 from im2im_core.engine.frameworks.build import build_framework, geometry
 from im2im_core.engine.networks import behind_stem
@@ -38,6 +39,7 @@ from im2im_core.samples import TARGET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -51,14 +53,19 @@ LOOK_AT = 200
 PATCH_PIXELS = {2: 16 * 128 * 128, 3: 2 * 32 * 96 * 96}
 """Pixels of a batch where patch and batch are automatic: what an 8 GB device takes."""
 
+DISK_PART = 0.9
+"""Part of the free disk that prepared images may take."""
 
-def make_plan(recipe: Recipe, split: Split, probe: bool = False) -> Plan:
+
+def make_plan(recipe: Recipe, split: Split, probe: bool = False, cache_folder: Path | None = None) -> Plan:
     """Plan of a recipe on its images.
 
     Parameters
     ----------
     probe : bool
         Also run two steps on random patches to measure time and memory.
+    cache_folder : Path, optional
+        Where prepared images would be kept; the free space there counts.
 
     Raises
     ------
@@ -81,7 +88,8 @@ def make_plan(recipe: Recipe, split: Split, probe: bool = False) -> Plan:
     per_epoch = steps_per_epoch(recipe, facts)
     recipe, steps = _resolve_budget(recipe, per_epoch, reasons)
     items = items_of(split.train)
-    runtime = _runtime(recipe, device, len(items), estimate_bytes(items, framework, facts.pixels))
+    need = estimate_bytes(items, framework, facts.pixels)
+    runtime = _runtime(recipe, device, items, need, cache_folder, reasons)
     plan = Plan(recipe, reasons, facts, runtime, steps, per_epoch, messages=_messages(recipe, facts))
     return replace(plan, estimate=measure_steps(plan, framework)) if probe else plan
 
@@ -353,19 +361,43 @@ def _resolve_budget(recipe: Recipe, per_epoch: float, reasons: dict[str, str]) -
     return recipe, steps
 
 
-def _runtime(recipe: Recipe, device: str, items: int, need: int) -> Runtime:
-    """Device, processes and cache for `items` prepared images that take `need` bytes together."""
+def _runtime(
+    recipe: Recipe, device: str, items: list[Item], need: int, cache_folder: Path | None, reasons: dict[str, str]
+) -> Runtime:
+    """Device, processes and cache for prepared `items` that take `need` bytes together."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    training = recipe.training
+    training, cache = recipe.training, recipe.data.cache
     threads = training.threads if isinstance(training.threads, int) else cores
     workers = training.workers if isinstance(training.workers, int) else (min(4, cores - 1) if device != "cpu" else 0)
-    cache = recipe.data.cache
-    kind = cache.kind
+    kind: str = cache.kind
     if kind == "auto":
         fits = need < min(cache.memory_limit * 1e9, 0.4 * psutil.virtual_memory().available)
-        kind = "memory" if fits and workers == 0 else "disk" if need < cache.disk_limit * 1e9 else "rolling"
-    held = max(1, int(items * min(1.0, cache.memory_limit * 1e9 / max(need, 1))))
+        kind = "memory" if fits and workers == 0 else "disk"
+    if cache.kind == "auto" and kind == "disk" and (reason := _full_disk(recipe, items, need, cache_folder)):
+        kind, reasons["data.cache.kind"] = "rolling", reason
+    held = max(1, int(len(items) * min(1.0, cache.memory_limit * 1e9 / max(need, 1))))
     return Runtime(device=device, threads=threads, workers=workers, cache=kind, cache_held=held)
+
+
+def _full_disk(recipe: Recipe, items: list[Item], need: int, cache_folder: Path | None) -> str:
+    """Why `need` bytes of prepared images are not kept on disk; empty where they can be."""
+    images, rolling = f"prepared images take {need / 1e9:.3g} GB", "a part of them at a time is held in memory"
+    limit = recipe.data.cache.disk_limit
+    if need >= limit * 1e9:
+        return f"{images}, more than the {limit:g} GB of data.cache.disk_limit: {rolling}"
+    if cache_folder is None:
+        return ""
+    free = free_bytes(cache_folder)
+    if need < DISK_PART * free or need - _kept_bytes(recipe, items, cache_folder) < DISK_PART * free:
+        return ""
+    return f"{images}, {free / 1e9:.3g} GB are free in {cache_folder}: {rolling}"
+
+
+def _kept_bytes(recipe: Recipe, items: list[Item], cache_folder: Path) -> int:
+    """Bytes of prepared `items` that the cache has already, from an earlier training."""
+    scaling = target_statistics(items, recipe)
+    folders = {cache_folder / entry_key(item, recipe, scaling) for item in items}
+    return sum(path.stat().st_size for folder in folders for path in folder.glob("*.raw"))
 
 
 def _messages(recipe: Recipe, facts: Facts) -> tuple[str, ...]:

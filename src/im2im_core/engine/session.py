@@ -131,9 +131,10 @@ def train_run(
         With the cure. The last good state is kept.
     """
     clock = Clock(started) if started else Clock()
+    cache = cache_folder or folder / "cache"
     if plan is None:
         with kept_torch():
-            plan = make_plan(recipe, split)
+            plan = make_plan(recipe, split, cache_folder=cache)
     choose_device(plan.runtime.device)  # before the images are read, which may take long
     for text in plan.messages:
         on_event(Message(text, "warning"))
@@ -142,7 +143,6 @@ def train_run(
         torch.manual_seed(plan.recipe.training.seed)
         start = CheckpointFolder(folder / "checkpoints").newest()
         weights = None if start else plan.recipe.training.start_from  # a checkpoint holds all weights
-        cache = cache_folder or folder / "cache"
         prepared = prepare_images(plan, split, cache, on_event, should_stop, weights)
         return _Session(folder, prepared, on_event, should_stop, clock).run(start)
 
@@ -207,7 +207,7 @@ def _decide(run: Run, project: Project, data: Data | None, on_event: Callable[[E
     elif plan:
         split = split_data(plan.recipe.data, samples, parts)
     else:
-        plan, split = plan_and_split(run.recipe, samples, parts)
+        plan, split = plan_and_split(run.recipe, samples, parts, cache_folder=project.folder("cache"))
     assert plan is not None
     if is_follower(plan.recipe):
         return plan, split  # the first process writes
@@ -224,16 +224,20 @@ def _decide(run: Run, project: Project, data: Data | None, on_event: Callable[[E
 
 
 def plan_and_split(
-    recipe: Recipe, samples: Sequence[Sample], parts: Mapping[str, str], probe: bool = False
+    recipe: Recipe,
+    samples: Sequence[Sample],
+    parts: Mapping[str, str],
+    probe: bool = False,
+    cache_folder: Path | None = None,
 ) -> tuple[Plan, Split]:
     """Plan and split that agree: blocks of one image lie as far apart as the patch that the plan chose."""
     split = split_data(recipe.data, samples, parts)
     with kept_torch():
-        plan = make_plan(recipe, split, probe=probe)
+        plan = make_plan(recipe, split, probe, cache_folder)
         again = split_data(plan.recipe.data, samples, parts)
         if outline(again) == outline(split):
             return plan, split
-        planned = make_plan(recipe.override({"data.patch": plan.recipe.data.patch}), again, probe=probe)
+        planned = make_plan(recipe.override({"data.patch": plan.recipe.data.patch}), again, probe, cache_folder)
     reason = plan.reasons["data.patch"]
     return replace(planned, reasons={**planned.reasons, "data.patch": reason}), again
 
