@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from im2im_core.axes import from_tczyx
 from napari_im2im._evaluate_words import Side
 from napari_im2im._evaluate_work import ERROR_KINDS, PIXEL_KINDS, Known
@@ -24,6 +22,7 @@ from napari_im2im._layers import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     from napari import Viewer
     from napari.layers import Layer
 
@@ -145,7 +144,8 @@ def show_wrong(viewer: Viewer, comparison: Comparison, truth: Layer | None) -> L
     space["metadata"] = {OURS: MISTAKES, "axes": axes}
     pixels = from_tczyx(wrong, axes)
     if comparison.report.kind == "image":
-        return _difference(viewer, pixels, space)
+        look = {"name": DIFFERENCE, "colormap": DIVERGING, "opacity": 0.8, "rgb": False}
+        return viewer.add_image(pixels, contrast_limits=(-comparison.span, comparison.span), **look, **space)
     return _mistakes(viewer, pixels, ERROR_KINDS if comparison.report.kind == "labels" else PIXEL_KINDS, space)
 
 
@@ -159,15 +159,4 @@ def _mistakes(viewer: Viewer, pixels: np.ndarray, kinds: tuple[str, ...], space:
         colormap=DirectLabelColormap(color_dict={**colours, None: "transparent", 0: "transparent"}),
         features={"index": list(range(1, len(kinds) + 1)), "mistake": list(kinds)},
         **space,
-    )
-
-
-def _difference(viewer: Viewer, pixels: np.ndarray, space: dict[str, Any]) -> Layer:
-    """Prediction minus truth around zero; the largest differences may be saturated."""
-    few = np.abs(pixels[(..., *(slice(None, None, max(1, n // 256)) for n in pixels.shape[-2:]))])
-    finite = few[np.isfinite(few)]
-    limit = float(np.percentile(finite, 99.8)) if finite.size else 0.0
-    limit = limit or float(finite.max(initial=0.0)) or 1.0
-    return viewer.add_image(
-        pixels, name=DIFFERENCE, colormap=DIVERGING, contrast_limits=(-limit, limit), rgb=False, opacity=0.8, **space
     )

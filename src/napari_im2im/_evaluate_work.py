@@ -80,6 +80,8 @@ class Comparison:
     """
     counts: tuple[int, ...] = ()
     """Wrong pixels of each of `PIXEL_KINDS`; only for classes."""
+    span: float = 1.0
+    """Difference that is shown in full colour; only for images."""
     too_large: bool = False
     """Whether `wrong` is left out for its size."""
     known: float = 1.0
@@ -148,9 +150,12 @@ def compare(
     report = evaluate_many(pairs, kind, on_event, should_stop, total=truth.shape[0] * truth.shape[1])
     if kind == "labels":
         return Comparison(report, reason, *_mistakes(sides, on_event, should_stop), known=share)
-    counts = _counts(wrong) if kind == "classes" and wrong is not None else ()
-    shown = wrong if wrong is not None and wrong.any() else None
-    return Comparison(report, reason, wrong=shown, counts=counts, too_large=wrong is None, known=share)
+    if wrong is None:
+        return Comparison(report, reason, too_large=True, known=share)
+    shown = wrong if wrong.any() else None
+    if kind == "classes":
+        return Comparison(report, reason, wrong=shown, counts=_counts(wrong), known=share)
+    return Comparison(report, reason, wrong=shown, span=_span(wrong), known=share)
 
 
 def _words(snapshot: Snapshot) -> str:
@@ -209,6 +214,13 @@ def _noted(pairs: Iterator[Pair], wrong: NDArray[Any]) -> Iterator[Pair]:
         if pair.weight is not None:
             target[pair.weight == 0] = 0
         yield pair
+
+
+def _span(difference: NDArray[Any]) -> float:
+    """Size of the largest differences but for a few pixels; 1 where there are none."""
+    few = np.abs(difference[(..., *(slice(None, None, max(1, n // 256)) for n in difference.shape[-2:]))])
+    finite = few[np.isfinite(few)]
+    return float(np.percentile(finite, 99.8) if finite.size else 0.0) or float(finite.max(initial=0.0)) or 1.0
 
 
 def _class_errors(prediction: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.uint8]:

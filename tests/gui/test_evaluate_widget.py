@@ -47,7 +47,7 @@ def prediction_labels() -> np.ndarray:
 
 
 @pytest.fixture
-def panel(make_napari_viewer: Any) -> Any:
+def panel(make_napari_viewer: Any, project: Any) -> Any:
     """Viewer with image, truth and prediction, and the open panel."""
     viewer = make_napari_viewer(show=True)
     viewer.add_image(np.zeros((64, 64)), name="image")
