@@ -72,6 +72,7 @@ class Collecting(QObject):
         self._recalled = False
         self._restoring = False
         self._way_back: Message | None = None
+        self._asked: Message | None = None
         self._later = Later(self)
         self._save_soon = QTimer(self)
         self._save_soon.setSingleShot(True)
@@ -144,6 +145,7 @@ class Collecting(QObject):
             self._parts.foot.propose_name("", renew=True)
             self._show_corrections(CorrectionSet())
         self.path, self._pending = path, []
+        self._parts.said.end(self._asked)
         self._parts.rows.clear()
         if before is not None and (had_rows or loads):
             self._offer_folder(str(before))
@@ -258,6 +260,8 @@ class Collecting(QObject):
         if len(left) < len(rows.all()):
             rows.show(left)
         self._pending = [pair for pair in self._pending if set(layers_of([pair])) <= there]
+        if not self._pending:
+            self._parts.said.end(self._asked)
         names = iter(pair_names(rows.pairs()))
         fresh = [renamed(row, next(names)) if row.layers else row for row in left]
         if [row.name for row in fresh] != [row.name for row in left]:
@@ -269,6 +273,7 @@ class Collecting(QObject):
     def _ask_axes(self) -> None:
         """A question with one button per answer that the layers allow; the answer holds for all that are alike."""
         unclear = unclear_layers(self._pending)
+        self._parts.said.end(self._asked)
         if not unclear:
             return
         text, answers = question(unclear)
@@ -280,7 +285,8 @@ class Collecting(QObject):
             choices = self._parts.choices
             buttons.append(("Another order…", lambda: choices.ask_correction(choices.corrections.axes)))
         cure = "Which are they? T time, C channel, Z plane, Y row, X column"
-        self._parts.said.say(text, "warning", cure, *buttons[0], buttons[1:])
+        # It stays until it is answered, whatever the review says of the other pairs.
+        self._asked = self._parts.said.bar.add(text, "warning", cure, *buttons[0], buttons[1:])
 
     def _answer_axes(self, axes: str) -> None:
         tell_axes(unclear_layers(self._pending), axes)

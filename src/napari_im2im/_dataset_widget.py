@@ -232,7 +232,8 @@ class DatasetWidget(QWidget):
         self.collecting.follow_layers()
         self.regions.follow()
         self._review_late()
-        if not self.rows() and self.source.currentIndex() == LAYERS and self.work.name == "":
+        shown = self.rows() or self.collecting.pairs()
+        if not shown and self.source.currentIndex() == LAYERS and self.work.name == "":
             self.collecting.pair_all()
         self._show_choices()
 

@@ -262,6 +262,19 @@ def test_one_answer_is_enough_for_all_layers_that_are_alike(panel: Open, qtbot: 
     assert [r.name for r in widget.rows()] == ["a", "b", "c"]
 
 
+def test_the_question_stays_while_other_pairs_are_looked_at(panel: Open, qtbot: Any) -> None:
+    stack = [Image(noise(0, (3, 96, 96)), name="s"), Labels(np.stack([squares()] * 3), name="s labels")]
+    viewer = viewer_of(*pair_of("a"), *stack)
+    widget = panel(viewer)
+    widget.review()
+    wait(qtbot, widget)
+    assert [r.name for r in widget.rows()] == ["a"]
+    (asked,) = (m for m in widget.messages.messages() if "several things" in m.text)
+    viewer.layers.remove(stack[0])
+    qtbot.waitUntil(lambda: asked not in widget.messages.messages(), timeout=5000)
+    wait(qtbot, widget)
+
+
 def test_what_a_layer_said_itself_comes_back() -> None:
     layer = Image(noise(0, (3, 96, 96)), metadata={AXES_KEY: "TYX"})
     tell_axes([layer], "ZYX")
