@@ -26,6 +26,7 @@ from napari_im2im._layer_pairs import LABELLING, TAUGHT_FROM, LayerPair, is_gues
 from napari_im2im._messages import MessageBar
 from napari_im2im._pair_table import PairTable
 from napari_im2im._panels import open_panel, settle_dock
+from napari_im2im._project_bar import ProjectButton
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,6 +97,7 @@ class DatasetWidget(QWidget):
 
     def _build(self) -> None:
         self.source = SourcePanel(self._viewer)
+        self.source.setCornerWidget(ProjectButton(self._viewer, self._project))
         self.choices = ChoicesPanel()
         self.messages = MessageBar()
         self.table = PairTable()

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QObject, QTimer, QUrl, Signal
+from qtpy.QtCore import QObject, QTimer, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QDockWidget, QFileDialog, QMenu, QSizePolicy, QToolButton
 
@@ -27,9 +27,6 @@ WORKING = ("Dataset", "Train")
 
 class ProjectButton(QToolButton):
     """Name of the project; its menu goes to another one, makes one, or shows the folder."""
-
-    failed = Signal(object)
-    """Error of a folder that cannot be a project."""
 
     def __init__(self, viewer: Viewer, project: Project, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -52,7 +49,9 @@ class ProjectButton(QToolButton):
         try:
             project = Project.create(folder)
         except Im2ImError as error:
-            self.failed.emit(error)
+            from napari.utils.notifications import show_error
+
+            show_error(str(error))
             return
         if project != self._project:
             # Later: the panel of this button is one of those that are replaced.
@@ -84,7 +83,7 @@ def work_in(viewer: Viewer, project: Project) -> None:
     docks = {name: dock for name in WORKING if (dock := _dock(viewer, name)) is not None}
     front = [name for name, dock in docks.items() if not dock.visibleRegion().isEmpty()]
     for dock in docks.values():
-        dock.close()
+        viewer.window.remove_dock_widget(dock)
     for name in [*(name for name in docks if name not in front), *front]:
         open_panel(viewer, name)
 
