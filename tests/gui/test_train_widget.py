@@ -790,7 +790,11 @@ from napari_im2im._train_widget import NEW, RUNS, TrainWidget
 def clipped(parent):
     shown = [w for w in parent.findChildren(QAbstractButton) if w.isVisible() and w.text()]
     assert len(shown) > 3
-    return [w.text() for w in shown if w.width() < w.sizeHint().width() or w.height() < w.minimumSizeHint().height()]
+    return [
+        (w.text(), w.width(), w.sizeHint().width(), w.height(), w.minimumSizeHint().height())
+        for w in shown
+        if w.width() < w.sizeHint().width() or w.height() < w.minimumSizeHint().height() - 2  # a tab bar takes one
+    ]
 
 viewer = napari.Viewer(show=True)
 assert viewer.window._qt_window.devicePixelRatioF() == 2.0
@@ -1262,7 +1266,8 @@ def follows(widget, run, qtbot):
     assert widget.run_panel.curves._series[run.name].columns["train", "total"][0][0] == 1  # from the beginning
     assert widget.run_panel.curves._series[run.name].columns["train", "total"][0][-1] > steps
     assert widget.run_panel._bar.value() == round(1000 * view(widget).done)
-    assert sorted(layer.name for layer in widget._viewer.layers) == sorted(trio(run))
+    qtbot.waitUntil(lambda: {layer.name for layer in widget._viewer.layers} == set(trio(run)), timeout=LONG)
+    assert len(widget._viewer.layers) == 3
     assert (run.state, run.attempt) == ("running", 1)
 
 
