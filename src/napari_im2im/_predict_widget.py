@@ -119,7 +119,7 @@ class PredictWidget(QWidget):
         self._make_parts()
         self._lay_out()
         self._connect()
-        self._on_ready()
+        self._on_image()
         self.memory.recall(self._on_recalled)
         self.job.warm()
 

@@ -403,6 +403,9 @@ def test_a_reopened_panel_knows_its_files(open_panel: Any, qtbot: Any, tmp_path:
 
 def test_a_width_that_was_typed_stays_until_another_image_is_chosen(open_panel: Any, qtbot: Any) -> None:
     viewer, widget = open_panel()
+    widget.width_box.setValue(20)
+    widget.image._part.setCurrentIndex(1)  # of the image that was chosen from the beginning
+    assert widget._options().object_diameter == 20
     film = np.stack([discs(128)] * 2)
     viewer.add_image(film, name="film", metadata={"axes": "CYX", "channels": ["a", "b"]})
     widget.set_image(viewer.layers["film"])
