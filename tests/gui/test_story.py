@@ -24,6 +24,7 @@ from im2im_core.runs import Run
 from im2im_core.samples import TARGET
 from napari_im2im import _train_widget
 from napari_im2im._dataset_widget import DatasetWidget
+from napari_im2im._layers import is_result
 from napari_im2im._plan_summary import Planner
 from napari_im2im._predict_widget import PredictWidget
 from napari_im2im._train_widget import TrainWidget
@@ -135,6 +136,11 @@ def test_at_most_eight_clicks_from_a_sample_to_a_predicted_layer(
     train.planner.cancel()
     viewer.window.remove_dock_widget("all")
     children_end()
+
+
+def results(viewer: Any, before: set[Any]) -> list[Any]:
+    """Predictions that were not there before."""
+    return [layer for layer in viewer.layers if layer not in before and is_result(layer)]
 
 
 def validated(run: Run) -> bool:
@@ -250,8 +256,9 @@ def test_a_prediction_that_is_not_right_teaches_a_better_model(
     qtbot.waitUntil(lambda: predict.models.value().name == "taught nuclei", timeout=PATIENCE)
     before = set(viewer.layers)
     mouse.click(predict.button)
-    qtbot.waitUntil(lambda: bool(set(viewer.layers) - before) and not predict.job.running, timeout=PATIENCE)
-    (layer,) = set(viewer.layers) - before
+    fresh = partial(results, viewer, before)  # the last previews of the training may come now, too
+    qtbot.waitUntil(lambda: bool(fresh()) and not predict.job.running, timeout=PATIENCE)
+    (layer,) = fresh()
     assert layer.name == "cells · taught nuclei"
     train.watch.stop()
     train.planner.cancel()
