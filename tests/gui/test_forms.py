@@ -29,6 +29,7 @@ from napari_im2im._form_words import unit_of
 NEEDED: dict[str, dict[str, Any]] = {
     "ClassNetwork": {"class_path": "monai.networks.nets.SegResNet"},
     "ClassLoss": {"class_path": "torch.nn.L1Loss"},
+    "ClassPath": {"class_path": "torch.nn.L1Loss"},
     "ClassOptimizer": {"class_path": "torch.optim.RMSprop"},
     "ClassScheduler": {"class_path": "torch.optim.lr_scheduler.CosineAnnealingLR", "init_args": {"T_max": 1000}},
     "VoxelRescale": {"voxel_size": (1.0, 0.5, 0.5)},

@@ -1254,13 +1254,13 @@ def test_fault_21_a_second_viewer_follows_the_training_of_a_closed_one(open_widg
     widget.watch.stop()
     viewer.close()
     again = open_widget(make_napari_viewer(), name="")
+    assert again.tabs.currentIndex() == RUNS
     follows(again, run, qtbot)
 
 
 def follows(widget, run, qtbot):
     """The widget shows the run, and its curves, its progress and its prediction go on."""
     qtbot.waitUntil(lambda: widget.shown() == str(run.folder) and steps_seen(widget) > 0, timeout=LONG)
-    assert widget.tabs.currentIndex() == RUNS
     steps, previews = steps_seen(widget), len(widget.preview.steps)
     qtbot.waitUntil(lambda: steps_seen(widget) > steps + 2 and len(widget.preview.steps) > previews, timeout=LONG)
     assert widget.run_panel.curves._series[run.name].columns["train", "total"][0][0] == 1  # from the beginning
