@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_im2im._dataset_memory import Left
 
 TASKS = {
-    "instance_segmentation": "Objects, each of its own",
+    "instance_segmentation": "Separate objects",
     "semantic_segmentation": "Classes of pixels",
     "label_free": "Another image (label-free)",
     "restoration": "A better image (restoration)",

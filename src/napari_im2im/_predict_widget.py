@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt, QUrl
+from qtpy.QtCore import QEvent, QObject, Qt, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -206,6 +206,7 @@ class PredictWidget(QWidget):
         area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setWidget(inner)
+        inner.installEventFilter(self)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(area)
@@ -213,6 +214,12 @@ class PredictWidget(QWidget):
         self.bar.hide()
         self.status.hide()
         self.teach_button.hide()
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Keep as wide as what a model, an image or the settings bring in."""
+        if event is not None and event.type() == QEvent.Type.LayoutRequest and watched is self._area.widget():
+            self._widen()
+        return super().eventFilter(watched, event)
 
     def _widen(self) -> None:
         """Leave room for the scroll bar, so that it hides nothing when it comes."""
@@ -424,7 +431,6 @@ class PredictWidget(QWidget):
             self._form.valueChanged.connect(self._on_settings)
             self._form_place.addWidget(self._form)
         self._form.setVisible(unfolded)
-        self._widen()
 
     def _on_settings(self, settings: Config) -> None:
         self._valid = settings

@@ -10,6 +10,7 @@ import pytest
 from bioimageio import core
 
 from im2im_core import api
+from im2im_core.bundle import open_bundle
 from im2im_core.errors import ConfigError
 from im2im_core.events import Event, Finished, Losses
 from im2im_core.io import open_image
@@ -54,6 +55,9 @@ def test_a_preset_trains_and_predicts(tmp_path: Path, preset: str) -> None:
     assert run.state == "finished"
     assert [e.step for e in events if isinstance(e, Losses)] == [1, 2]
     assert isinstance(events[-1], Finished)
+    figures = open_bundle(run.model).card["metrics"]
+    assert set(figures) & {"ap50", "psnr", "iou"}  # what the result is worth, not the terms of the loss
+    assert not set(figures) & {"total", "distance", "cross_entropy", "l1"}
     summary = core.test_model(run.model / "bioimageio.yaml")
     assert summary.status == "passed", summary.format()
     path = sorted((tmp_path / "data" / "IM").iterdir())[0]

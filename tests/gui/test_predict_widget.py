@@ -1146,3 +1146,15 @@ def test_voxel_size_decides_before_the_estimate() -> None:
     assert advise(model, (None, None, None), 34.0).diameter == 34.0
     assert advise(model, (None, None, None), None).level == "warning"
     assert advise(model, (None, 0.25, 0.25), 17.0, told=True).diameter == 17.0
+
+
+def test_the_panel_is_wide_enough_for_what_the_model_brings(open_panel: Any, qtbot: Any) -> None:
+    from qtpy.QtWidgets import QLabel, QScrollArea
+
+    _, widget = open_panel()
+    inner = widget.findChild(QScrollArea).widget()
+    qtbot.waitUntil(lambda: inner.width() >= inner.minimumSizeHint().width(), timeout=PATIENCE)
+    assert widget.minimumWidth() >= inner.minimumSizeHint().width()
+    inner.layout().addWidget(wide := QLabel("wide"))
+    wide.setMinimumWidth(480)
+    qtbot.waitUntil(lambda: widget.minimumWidth() > 480, timeout=PATIENCE)

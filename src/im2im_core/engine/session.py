@@ -576,6 +576,8 @@ class _Session:
 
         inference = describe(self.prepared, framework)
         facts = self.plan.facts
+        # Loss terms say nothing to whoever looks for a model, and one of them is called Dice.
+        metrics = {k: v for k, v in metrics.items() if k not in (*framework.loss_weights(), "total")} or metrics
         metadata = BundleMetadata(
             name=self.recipe.name,
             task=self.recipe.task,
