@@ -70,6 +70,16 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Advice:
+    """What a person should know before a training starts, and what can be done."""
+
+    code: str
+    """What it is about, for programs."""
+    text: str
+    cure: str = ""
+
+
+@dataclass(frozen=True)
 class Plan:
     """A resolved recipe and how it will be run."""
 
@@ -82,8 +92,7 @@ class Plan:
     """Steps of the budget; None for minutes."""
     steps_per_epoch: float = 1.0
     estimate: Estimate | None = None
-    messages: tuple[str, ...] = field(default=())
-    """What a person should know before it starts."""
+    messages: tuple[Advice, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain content."""
@@ -151,7 +160,7 @@ class Plan:
             steps=content["steps"],
             steps_per_epoch=content["steps_per_epoch"],
             estimate=Estimate(**estimate) if estimate else None,
-            messages=tuple(content.get("messages", ())),
+            messages=tuple(Advice(**m) for m in content.get("messages", ())),
         )
 
     @classmethod

@@ -8,7 +8,7 @@ from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QApplication, QMenu, QToolButton, QToolTip, QWidget
 
 from im2im_core.errors import Im2ImError
-from napari_im2im._icons import icon
+from napari_im2im._icons import BESIDE, icon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,6 +47,7 @@ class CopyMenu(QToolButton):
         self._get = get
         self.setText("Copy")
         self.setIcon(icon("copy"))
+        self.setStyleSheet(BESIDE)
         self.setToolTip("Copy these settings: for a shell, a file, a notebook or a paper")
         self.setAccessibleName("Copy these settings")
         self.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)

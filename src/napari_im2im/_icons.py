@@ -24,6 +24,13 @@ _PIXMAPS: dict[str, QStyle.StandardPixmap] = {
 }
 
 
+BESIDE = """
+QToolButton { padding-left: 4px; padding-right: 16px; }
+QToolButton::menu-indicator { subcontrol-origin: padding; subcontrol-position: right center; right: 4px; }
+"""
+"""Style of a tool button with a menu whose arrow stands beside its words and not on them."""
+
+
 def icon(name: IconName) -> QIcon:
     """Icon of the running application's style."""
     style = QApplication.style()

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QDockWidget, QFileDialog, QMenu, QSizePolicy, QToolBu
 
 from im2im_core.errors import Im2ImError
 from im2im_core.project import Project, choose_project, known_projects
-from napari_im2im._icons import icon
+from napari_im2im._icons import BESIDE, icon
 from napari_im2im._panels import SETTLED, dock_of, open_panel
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class ProjectButton(QToolButton):
         self._viewer, self._project = viewer, project
         self.setText(f"Project: {project.name}")
         self.setIcon(icon("folder"))
+        self.setStyleSheet(BESIDE)
         self.setToolButtonStyle(self.toolButtonStyle().ToolButtonTextBesideIcon)
         self.setAutoRaise(True)
         self.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)

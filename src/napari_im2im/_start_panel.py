@@ -29,7 +29,7 @@ from im2im_core.errors import ConfigError, Im2ImError
 from napari_im2im._later import Later
 from napari_im2im._messages import MessageBar
 from napari_im2im._preset_cards import PresetCards
-from napari_im2im._train_cures import UNVALIDATED, cure_of
+from napari_im2im._train_cures import cure_of
 
 if TYPE_CHECKING:
     import os
@@ -300,9 +300,9 @@ class StartPanel(QWidget):
         self.setSummary(words, reasons)
         self.messages.clear()
         validates = bool(plan["facts"]["validation"])
-        for text in plan.get("messages", ()):
-            if validates or not text.startswith(UNVALIDATED):
-                self._warn(text, cure_of(text, plan))
+        for advice in plan.get("messages", ()):
+            if advice["code"] != "not_validated":  # said below, in words that fit its button
+                self._warn(advice, cure_of(advice["code"], plan))
         self._tell_dimensions(plan["facts"].get("shape"))
         if not validates:
             changes = {"data.split.by": "block", "data.split.validation": self._recipe.data.split.validation or 0.15}
@@ -314,12 +314,12 @@ class StartPanel(QWidget):
                 lambda: self.apply(changes),
             )
 
-    def _warn(self, text: str, cure: Cure | None) -> None:
+    def _warn(self, advice: Mapping[str, str], cure: Cure | None) -> None:
         """Say what the plan complains of, with a button where something can be done."""
         if cure is None:
-            self.messages.add(text, "warning")
+            self.messages.add(advice["text"], "warning", advice["cure"])
         else:
-            self.messages.add(text, "warning", cure.words, cure.button, lambda: self._mend(cure))
+            self.messages.add(advice["text"], "warning", cure.words, cure.button, lambda: self._mend(cure))
 
     def _mend(self, cure: Cure) -> None:
         if cure.changes:

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
 PATCH_STEP = 16
 """Patches are multiples of this, as most networks need it."""
-UNVALIDATED = "No image is left for validation"
-"""Begins a complaint that the facts of the plan tell as well."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,13 @@ class Cure:
     """Panel in which it can be mended."""
 
 
-def cure_of(text: str, plan: Mapping[str, Any]) -> Cure | None:
-    """Cure of a message of `plan`; None where there is nothing to press."""
-    if "voxel size" in text or "how far apart their planes are" in text:
+def cure_of(code: str, plan: Mapping[str, Any]) -> Cure | None:
+    """Cure of the complaint `code` of `plan`; None where there is nothing to press."""
+    if code == "no_voxel_size":
         return Cure("Enter it where you know it", "Enter it", setting="voxel size")
-    if text.startswith("Nothing is labelled"):
+    if code == "nothing_labelled":
         return Cure("Label something, or leave these images out", "Open Dataset", panel="Dataset")
-    if "smaller than the patch" in text:
+    if code == "smaller_than_patch":
         return _smaller_patch(plan)
     return None
 

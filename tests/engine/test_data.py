@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -358,3 +362,16 @@ def test_workers_do_not_change_what_is_learned(tmp_path: Path, others: list[tupl
         training.pause_after(2)
         states.append(training.checkpoint)
     assert all(same_state(states[0], s) for s in states[1:])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_reading_gives_way_to_computing() -> None:
+    from im2im_core.engine.train import BACK, step_back
+
+    def own() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = own()
+    with ThreadPoolExecutor(1, initializer=step_back) as pool:
+        assert pool.submit(own).result() == min(before + BACK, 19)
+    assert own() == before

@@ -269,10 +269,10 @@ def test_prediction_checks_its_device_too() -> None:
 
 
 def test_warnings_before_the_start() -> None:
-    messages = make_plan(small_recipe(data__patch=[64, 64]), split_of(2, 0)).messages
-    assert any("No image is left for validation" in m for m in messages)
-    assert any("no voxel size" in m for m in messages)
-    assert any("smaller than the patch (64, 64)" in m for m in messages)
+    messages = {m.code: m for m in make_plan(small_recipe(data__patch=[64, 64]), split_of(2, 0)).messages}
+    assert set(messages) == {"not_validated", "no_voxel_size", "smaller_than_patch"}
+    assert "smaller than the patch (64, 64)" in messages["smaller_than_patch"].text
+    assert all(m.cure for m in messages.values())
 
 
 def test_nothing_to_learn_from_is_an_error() -> None:
@@ -379,21 +379,21 @@ def test_fault_11_labels_that_are_none_are_a_data_error(preset: str, bad: float)
 def test_empty_targets_are_told() -> None:
     image, labels = discs(0)
     full, empty = (sample(n, image, a) for n, a in (("full", labels), ("empty", np.zeros_like(labels))))
-    assert not [m for m in make_plan(small_recipe(), Split((full,))).messages if "labelled" in m]
+    assert not [m for m in make_plan(small_recipe(), Split((full,))).messages if "labelled" in m.text]
     some = make_plan(small_recipe(), Split((full, empty, empty))).messages
-    assert any("Nothing is labelled in 2 of 3 targets" in m for m in some)
+    assert any("Nothing is labelled in 2 of 3 targets" in m.text for m in some)
     every = make_plan(small_recipe(), Split((empty,))).messages
-    assert any("Nothing is labelled in any of the targets" in m for m in every)
+    assert any("Nothing is labelled in any of the targets" in m.text for m in every)
     background = sample("a", image, np.ones_like(labels))
     sparse = make_plan(small_recipe(data__labelling="sparse"), Split((background,))).messages
-    assert any("Nothing is labelled in any" in m for m in sparse)
+    assert any("Nothing is labelled in any" in m.text for m in sparse)
 
 
 def test_stacks_without_plane_distance_are_told() -> None:
     recipe = small_recipe("instance_seg_3d")
-    assert any("how far apart their planes" in m for m in make_plan(recipe, volumes((None, 0.5, 0.5))).messages)
-    assert not any("how far apart" in m for m in make_plan(recipe, volumes((1.0, 0.5, 0.5))).messages)
-    assert any("no voxel size" in m for m in make_plan(recipe, volumes((None,) * 3)).messages)
+    assert any("how far apart their planes" in m.text for m in make_plan(recipe, volumes((None, 0.5, 0.5))).messages)
+    assert not any("how far apart" in m.text for m in make_plan(recipe, volumes((1.0, 0.5, 0.5))).messages)
+    assert any("no voxel size" in m.text for m in make_plan(recipe, volumes((None,) * 3)).messages)
 
 
 def test_channel_names_come_from_the_images_and_reach_the_model() -> None:

@@ -82,6 +82,8 @@ def test_the_average_follows_the_formula() -> None:
             module.w.fill_(step + 1.0)
         average.update(step)
         decay = min(0.9, (1 + step) / (10 + step))
+        if step >= 100:  # every fourth step counts, for four
+            decay = 1.0 if step % 4 != 3 else decay**4
         expected = decay * expected + (1 - decay) * (step + 1.0)
     assert average.framework.w[0].item() == pytest.approx(expected, rel=1e-5)
     assert not average.framework.w.requires_grad

@@ -41,7 +41,7 @@ PLAN = {
     "runtime": {"device": "cpu"},
     "recipe": {"training": {"minutes": None}},
     "reasons": {"data.patch": "median image 256 x 256"},
-    "messages": ["The images have no voxel size; predictions will assume that others have the same"],
+    "messages": [{"code": "no_voxel_size", "text": "The images have no voxel size", "cure": "Set data.voxel_size"}],
     "estimate": {"seconds_per_step": 0.1, "memory_gigabytes": 1.12, "minutes": 4.8},
     "steps": 2880,
 }
@@ -351,24 +351,25 @@ def test_what_a_plan_complains_of_has_a_button(open_widget, qtbot, project, monk
     monkeypatch.setattr(_train_widget, "open_panel", lambda viewer, name: opened.append(name))
     widget = open_widget(name="")
     panel = widget.start_panel
-    small = "Some images are smaller than the patch (64, 64); they are mirrored at their borders"
-    empty = "Nothing is labelled in 3 of 9 targets: they teach background only. Check that this is meant"
+    small = {"code": "smaller_than_patch", "text": "Some images are smaller than the patch (64, 64)", "cure": ""}
+    empty = {"code": "nothing_labelled", "text": "Nothing is labelled in 3 of 9 targets", "cure": "Check them"}
     facts = {**PLAN["facts"], "validation": 0, "smallest": [1, 40, 99]}
-    none = "No image is left for validation: the figures of the training images say little about others"
+    none = {"code": "not_validated", "text": "No image is left for validation", "cure": ""}
     recipe = {"training": {"minutes": None}, "data": {"patch": [64, 64]}}
-    plan = {**PLAN, "facts": facts, "recipe": recipe, "messages": [none, *PLAN["messages"], small, empty]}
+    said = [*PLAN["messages"], small, empty]
+    plan = {**PLAN, "facts": facts, "recipe": recipe, "messages": [none, *said]}
     panel.setPlan(plan)
     messages = {m.text: m for m in panel.messages.messages()}
-    assert list(messages) == [*PLAN["messages"], small, empty, "No image is kept for validation"]
+    assert list(messages) == [*(m["text"] for m in said), "No image is kept for validation"]
     assert all(m.button is not None and m.cure for m in messages.values())
-    messages[small].button.click()
+    messages[small["text"]].button.click()
     assert panel.value().data.patch == (32, 64)
-    messages[empty].button.click()
+    messages[empty["text"]].button.click()
     assert opened == ["Dataset"]
-    messages[PLAN["messages"][0]].button.click()
+    messages[said[0]["text"]].button.click()
     path = ("data", "voxel_size")
     qtbot.waitUntil(lambda: any(r.path == path and r.isVisibleTo(panel) for r in panel.findChildren(FieldRow)))
-    tiny = cure_of(small, {**plan, "facts": {**facts, "smallest": [1, 9, 99]}})
+    tiny = cure_of(small["code"], {**plan, "facts": {**facts, "smallest": [1, 9, 99]}})
     assert tiny.panel == "Dataset"
 
 

@@ -87,7 +87,7 @@ def _plan(parser: argparse.ArgumentParser, arguments: list[str], output: Output)
     width = max((len(name) for name in plan.reasons), default=0)
     lines = [guess.sentence] if guess else []
     lines += [f"{name:<{width}}  {reason}" for name, reason in plan.reasons.items()]
-    output.result(content, "\n".join([*lines, *plan.messages]))
+    output.result(content, "\n".join([*lines, *(f"{m.text}. {m.cure}" for m in plan.messages)]))
     return 0
 
 

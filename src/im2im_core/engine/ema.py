@@ -11,12 +11,19 @@ from torch import nn
 if TYPE_CHECKING:
     from im2im_core.engine.frameworks.contract import Framework
 
+STRIDE = 4
+"""Steps between two updates."""
+EVERY_STEP_UNTIL = 100
+"""Step until which the weights change so fast that each of them counts."""
+
 
 class MovingAverage:
     """Copy of a framework whose weights follow the learning ones.
 
     The memory grows from nothing to `decay` over the first steps, so that a short training is
-    not held back by its start. Buffers (statistics of normalisation layers) are copied.
+    not held back by its start. Later every fourth step counts, for four: neighbouring weights
+    differ little, and to move all of them costs a hundredth of a step. Buffers (statistics of
+    normalisation layers) are copied.
     """
 
     def __init__(self, framework: Framework, decay: float) -> None:
@@ -35,7 +42,12 @@ class MovingAverage:
             Steps, with this one, whose weights count alike; 0 where older ones count less and less.
         """
         decay = min(self.decay, (1 + step) / (10 + step)) if self.decay else 0.0
-        decay = 1 - 1 / alike if alike else decay
+        if alike:
+            decay = 1 - 1 / alike
+        elif decay and step >= EVERY_STEP_UNTIL:
+            if (step + 1) % STRIDE:
+                return
+            decay **= STRIDE
         own: list[torch.Tensor] = [p for p, _ in self._parameters]
         learning = [p.detach() for _, p in self._parameters]
         torch._foreach_lerp_(own, learning, 1 - decay)

@@ -31,7 +31,7 @@ from im2im_core.engine.prepare import (
 from im2im_core.engine.rehearsal import rehearse
 from im2im_core.errors import ConfigError, DataError
 from im2im_core.inference import Shapes
-from im2im_core.plans import Estimate, Facts, Plan, Runtime, budget_steps, steps_per_epoch, validation_steps
+from im2im_core.plans import Advice, Estimate, Facts, Plan, Runtime, budget_steps, steps_per_epoch, validation_steps
 from im2im_core.recipe.data import SMALLEST_PATCH, ObjectRescale
 from im2im_core.recipe.framework import FcnSettings
 from im2im_core.rescale import grid_shape
@@ -400,36 +400,40 @@ def _kept_bytes(recipe: Recipe, items: list[Item], cache_folder: Path) -> int:
     return sum(path.stat().st_size for folder in folders for path in folder.glob("*.raw"))
 
 
-def _messages(recipe: Recipe, facts: Facts) -> tuple[str, ...]:
+def _messages(recipe: Recipe, facts: Facts) -> tuple[Advice, ...]:
     found = []
     if not facts.validation:
-        found.append("No image is left for validation: the figures of the training images say little about others")
+        text = "No image is left for validation: the figures of the training images say little about others"
+        found.append(Advice("not_validated", text, "Add images, or set data.split.by to block"))
     found += _about_targets(facts)
     found += _about_voxels(recipe, facts)
     patch = recipe.patch_size
     small = [n for n, p in zip(facts.smallest[-len(patch) :], patch, strict=True) if n < p]
     if small:
-        found.append(f"Some images are smaller than the patch {tuple(patch)}; they are mirrored at their borders")
+        text = f"Some images are smaller than the patch {tuple(patch)}; they are mirrored at their borders"
+        found.append(Advice("smaller_than_patch", text, "Set a smaller data.patch, or leave them out"))
     return tuple(found)
 
 
-def _about_targets(facts: Facts) -> list[str]:
+def _about_targets(facts: Facts) -> list[Advice]:
     empty, seen = facts.targets_empty, facts.targets_seen
     if not empty:
         return []
     if empty == seen:
-        return ["Nothing is labelled in any of the targets: the network can only learn background. Check the labels"]
-    return [f"Nothing is labelled in {empty} of {seen} targets: they teach background only. Check that this is meant"]
+        text = "Nothing is labelled in any of the targets: the network can only learn background"
+        return [Advice("nothing_labelled", text, "Check the labels")]
+    text = f"Nothing is labelled in {empty} of {seen} targets: they teach background only"
+    return [Advice("nothing_labelled", text, "Check that this is meant")]
 
 
-def _about_voxels(recipe: Recipe, facts: Facts) -> list[str]:
+def _about_voxels(recipe: Recipe, facts: Facts) -> list[Advice]:
     z, y, _ = facts.voxel_size
     if y is None:
-        return ["The images have no voxel size; predictions will assume that others have the same"]
+        text = "The images have no voxel size; predictions will assume that others have the same"
+        return [Advice("no_voxel_size", text, "Set data.voxel_size where you know it")]
     if z is None and recipe.data.dimensions == 3 and facts.shape[0] > 1:
-        return [
-            "The stacks do not say how far apart their planes are: as far as their pixels? Else set data.voxel_size"
-        ]
+        text = "The stacks do not say how far apart their planes are: as far as their pixels?"
+        return [Advice("no_voxel_size", text, "Set data.voxel_size where they are not")]
     return []
 
 

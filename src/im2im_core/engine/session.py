@@ -136,8 +136,8 @@ def train_run(
         with kept_torch():
             plan = make_plan(recipe, split, cache_folder=cache)
     choose_device(plan.runtime.device)  # before the images are read, which may take long
-    for text in plan.messages:
-        on_event(Message(text, "warning"))
+    for advice in plan.messages:
+        on_event(Message(advice.text, "warning", advice.cure, advice.code))
     with kept_torch(plan.runtime.device):
         torch.set_num_threads(plan.runtime.threads)
         torch.manual_seed(plan.recipe.training.seed)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -359,7 +361,7 @@ class PatchLoader:
 
     def _ahead(self, start: int) -> Iterator[list[dict[str, Tensor]]]:
         """Batches cut in a thread while the step before is computed."""
-        with ThreadPoolExecutor(1, "patches") as pool:
+        with ThreadPoolExecutor(1, "patches", step_back) as pool:
             following = pool.submit(self.stream.__getitem__, start)
             for step in itertools.count(start + 1):
                 batch = following.result()
@@ -382,6 +384,17 @@ class PatchLoader:
         )
         with without_child_signal():
             return iter(loader)
+
+
+BACK = 5
+"""How much nicer the thread that reads is than those that compute."""
+
+
+def step_back() -> None:
+    """Let this thread work where the computing ones wait: on few cores it would hold all of them up otherwise."""
+    if sys.platform == "linux":  # where a thread has a priority of its own
+        own = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + BACK)
 
 
 def ignore_interrupt(worker: int) -> None:
