@@ -79,8 +79,8 @@ def main() -> None:
         "threads": THREADS,
         "seed": SEED,
         "machine": machine(),
-        **medians,
-        "predict_adds": round(medians["predict"] - medians["bare"], 3),
+        **{f"{name}_s": value for name, value in medians.items()},
+        "predict_adds_s": round(medians["predict"] - medians["bare"], 3),
     }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(facts, indent=1))
