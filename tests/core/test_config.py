@@ -15,6 +15,7 @@ from im2im_core.recipe import Recipe
 from im2im_core.recipe.fields import documented_fields, union_classes
 
 NEEDED: dict[str, dict[str, Any]] = {
+    "ClassPath": {"class_path": "monai.transforms.RandGibbsNoise"},
     "ClassNetwork": {"class_path": "monai.networks.nets.SegResNet"},
     "ClassLoss": {"class_path": "torch.nn.L1Loss"},
     "ClassOptimizer": {"class_path": "torch.optim.RMSprop"},

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from im2im_core.errors import ConfigError
-from im2im_core.plans import Estimate, Facts, Plan, Runtime, plain
+from im2im_core.plans import Advice, Estimate, Facts, Plan, Runtime, plain
 from im2im_core.recipe import Recipe
 
 FACTS = Facts(3, 1, 0, "by group", (1, 64, 64), 12288, 1, 1, voxel_size=(None, 0.5, 0.5), object_diameter=12.5)
@@ -19,9 +19,8 @@ FACTS = Facts(3, 1, 0, "by group", (1, 64, 64), 12288, 1, 1, voxel_size=(None, 0
 @pytest.mark.parametrize("estimate", [None, Estimate(0.5, 1.25, 3.0)])
 def test_round_trip(tmp_path: Path, estimate: Estimate | None) -> None:
     recipe = Recipe().override({"data.patch": [32, 64], "training.steps": 20})
-    plan = Plan(
-        recipe, {"data.patch": "median image"}, FACTS, Runtime("cpu", 2, 1, "disk", 3), 20, 1.5, estimate, ("mind",)
-    )
+    runtime, advice = Runtime("cpu", 2, 1, "disk", 3), Advice("no_voxel_size", "There is none", "Enter it")
+    plan = Plan(recipe, {"data.patch": "median image"}, FACTS, runtime, 20, 1.5, estimate, (advice,))
     plan.to_file(tmp_path / "plan.yaml")
     assert Plan.from_file(tmp_path / "plan.yaml") == plan
 
