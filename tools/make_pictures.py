@@ -161,12 +161,18 @@ def use(stage: Stage) -> Any:
     click(train.run_panel.use_button)
     predict = stage.front("PredictWidget")
     stage.close("Train")
-    before = set(stage.viewer.layers)
     click(predict.button)
-    until(lambda: bool(set(stage.viewer.layers) - before) and not predict.job.running, "the prediction")
+    until(lambda: bool(results(stage)) and not predict.job.running, "the prediction")
     for layer in stage.viewer.layers:
-        layer.visible = layer in set(stage.viewer.layers) - before or type(layer).__name__ == "Image"
-    return next(iter(set(stage.viewer.layers) - before))
+        layer.visible = layer in results(stage) or type(layer).__name__ == "Image"
+    return results(stage)[0]
+
+
+def results(stage: Stage) -> list[Any]:
+    """Layers that a model made."""
+    from napari_im2im._layers import is_result
+
+    return [layer for layer in stage.viewer.layers if is_result(layer)]
 
 
 def truth_of_the_sample(viewer: Any) -> None:
