@@ -251,10 +251,11 @@ CONSTANT = {"training.scheduler.kind": "constant"}
 @pytest.mark.parametrize(
     ("values", "schedule", "step"),
     [
-        ([0.2, 0.9, 0.5, float("nan"), 0.9], CONSTANT, 2),
-        ([0.2, 0.9, 0.5, float("nan"), 0.9], {}, 5),  # a schedule that ends low has its best weights last
+        ([0.2, 0.9, 0.5, float("nan"), 0.8], CONSTANT, 2),
+        ([0.2, 0.9, 0.5, 0.9, 0.1], CONSTANT, 4),  # of equals the later ones
+        ([0.2, 0.9, 0.5, float("nan"), 0.88], {}, 5),  # a schedule that ends low has its best weights last
         ([0.2, 0.9, 0.5, float("nan"), 0.1], {}, 2),  # unless they are clearly worse
-        ([0.2, 0.9, 0.5, 0.9, float("nan")], {}, 2),
+        ([0.2, 0.9, 0.5, 0.9, float("nan")], {}, 4),
     ],
 )
 def test_the_best_weights_are_exported(
@@ -266,14 +267,14 @@ def test_the_best_weights_are_exported(
     script(monkeypatch, values)
     training = Training(tmp_path / "run", recipe)
     training.run()
-    assert [e.step for e in training.of(Validated) if e.best] == [1, 2]
+    assert [e.step for e in training.of(Validated) if e.best] == [1, 2, *([4] if values[3] == 0.9 else [])]
     best = CheckpointFolder(training.folder / "checkpoints").best()
     assert best is not None
-    assert best.step == 2
-    assert exports(kept, best if step == 2 else training.checkpoint)
+    assert best.step == (4 if values[3] == 0.9 else 2)
+    assert exports(kept, best if step == best.step else training.checkpoint)
     until = Training(tmp_path / "until", recipe)
     script(monkeypatch, values)
-    until.pause_after(2)
+    until.pause_after(best.step)
     assert all(torch.equal(best.weights[k], v) for k, v in until.checkpoint.weights.items())
 
 

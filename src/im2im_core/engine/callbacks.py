@@ -225,17 +225,21 @@ class Validation(pl.Callback):
         sign = -1 if name == framework.monitor and framework.monitor_mode == "max" else 1
         threshold = self.recipe.training.early_stopping.min_change
         better = np.isfinite(value) and (counters.best is None or sign * (counters.best - value) > threshold)
+        # Where few objects are validated, or none, the first weights may score 1 by finding nothing.
+        kept = better or value == counters.best
         if better:
             counters.best, counters.best_step, counters.stale, counters.waited = value, counters.step, 0, 0
             self.folder.save(module.checkpoint(), best=True)
         else:
             counters.stale, counters.waited = counters.stale + 1, counters.waited + 1
         seconds = time.monotonic() - start
-        self.on_event(Validated(counters.step, counters.step / self.per_epoch, values, bool(better), seconds))
+        self.on_event(Validated(counters.step, counters.step / self.per_epoch, values, bool(kept), seconds))
         self.table.add(counters.step, "validation", values)
         for logger in trainer.loggers:
             logger.log_metrics({f"validation/{k}": v for k, v in values.items()}, step=counters.step)
         self._react(module)
+        if kept and not better:  # of equals the later weights, which have learned more
+            self.folder.save(module.checkpoint(), best=True)
 
     def _react(self, module: StepModule) -> None:
         counters, training = module.counters, self.recipe.training
