@@ -60,6 +60,8 @@ def test_arguments_that_an_optimizer_refuses_are_told_before_the_training(optimi
         ("data__augmentation__transforms", {"class_path": "os.popen"}, "os.popen is not in a trusted package"),
         ("training__metrics", {"class_path": "monai.metrics.MAEMetrik"}, "MAEMetric"),
         ("training__metrics", {"class_path": "torch.nn.MSELoss", "init_args": {"reductio": "sum"}}, "reduction"),
+        ("data__augmentation__transforms", {"class_path": "im2im_core.project.Project"}, "Project is no transform"),
+        ("training__metrics", {"class_path": "im2im_core.project.Project"}, "Project is no metric"),
         ("training__metrics", {"class_path": "mine.Metric"}, "mine.Metric is not in a trusted package"),
     ],
 )

@@ -25,11 +25,18 @@ class NamedMetric:
     Raises
     ------
     ConfigError
-        The class refuses its arguments.
+        The class is no metric, or refuses its arguments.
     """
 
     def __init__(self, settings: ClassPath) -> None:
+        from monai.metrics.metric import Metric
+
         found = resolve_class(settings.class_path)
+        if not issubclass(found, (Metric, torch.nn.Module)):
+            raise ConfigError(
+                f"training.metrics: {settings.class_path} is no metric of MONAI and no torch module",
+                "Name one that is, or derive yours from torch.nn.Module",
+            )
         check_arguments(found, settings.init_args)
         self.class_path = settings.class_path
         self.name = settings.class_path.rpartition(".")[2]

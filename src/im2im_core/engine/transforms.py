@@ -23,13 +23,18 @@ class NamedTransform:
     Raises
     ------
     ConfigError
-        The class moves pixels, works on dictionaries, or refuses its arguments.
+        The class is no transform, moves pixels, works on dictionaries, or refuses its arguments.
     """
 
     def __init__(self, settings: ClassPath) -> None:
-        from monai.transforms.transform import MapTransform
+        from monai.transforms.transform import MapTransform, Transform
 
         found = resolve_class(settings.class_path)
+        if not issubclass(found, (Transform, torch.nn.Module)):
+            raise ConfigError(
+                f"data.augmentation.transforms: {settings.class_path} is no transform of MONAI and no torch module",
+                "Name one that is, or derive yours from torch.nn.Module",
+            )
         if found.__module__.startswith(MOVING):
             raise ConfigError(
                 f"data.augmentation.transforms: {settings.class_path} moves pixels, and the targets would stay",
