@@ -65,9 +65,9 @@ def quality() -> str:
             "minutes on this machine, which is far too few for it; given hours or a GPU it learns these nuclei "
             "well. The comparison says how far each gets in ten CPU minutes, not which method is better.",
             "",
-            f"Ours ran on a machine that did nothing else. Light jobs of other programs ran beside StarDist's, which "
-            f"used {_cpu_share(rival)} of the two threads (its last epoch ends with its own validation, which is why it "
-            "took longer than ten minutes).",
+            "Ours ran on a machine that did nothing else. Light jobs of other programs ran beside StarDist's, which "
+            f"used {_cpu_share(rival)} of the two threads (its last epoch ends with its own validation, which is "
+            "why it took longer than ten minutes).",
         ]
     overhead = [r["overhead"] for r in ours if "overhead" in r]
     short = sorted((r for r in every if "overhead" in r and r["minutes"] < 10), key=lambda r: r["overhead"])
