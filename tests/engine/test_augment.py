@@ -63,7 +63,7 @@ def test_target_and_labels_follow_their_source(settings: AugmentSettings, dimens
     expected = torch.where(made["source"] > 0.5, 60000, 7)
     agree = (made["labels"].int() == expected)[(made["source"] - 0.5).abs() > 0.1]
     assert agree.float().mean() > 0.99
-    assert all(made[name].shape == (12, 1, *PATCH[dimensions]) for name in made)
+    assert all(made[name].shape == (12, 1, *PATCH[dimensions]) for name in world(PATCH[dimensions]))
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -351,3 +351,19 @@ def test_named_transforms_that_cannot_work_are_told_at_once(
     settings = AugmentSettings.model_validate({"transforms": [{"class_path": class_path, "init_args": init_args}]})
     with pytest.raises(ConfigError, match=text):
         Augmenter(settings, 2, ())
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("settings", [DIHEDRAL, FREE, FREE.replace(affine_probability=0.5)])
+def test_motion_takes_offsets_in_a_patch_to_offsets_in_its_image(settings: AugmentSettings, dimensions: int) -> None:
+    patch = PATCH[dimensions]
+    augmenter = Augmenter(settings, dimensions, (TargetSpec("place", dimensions),))
+    window = augmenter.window(patch)
+    place = torch.stack(torch.meshgrid(*[torch.arange(n) - (n - 1) / 2 for n in window], indexing="ij"))
+    batch = {"source": torch.zeros(12, 1, *window), "weight": torch.ones(12, 1, *window)}
+    made = augmenter(batch | {"place": place.expand(12, *place.shape)}, rng(), patch)
+    offsets = torch.stack(torch.meshgrid(*[torch.arange(n) - (n - 1) / 2 for n in patch], indexing="ij"))
+    torch.testing.assert_close(
+        torch.einsum("bij,j...->bi...", made["motion"], offsets), made["place"], atol=1e-3, rtol=0
+    )
+    assert len({tuple(m.flatten().tolist()) for m in made["motion"]}) > 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -104,15 +104,21 @@ class Augmenter:
     def __call__(
         self, batch: Mapping[str, Tensor], generator: torch.Generator, patch: tuple[int, ...]
     ) -> dict[str, Tensor]:
-        """Changed copy of a batch of `window` size, of `patch` size; entries that are no image pass through."""
+        """Changed copy of a batch of `window` size, of `patch` size; entries that are no image pass through.
+
+        Its ``motion`` ``(B, D, D)`` takes an offset in a changed patch, Z, Y, X, to that in the image it is from:
+        targets that are directions or distances are turned by it.
+        """
         draw = self.draw(len(batch["source"]), generator)
         windows = {name: _signed(batch[name]) for name in ("source", "weight", *self.names)}
         placed = self._place(windows, draw, patch)
-        images = {name: _turn(samples, draw, square=patch[-2] == patch[-1]) for name, samples in placed.items()}
+        turns = _turns(draw, square=patch[-2] == patch[-1])
+        images = {name: _turn(samples, turns) for name, samples in placed.items()}
         images["source"] = change_intensity(images["source"], draw, generator)
         images["source"] = change_by_path(images["source"], self.transforms, generator)
         images = {name: image.to(batch[name].dtype) for name, image in images.items()}
-        return {**batch, **images}
+        motion = _motion(draw, turns, self.dimensions).to(images["source"].device)
+        return {**batch, **images, "motion": motion}
 
     # ---- geometry ----
 
@@ -222,18 +228,48 @@ def _like(values: Tensor, image: Tensor) -> Tensor:
     return values.to(image.dtype) if image.is_floating_point() else values.round().to(image.dtype)
 
 
-def _turn(samples: list[Tensor], draw: Draw, square: bool) -> Tensor:
-    """Batch of the samples, each flipped and turned by quarters; only by halves where Y and X differ."""
-    turned = samples[0].new_empty((len(samples), *samples[0].shape))
-    quarters = draw.quarter_turns.tolist()
-    for i, (z, y, x) in enumerate(torch.stack([draw.flip_z, draw.flip_y, draw.flip_x], 1).tolist()):
-        sample, turns = samples[i], quarters[i] if square else quarters[i] - quarters[i] % 2
-        if turns % 2:
-            sample = sample.transpose(-2, -1)
+class Turn(NamedTuple):
+    """A transposition of Y and X, then flips."""
+
+    transposed: bool
+    flipped: tuple[int, ...]
+    """Axes, counted from the last."""
+
+
+def _turns(draw: Draw, square: bool) -> list[Turn]:
+    """Flips and quarter turns of each sample; only by halves where Y and X differ."""
+    found = []
+    drawn = torch.stack([draw.flip_z, draw.flip_y, draw.flip_x], 1).tolist()
+    for (z, y, x), quarters in zip(drawn, draw.quarter_turns.tolist(), strict=True):
+        turns = quarters if square else quarters - quarters % 2
         # A turn is a transposition and flips, which join those that were drawn: one copy for all.
-        axes = [-2] * (y ^ (turns in (1, 2))) + [-1] * (x ^ (turns in (2, 3))) + [-3] * (z and sample.ndim == 4)
-        turned[i] = sample.flip(axes) if axes else sample
+        axes = [-2] * (y ^ (turns in (1, 2))) + [-1] * (x ^ (turns in (2, 3))) + [-3] * z
+        found.append(Turn(turns % 2 == 1, tuple(axes)))
+    return found
+
+
+def _turn(samples: list[Tensor], turns: list[Turn]) -> Tensor:
+    """Batch of the samples, each transposed and flipped."""
+    turned = samples[0].new_empty((len(samples), *samples[0].shape))
+    for i, (sample, turn) in enumerate(zip(samples, turns, strict=True)):
+        moved = sample.transpose(-2, -1) if turn.transposed else sample
+        turned[i] = moved.flip(turn.flipped) if turn.flipped else moved
     return turned
+
+
+def _motion(draw: Draw, turns: list[Turn], dimensions: int) -> Tensor:
+    """Linear maps ``(B, D, D)`` from offsets in the changed patches to offsets in the images they are from."""
+    motion = torch.eye(dimensions).repeat(len(turns), 1, 1)
+    cos = torch.cos(draw.angle) / draw.magnification
+    sin = torch.sin(draw.angle) / draw.magnification
+    moved = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
+    motion[draw.affine, -2:, -2:] = moved[draw.affine]
+    for matrix, turn in zip(motion, turns, strict=True):
+        if turn.transposed:
+            matrix[:, -2:] = matrix[:, [-1, -2]]
+        for axis in turn.flipped:
+            matrix[:, axis] *= -1
+    return motion
 
 
 def _signed(image: Tensor) -> Tensor:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from im2im_core.inference import Shapes
 
 Batch = Mapping[str, Tensor]
-"""``source`` (B, C, [Z], Y, X), ``weight`` (B, 1, [Z], Y, X) and the encoded targets by name."""
+"""``source`` (B, C, [Z], Y, X), ``weight`` (B, 1, [Z], Y, X) and the encoded targets by name.
+
+Where patches were flipped, turned or magnified, ``motion`` (B, D, D) takes an offset along [Z], Y, X in a patch
+to that in the image; targets follow pixel by pixel, their directions and distances are turned by who knows them.
+"""
 OutputKind = Literal["image", "probability", "labels", "vector", "embedding"]
 
 

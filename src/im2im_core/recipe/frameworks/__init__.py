@@ -1,0 +1,1 @@
+"""Settings of the learning frameworks, one file each."""
