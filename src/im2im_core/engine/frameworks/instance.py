@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,17 +11,15 @@ from torch.nn import functional as F
 
 from im2im_core.engine.frameworks.contract import (
     Batch,
-    Framework,
     OutputSpec,
-    Player,
     TargetSpec,
     TrainContext,
     TranslateContext,
 )
-from im2im_core.errors import DataError
+from im2im_core.engine.frameworks.instances import InstanceFramework, beside_unknown, tidy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -35,7 +32,7 @@ FULL = 255
 """Encoded maps are stored as uint8; this value is 1.0."""
 
 
-class Instance(Framework):
+class Instance(InstanceFramework):
     """Foreground probability and a map that separates touching objects; a watershed cuts them apart.
 
     The distance map is the distance to the rim of the own object divided by its largest value in
@@ -52,10 +49,8 @@ class Instance(Framework):
     """
 
     targets = (TargetSpec("maps", 3, np.uint8, "linear"),)
-    monitor = "ap50"
-    monitor_mode = "max"
-    stitch = "instances"
     decode_halo = 48
+    grid: ClassVar[dict[str, tuple[Any, ...]]] = {"foreground": (0.4, 0.5), "seed": (0.04, 0.06, 0.08, 0.12)}
 
     def __init__(self, settings: InstanceSettings, make_network: Callable[[int, int], Any], shapes: Shapes) -> None:
         super().__init__()
@@ -70,24 +65,8 @@ class Instance(Framework):
 
     # ---- learning ----
 
-    def encode(self, targets: Mapping[str, NDArray[Any]], weight: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
-        """Foreground, separation map and where that map is known, as uint8 ``(3, Z, Y, X)``.
-
-        A network that sees planes learns what can be seen in a plane: each is encoded on its own.
-        """
-        labels = _only_channel(targets["target"])
-        unknown = None if weight is None else weight[0] == 0
-        if unknown is not None:
-            # What stands in an unknown region must not shape the maps of known objects.
-            labels = np.where(unknown, np.zeros((), labels.dtype), labels)
-        maps = np.empty((3, *labels.shape), np.uint8)
-        parts = [(slice(z, z + 1),) for z in range(len(labels))] if self.shapes.dimensions == 2 else [(slice(None),)]
-        for part in parts:
-            maps[:, *part] = self._maps(labels[part], None if unknown is None else unknown[part])
-        return {"maps": maps}
-
-    def _maps(self, labels: NDArray[Any], unknown: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
-        """Encoded maps of labels that are seen together."""
+    def encode_labels(self, labels: NDArray[Any], unknown: NDArray[np.bool_] | None) -> dict[str, NDArray[Any]]:
+        """Foreground, separation map and where that map is known, as uint8 ``(3, Z, Y, X)``."""
         separation = (
             distance_map(labels)
             if self.settings.maps == "distance"
@@ -96,11 +75,8 @@ class Instance(Framework):
         maps = np.empty((3, *labels.shape), np.uint8)
         maps[0] = np.where(labels > 0, FULL, 0)
         maps[1] = np.round(separation * FULL)
-        maps[2] = FULL if unknown is None else np.where(_beside_unknown(labels, unknown), 0, FULL)
-        return maps
-
-    def players(self) -> tuple[Player, ...]:
-        return (Player("network", list(self.parameters())),)
+        maps[2] = FULL if unknown is None else np.where(beside_unknown(labels, unknown), 0, FULL)
+        return {"maps": maps}
 
     def loss_weights(self) -> dict[str, float]:
         s = self.settings
@@ -120,53 +96,18 @@ class Instance(Framework):
             self.settings.maps: _mean(entropy[:, 1:2], known),
         }
 
-    def metrics(
-        self, results: Mapping[str, NDArray[Any]], targets: Mapping[str, NDArray[Any]], weight: NDArray[Any] | None
-    ) -> dict[str, float]:
-        """Average precision at IoU 0.5 and 0.75 of one image."""
-        from im2im_core.metrics import average_precision, match
-
-        found, truth = results["labels"][0], np.asarray(targets["target"])[0]
-        mask = None if weight is None else np.asarray(weight)[0]
-        matching = match(found, truth.reshape(found.shape), weight=None if mask is None else mask.reshape(found.shape))
-        return {"ap50": average_precision(matching, 0.5), "ap75": average_precision(matching, 0.75)}
-
     # ---- predicting ----
 
     def translate(self, x: Tensor, context: TranslateContext) -> dict[str, Tensor]:
         maps = torch.sigmoid(self.network(x).float())
         return {"foreground": maps[:, :1], self.settings.maps: maps[:, 1:2]}
 
-    def postprocess(self, maps: Mapping[str, NDArray[Any]], context: TranslateContext) -> dict[str, NDArray[Any]]:
-        decoding = (
-            self.settings.decoding.replace(**dict(context.options)) if context.options else self.settings.decoding
-        )
+    def decode(self, maps: Mapping[str, NDArray[Any]], decoding: InstanceDecoding) -> NDArray[np.uint32]:
+        foreground = np.asarray(maps["foreground"][0], np.float32)
         separation = np.asarray(maps[self.settings.maps][0], np.float32)
         if self.settings.maps == "boundary":
-            separation = np.asarray(maps["foreground"][0], np.float32) * (1 - separation)
-        labels = cut_instances(np.asarray(maps["foreground"][0], np.float32), separation, decoding)
-        return {"labels": labels[None], **maps}
-
-    def calibrate(self, samples: Iterable[tuple[Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]]]) -> Any:
-        """Settings with the foreground and seed thresholds that give the best AP, averaged over IoU 0.5 and 0.75."""
-        pairs = list(samples)
-        if not pairs or not self.settings.calibrate:
-            return None
-        best = max(_candidates(self.settings.decoding), key=lambda d: self._score(pairs, d))
-        return self.settings.replace(decoding=best.model_dump())
-
-    def _score(self, pairs: list[Any], decoding: InstanceDecoding) -> float:
-        context = TranslateContext(options=decoding.model_dump())
-        scores = [
-            self.metrics(self.postprocess(maps, context), targets, targets.get("weight")) for maps, targets in pairs
-        ]
-        return float(np.mean([s["ap50"] + s["ap75"] for s in scores]))
-
-
-def _candidates(current: InstanceDecoding) -> list[InstanceDecoding]:
-    """The current thresholds first, so that they win a tie, then a few around the usual ones."""
-    grid = itertools.product((0.4, 0.5), (0.04, 0.06, 0.08, 0.12))
-    return [current, *(current.replace(foreground=f, seed=s) for f, s in grid)]
+            separation = foreground * (1 - separation)
+        return cut_instances(foreground, separation, decoding)
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:
@@ -178,13 +119,6 @@ def _dice(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     overlap = (probability * target * weight).sum(axes)
     total = ((probability + target) * weight).sum(axes)
     return (1 - (2 * overlap + 1) / (total + 1)).mean()
-
-
-def _only_channel(target: NDArray[Any]) -> NDArray[Any]:
-    if target.shape[0] != 1:
-        raise DataError(f"Instance labels have {target.shape[0]} channels", "Choose one with data.target_channels")
-    plane: NDArray[Any] = target[0]
-    return plane
 
 
 # ---- maps from labels, labels from maps; (Z, Y, X) or (Y, X) ----
@@ -231,14 +165,6 @@ def distance_map(labels: NDArray[Any]) -> NDArray[np.float32]:
     return relative
 
 
-def _beside_unknown(labels: NDArray[Any], unknown: NDArray[Any]) -> NDArray[np.bool_]:
-    """Pixels of objects that touch an unknown pixel: how far their rim is cannot be told."""
-    from scipy.ndimage import binary_dilation
-
-    cut = np.unique(labels[binary_dilation(unknown, iterations=2)])
-    return np.isin(labels, cut[cut > 0])
-
-
 def cut_instances(
     foreground: NDArray[np.float32], separation: NDArray[np.float32], decoding: InstanceDecoding
 ) -> NDArray[np.uint32]:
@@ -268,24 +194,3 @@ def prominent_peaks(heights: NDArray[np.float32], prominence: float) -> NDArray[
     flattened = reconstruction(np.maximum(lowered - TOP, 0), lowered)
     tops: NDArray[np.bool_] = lowered - flattened > TOP / 2
     return tops
-
-
-def tidy(labels: NDArray[np.uint32], min_size: int, fill_holes: bool) -> NDArray[np.uint32]:
-    """Labels without objects below `min_size`, holes filled, ids 1…n without gaps."""
-    from scipy import ndimage
-
-    sizes = np.bincount(labels.ravel())
-    keep = sizes >= max(min_size, 1)
-    keep[0] = False
-    renumber = np.zeros(len(sizes), np.uint32)
-    renumber[keep] = np.arange(1, int(keep.sum()) + 1, dtype=np.uint32)
-    labels = renumber[labels]
-    if fill_holes:
-        for number, box in enumerate(ndimage.find_objects(labels), start=1):
-            if box is None:
-                continue
-            own = labels[box] == number
-            filled = ndimage.binary_fill_holes(own)
-            view = labels[box]
-            view[filled & (view == 0)] = number
-    return labels
