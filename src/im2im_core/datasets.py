@@ -351,19 +351,41 @@ def complete_regions(shape: tuple[int, ...], axes: str, polygons: Polygons) -> N
 def divide_strip(sample: Sample) -> tuple[Sample, Sample] | None:
     """Training part and a strip that validates, with a gap between them; None where there is no room.
 
-    The strip is cut from what is known, so that a painted corner is divided and not the empty rest.
+    The strip is cut from what is known, so that a painted corner is divided and not the empty rest,
+    and from that side of it where both parts hold an object: a strip without any would call a
+    network perfect that finds nothing.
     """
     top, left, bottom, right = _known_box(sample)
-    axis, start, stop = (4, left, right) if right - left >= bottom - top else (3, top, bottom)
+    spans = {4: (left, right), 3: (top, bottom)}
+    longer = 4 if right - left >= bottom - top else 3
+    found = [
+        halves
+        for axis in (longer, 7 - longer)
+        for at_end in (True, False)
+        if (halves := _strip(sample, axis, spans, at_end)) is not None
+    ]
+    return next((h for h in found if all(map(_holds_object, h))), found[0] if found else None)
+
+
+def _strip(
+    sample: Sample, axis: int, spans: Mapping[int, tuple[int, int]], at_end: bool
+) -> tuple[Sample, Sample] | None:
+    """Both parts with the strip on one side of the known span along `axis`."""
+    start, stop = spans[axis]
     strip = max(round(STRIP_SHARE * (stop - start)), NARROWEST_STRIP)
     gap = min(strip // 2, WIDEST_GAP)
     if stop - start < 3 * strip:
         return None
-    other = slice(top, bottom) if axis == 4 else slice(left, right)
-    training = {axis: slice(0, stop - strip - gap)}
-    validation = {axis: slice(stop - strip, stop), 7 - axis: other}
-    strip_sample = crop_sample(sample, validation, SAME_IMAGE)
-    return crop_sample(sample, training), replace(strip_sample, group=sample.group + SAME_IMAGE)
+    validation = slice(stop - strip, stop) if at_end else slice(start, start + strip)
+    rest = slice(0, validation.start - gap) if at_end else slice(validation.stop + gap, sample.source.info.shape[axis])
+    strip_sample = crop_sample(sample, {axis: validation, 7 - axis: slice(*spans[7 - axis])}, SAME_IMAGE)
+    return crop_sample(sample, {axis: rest}), replace(strip_sample, group=sample.group + SAME_IMAGE)
+
+
+def _holds_object(sample: Sample) -> bool:
+    """Whether any pixel of the target is not 0."""
+    image = sample.targets[TARGET]
+    return any((image.read(region) != 0).any() for region in _slabs(image.info.shape, 1))
 
 
 # ---- rows ----------------------------------------------------------------------

@@ -177,14 +177,13 @@ class CurvesWidget(QWidget):
     # ---- building ----
 
     def _add_plot(self, row: int, name: str) -> pg.PlotItem:
-        plot = self._area.addPlot(row=row, col=0)
+        plot = self._area.addPlot(row=row, col=0, enableMenu=False)
         plot.setLabel("left", name)
         plot.getAxis("left").setWidth(52)
         plot.showGrid(x=True, y=True, alpha=0.15)
         plot.setDownsampling(auto=True, mode="peak")
         plot.setClipToView(True)
         plot.hideButtons()
-        plot.setMenuEnabled(False)
         plot.legend = _Legend(offset=(-4, 2), labelTextSize="8pt", verSpacing=-6)
         plot.legend.setParentItem(plot.vb)
         return plot

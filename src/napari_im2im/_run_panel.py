@@ -295,11 +295,18 @@ class RunPanel(QWidget):
 
     @property
     def curves(self) -> CurvesWidget:
-        """Curves, made when first needed: drawing them takes a library that opening should not wait for."""
+        """Curves, shown when first needed."""
+        curves = self.prepare_curves()
+        curves.show()
+        return curves
+
+    def prepare_curves(self) -> CurvesWidget:
+        """Curves, hidden when made: drawing them takes a library that opening should not wait for."""
         if self._curves is None:
             from napari_im2im._curves import CurvesWidget
 
             self._curves = CurvesWidget()
+            self._curves.hide()
             self._curves.setColours(*self._colours)
             self._curves.exported.connect(lambda path: self.say(f"The curves are in {path}", "info"))
             self._curves.refused.connect(self.messages.add_error)

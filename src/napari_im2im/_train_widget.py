@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 MEMORY = Path(".im2im") / "train_widget.json"
 """Where a project remembers what this widget showed."""
 SAVE_MILLISECONDS = 1000
+WARM_MILLISECONDS = 500
+"""The panel is drawn before anything is imported for later."""
 NEW, RUNS = 0, 1
 UNMEASURED = "not measured while a training runs"
 LOOKING = "Looking at the images…"
@@ -118,6 +121,10 @@ class TrainWidget(QWidget):
         self._save_soon = QTimer(self)
         self._save_soon.setSingleShot(True)
         self._save_soon.setInterval(SAVE_MILLISECONDS)
+        self._warm_soon = QTimer(self)
+        self._warm_soon.setSingleShot(True)
+        self._warm_soon.timeout.connect(self._warm)
+        self._warm_soon.start(WARM_MILLISECONDS)
         self._build()
         self._connect()
         self._on_theme()
@@ -138,6 +145,11 @@ class TrainWidget(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.tabs)
         self._add_copy_menu()
+
+    def _warm(self) -> None:
+        """Make the curves ready, imported in a thread, so that the start of a training need not wait for them."""
+        work = partial(import_module, "napari_im2im._curves")
+        self.background.run("curves", work, lambda _: self.run_panel.prepare_curves(), _ignore)
 
     def _add_copy_menu(self) -> None:
         from napari_im2im._copy_menu import CopyMenu

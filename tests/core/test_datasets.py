@@ -237,6 +237,31 @@ def test_the_strip_lies_where_something_is_known() -> None:
     assert divide_strip(pair("b", np.zeros((40, 40), np.uint8))) is None
 
 
+@pytest.mark.parametrize(
+    ("objects", "held"),
+    [
+        ([(0, 20), (90, 110)], (4, slice(0, 32))),
+        ([(0, 20), (140, 160)], (4, slice(128, 160))),
+        ([(150, 160)], (3, slice(48, 64))),
+        ([(0, 0)], (4, slice(128, 160))),
+    ],
+)
+def test_the_strip_is_cut_where_it_and_the_rest_hold_objects(
+    objects: list[tuple[int, int]], held: tuple[int, slice]
+) -> None:
+    labels = np.zeros((64, 160), np.uint8)
+    for number, (start, stop) in enumerate(objects, start=1):
+        labels[10:60, start:stop] = number
+    halves = divide_strip(pair("a", labels))
+    assert halves is not None
+    axis, span = held
+    assert halves[1].region is not None
+    assert halves[1].region[axis] == span
+    trained = halves[0].region
+    assert trained is not None
+    assert trained[axis].stop <= span.start - 8 or trained[axis].start >= span.stop + 8
+
+
 def test_an_image_too_small_for_a_strip_trains_whole(project: Project) -> None:
     entry = save_dataset(project, "n", [pair("a", squares(32, 32))], {"a": "strip"})
     assert load_dataset(entry.path)[1] == {"a": "train"}

@@ -138,6 +138,13 @@ def wait_state(widget, qtbot, *states):
 # ---- before a start ------------------------------------------------------------
 
 
+def test_curves_are_imported_before_a_training_needs_them(open_widget, qtbot, monkeypatch):
+    monkeypatch.delitem(sys.modules, "napari_im2im._curves", raising=False)
+    open_widget()
+    assert "napari_im2im._curves" not in sys.modules
+    qtbot.waitUntil(lambda: "napari_im2im._curves" in sys.modules, timeout=10_000)
+
+
 def test_empty_widget_says_what_to_do(open_widget, qtbot):
     widget = open_widget(name="")
     assert widget.tabs.currentIndex() == NEW
@@ -665,7 +672,7 @@ def test_a_region_of_an_unknown_image_is_refused_in_words(open_widget, qtbot, pr
     expected = "This training does not learn from “stranger”; it learns from corner"
     qtbot.waitUntil(lambda: any(text.startswith(expected) for text in texts(widget)), timeout=LONG)
     image.name = "corner"
-    shapes.data = [[[4, 41], [4, 46], [30, 46], [30, 41]]]  # between the parts that train and validate
+    shapes.data = [[[41, 4], [46, 4], [46, 30], [41, 30]]]  # between the parts that train and validate
     widget.run_panel.watch_button.click()
     outside = "“corner” is learned from, but not this part of it"
     qtbot.waitUntil(lambda: outside in texts(widget), timeout=LONG)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 TOP = 1e-4
 """Height by which a plateau of the separation map must stand out to count as its top."""
+TOUCH = 4
+"""Pixels up to which two objects count as touching."""
 FULL = 255
 """Encoded maps are stored as uint8; this value is 1.0."""
 
@@ -66,7 +68,7 @@ class Instance(InstanceFramework):
     # ---- learning ----
 
     def encode_labels(self, labels: NDArray[Any], unknown: NDArray[np.bool_] | None) -> dict[str, NDArray[Any]]:
-        """Foreground, separation map and where that map is known, as uint8 ``(3, Z, Y, X)``."""
+        """Foreground, separation map and how much that map counts (0: not known), as uint8 ``(3, Z, Y, X)``."""
         separation = (
             distance_map(labels)
             if self.settings.maps == "distance"
@@ -75,8 +77,15 @@ class Instance(InstanceFramework):
         maps = np.empty((3, *labels.shape), np.uint8)
         maps[0] = np.where(labels > 0, FULL, 0)
         maps[1] = np.round(separation * FULL)
-        maps[2] = FULL if unknown is None else np.where(beside_unknown(labels, unknown), 0, FULL)
+        maps[2] = np.round(FULL * self._emphasis(labels))
+        if unknown is not None:
+            maps[2][beside_unknown(labels, unknown)] = 0
         return {"maps": maps}
+
+    def _emphasis(self, labels: NDArray[Any]) -> NDArray[np.float32] | float:
+        """How much each pixel counts, of at most 1: most between objects that touch (Ronneberger et al. 2015)."""
+        extra = self.settings.touch_weight
+        return (1 + extra * touching(labels, TOUCH)) / (1 + extra) if extra else 1.0
 
     def loss_weights(self) -> dict[str, float]:
         s = self.settings
@@ -90,8 +99,10 @@ class Instance(InstanceFramework):
         maps = torch.where(weight > 0, maps, 0).float() / FULL
         entropy = F.binary_cross_entropy_with_logits(logits, maps[:, :2], reduction="none")
         known = weight * maps[:, 2:3]
+        # The foreground of objects that reach into the unknown is known, though not how far their rim is.
+        least = 1 / (1 + self.settings.touch_weight)
         return {
-            "cross_entropy": _mean(entropy[:, :1], weight),
+            "cross_entropy": _mean(entropy[:, :1], weight * maps[:, 2:3].clamp(min=least)),
             "dice": _dice(torch.sigmoid(logits[:, :1]), maps[:, :1], weight),
             self.settings.maps: _mean(entropy[:, 1:2], known),
         }
@@ -142,6 +153,19 @@ def inner_boundary(labels: NDArray[Any], width: int = 1) -> NDArray[np.bool_]:
 
         rim = binary_dilation(rim, iterations=width - 1) & (labels > 0)
     return rim
+
+
+def touching(labels: NDArray[Any], reach: int) -> NDArray[np.float32]:
+    """1 on the line between two objects that are at most twice `reach` pixels apart, falling off beside it."""
+    from scipy.ndimage import distance_transform_edt
+    from skimage.segmentation import expand_labels
+
+    grown = expand_labels(labels, reach)
+    line = inner_boundary(grown) & ~inner_boundary(grown > 0)
+    if not line.any():
+        return np.zeros(labels.shape, np.float32)
+    distance = distance_transform_edt(~line)
+    return np.exp(-0.5 * (2 * distance / reach) ** 2).astype(np.float32)
 
 
 def distance_map(labels: NDArray[Any]) -> NDArray[np.float32]:

@@ -39,6 +39,8 @@ class InstanceSettings(Config):
     """Factor of the foreground terms (Dice + cross entropy)."""
     separation_weight: Annotated[float, Ge(0)] = 1.0
     """Factor of the distance or boundary term."""
+    touch_weight: Annotated[float, Ge(0)] = 0.0
+    """How much more pixels count that lie between objects which touch; 0: all count alike."""
     decoding: InstanceDecoding = InstanceDecoding()
     """How instances are cut out of the predicted maps."""
     calibrate: bool = True
