@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from im2im_core.engine.frameworks.build import build_framework
 from im2im_core.engine.frameworks.contract import TrainContext, TranslateContext
-from im2im_core.engine.frameworks.instance import cut_instances, distance_map, inner_boundary, tidy
+from im2im_core.engine.frameworks.instance import cut_instances, distance_map, inner_boundary, tidy, touching
 from im2im_core.errors import DataError
 from im2im_core.inference import Shapes
 from im2im_core.recipe.framework import InstanceDecoding, InstanceSettings
@@ -116,6 +116,44 @@ def test_planes_of_a_stack_are_encoded_each_on_its_own(maps: str, weighted: bool
         plane = None if known is None else known[:, z : z + 1]
         assert (whole[:, z : z + 1] == framework.encode({"target": labels[:, z : z + 1]}, plane)["maps"]).all()
     assert (whole[1] == 255).mean() < 0.2
+
+
+def test_touching_is_a_line_between_two_objects() -> None:
+    labels = np.zeros((40, 60), np.uint32)
+    labels[10:30, 5:20], labels[10:30, 22:35] = 1, 2  # two pixels apart
+    labels[10:30, 48:58] = 3  # far from both
+    near = touching(labels, 4)
+    assert (near[10:30, 20:22] > 0.9).all()
+    assert (near[:, 36:] < 0.01).all()
+    row = near[20]
+    assert row[21] > row[24] > row[28]
+    assert not touching(np.where(labels == 2, 0, labels), 4).any()
+
+
+@pytest.mark.parametrize("maps", ["distance", "boundary"])
+def test_pixels_between_touching_objects_count_more(maps: str) -> None:
+    labels = np.zeros((1, 1, 32, 32), np.uint32)
+    labels[..., 4:28, 4:16], labels[..., 4:28, 16:28] = 1, 2
+    even, uneven = instance(maps=maps), instance(maps=maps, touch_weight=4.0)
+    weight = np.ones(labels.shape, np.float32)
+    encoded = {f: f.encode({"target": labels}, weight)["maps"] for f in (even, uneven)}
+    assert set(encoded[even][2].ravel().tolist()) == {255}
+    counts = encoded[uneven][2][0]
+    assert counts[16, 16] == 255
+    assert counts[0, 0] == round(255 / 5)
+
+    def slope(framework: Any, x: int) -> Any:
+        """Gradient of the entropy of the foreground between the objects, relative to one far away."""
+        framework.network = torch.nn.Conv2d(1, 2, 1)
+        made = torch.zeros(1, 2, 32, 32, requires_grad=True)
+        framework.network.forward = lambda _: made
+        maps_of = torch.from_numpy(encoded[framework][:, 0][None])
+        batch = {"source": torch.zeros(1, 1, 32, 32), "maps": maps_of, "weight": torch.ones(1, 1, 32, 32)}
+        framework.losses(batch, "network", TrainContext(0, torch.Generator()))["cross_entropy"].backward()
+        return abs(float(made.grad[0, 0, 16, x] / made.grad[0, 0, 0, 0]))
+
+    assert slope(even, 16) == pytest.approx(1)
+    assert slope(uneven, 16) == pytest.approx(5, rel=0.02)
 
 
 # ---- partial labels ----
