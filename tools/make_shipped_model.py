@@ -4,7 +4,7 @@
 
 DIR is a folder like dsb2018_fluo: ``train/IM``, ``train/GT`` and ``holdout.txt``, whose images are
 neither trained nor chosen on. Its images are in the public domain (CC0). The training is
-``im2im train tools/shipped/nuclei_2d.yaml``; a finished one in the work folder is used again.
+``im2im train tools/shipped/nuclei_2d.yaml``; one in the work folder is gone on with, or used again.
 """
 
 from __future__ import annotations
@@ -68,7 +68,12 @@ def train(data: Path, held: list[str], work: Path, changes: list[str]) -> Path:
         writer.writerow(["IM", "GT"])
         writer.writerows([data / "train/IM" / name, data / "train/GT" / name] for name in names)
     words = [word for change in changes for word in (f"--{change.split('=', 1)[0]}", change.split("=", 1)[1])]
-    command("train", RECIPE, "--project", work, "--name", "nuclei_2d", "--data.path", work / "train.csv", *words)
+    if run.is_dir():
+        command("resume", "nuclei_2d", "--project", work)
+    else:
+        command("train", RECIPE, "--project", work, "--name", "nuclei_2d", "--data.path", work / "train.csv", *words)
+    if not (run / "model").is_dir():
+        raise SystemExit(f"{run} was paused; the same command goes on with it")
     return run
 
 
