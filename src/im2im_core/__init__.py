@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from im2im_core.api import (
         evaluate,
+        finetune,
         list_presets,
         load_preset,
         load_recipe,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "evaluate",
+    "finetune",
     "list_presets",
     "load_preset",
     "load_recipe",

@@ -97,7 +97,7 @@ def plan(recipe: PathLike | Recipe, *, data: Any = None, project: Any = None, pr
     owner = _project(project)
     recipe = _with_data(load_recipe(recipe), data, owner)
     samples, parts = load_data(recipe, owner)
-    return plan_and_split(recipe, samples, parts, probe, owner.root / "cache")[0]
+    return plan_and_split(recipe, samples, parts, probe, owner.root / "cache", owner.root)[0]
 
 
 def train(
@@ -145,6 +145,42 @@ def train(
     if plan is not None:
         run.write_plan(plan.adapt(recipe).to_dict())
     return _execute(run, (samples, parts), on_event, should_stop, started)
+
+
+def finetune(
+    model: PathLike,
+    data: Any,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    preset: PathLike | Recipe | None = None,
+    project: Any = None,
+    name: str | None = None,
+    on_event: OnEvent | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Run:
+    """Finished run that taught `model` on with `data`; trains in this process.
+
+    Parameters
+    ----------
+    model : path
+        Run, package (folder or zip) of ours or of another tool, or file with weights.
+    settings : mapping, optional
+        Dotted settings, which come before those of the model, for example ``{"training.start.freeze": ["*conv_0*"]}``.
+    preset : str, path or Recipe, optional
+        In place of the preset of the model's task.
+
+    Raises
+    ------
+    Im2ImError
+        As for `train`; where layers do not fit, the message lists them.
+    """
+    from im2im_core.finetuning import finetuning_recipe
+
+    owner = _project(project)
+    base = None if preset is None else load_recipe(preset)
+    recipe = finetuning_recipe(Path(model).resolve(), settings, base)
+    recipe = recipe.override({"training.start.model": owner.relative(model)})
+    return train(recipe, data=data, project=owner, name=name, on_event=on_event, should_stop=should_stop)
 
 
 def resume(

@@ -22,6 +22,7 @@ COMMANDS = {
     "check": ("check", "look for problems in a folder of images and targets"),
     "plan": ("recipes", "say what a training would do, with reasons"),
     "train": ("train", "train a model from a preset or a recipe"),
+    "finetune": ("finetune", "teach a trained model on, with images of your own"),
     "resume": ("train", "go on with a paused, stopped or interrupted run"),
     "runs": ("runs", "list the runs of a project, or follow one"),
     "models": ("models", "list the models that can be used here"),

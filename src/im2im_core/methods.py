@@ -6,9 +6,11 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from im2im_core.finetuning import start_words
 from im2im_core.plans import Plan
 from im2im_core.recipe import Recipe
 from im2im_core.recipe.framework import FcnSettings, InstanceSettings
+from im2im_core.recipe.start import TrainedModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +29,7 @@ REFERENCES = {
     "Wang et al. 2004": "Wang et al. IEEE TIP 13, 600–612 (2004), doi:10.1109/TIP.2003.819861",
     "Milletari et al. 2016": "Milletari et al. 3DV, 565–571 (2016), doi:10.1109/3DV.2016.79",
     "Lin et al. 2017": "Lin et al. ICCV, 2980–2988 (2017), arXiv:1708.02002",
+    "Howard & Ruder 2018": "Howard & Ruder. ACL, 328–339 (2018), doi:10.18653/v1/P18-1031",
     "Ounkomol et al. 2018": "Ounkomol et al. Nat. Methods 15, 917–920 (2018), doi:10.1038/s41592-018-0111-2",
     "Cardoso et al. 2022": "Cardoso et al. arXiv:2211.02701 (2022)",
     "Paszke et al. 2019": "Paszke et al. NeurIPS 32, 8024–8035 (2019), arXiv:1912.01703",
@@ -99,7 +102,7 @@ def methods_paragraph(
         account = Account(plan.recipe if plan else source, plan, metrics or {}, versions or {})
     else:
         account = Account.of(source)
-    parts = (_model, _data, _patches, _augmentation, _optimisation, _result, _software)
+    parts = (_model, _start, _data, _patches, _augmentation, _optimisation, _result, _software)
     text = " ".join(sentence for part in parts if (sentence := part(account)))
     cited = [f"{REFERENCES[name]}." for name in _CITATION.findall(text) if name in REFERENCES]
     return "\n".join([text, "", "References", *dict.fromkeys(cited)])
@@ -140,6 +143,11 @@ def _model(account: Account) -> str:
         f"For {task} in {recipe.data.dimensions}D we trained the network “{network}”{widths}{channels}{fold} "
         f"from {_learns(recipe)}."
     )
+
+
+def _start(account: Account) -> str:
+    start = account.recipe.training.start
+    return " ".join(start_words(start)) if isinstance(start, TrainedModel) else ""
 
 
 def _learns(recipe: Recipe) -> str:

@@ -206,7 +206,7 @@ class Run:
             It is finished.
         """
         if self.state == "finished":
-            raise ConfigError(f"Run {self.name} is finished", "Make a new run with training.start_from to train on")
+            raise ConfigError(f"Run {self.name} is finished", "Teach its model on in a new run: im2im finetune")
 
     def beat(self) -> None:
         """Show readers that this process lives; costs nothing when called often."""

@@ -178,9 +178,12 @@ class RunPanel(QWidget):
     def _make_buttons(self) -> dict[str, QPushButton]:
         tips = {
             "pause": ("Pause", "Save exactly and give memory and processor back"),
-            "resume": ("Resume", "Go on from the last saved step"),
+            "resume": ("Resume", "Go on with this training exactly where it stood, in the same run"),
             "stop": ("Stop", "Finish now and keep the best network; more behind the arrow"),
-            "continue": ("Continue", "Teach this model on, with the same or other images"),
+            "continue": (
+                "Teach on",
+                "Teach this model on in a new run; this one stays as it is",
+            ),
         }
         buttons: dict[str, QPushButton] = {}
         for verb, (text, tip) in tips.items():

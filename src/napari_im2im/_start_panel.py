@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
 from im2im_core import api
 from im2im_core.datasets import TABLE
 from im2im_core.errors import ConfigError, Im2ImError
+from im2im_core.finetuning import SHORT_MINUTES, settings_of
 from napari_im2im._later import Later
 from napari_im2im._messages import MessageBar
 from napari_im2im._preset_cards import PresetCards
@@ -44,13 +45,15 @@ if TYPE_CHECKING:
 FOLDER, FILE = "folder…", "file…"
 NOTHING = "nothing (new network)"
 FILLING = "Looking at what to learn from…"
-SHORT_MINUTES = 5.0
-"""Budget when a trained network is taught a little more."""
 UNITS = {"minutes": (5.0, 0.1, 100_000.0, 1), "epochs": (60.0, 0.1, 1_000_000.0, 1), "steps": (1000.0, 1.0, 1e9, 0)}
 """Budget -> first value, smallest, largest, decimals."""
 WATCH_TIP = (
     "Predict a region of your image at every validation from the start on: the selected rectangle of a Shapes layer, "
     "else what is visible of the chosen image"
+)
+FROM_TIP = (
+    "A new network knows nothing yet. A trained one is taught on (fine-tuning): this makes a new run and a new model, "
+    "the one it starts from stays as it is. To go on with a training that was paused or stopped, use Resume under Runs"
 )
 FIRST_PRESET = "instance_seg_2d"
 HINTS = {
@@ -96,7 +99,7 @@ class StartPanel(QWidget):
         self._models: list[tuple[str, str]] = []
         self._data = _combo("Data set to learn from")
         self._cards = PresetCards(api.list_presets())
-        self._from = _combo("Network that is taught on; a new one knows nothing yet")
+        self._from = _combo(FROM_TIP)
         self._amount = QDoubleSpinBox()
         self._amount.setToolTip("How long the network learns: more helps until validation stops improving")
         self._amount.setAccessibleName("Budget")
@@ -236,7 +239,7 @@ class StartPanel(QWidget):
             budget = {} if minutes is None else {"training.minutes": minutes}
             self._change({**self._named_after(where, base.name), "data.path": where, **wanted, **budget}, base)
 
-        self._fill_in(lambda: (_entries(self._project), _taught_on(source) if source else {}), fill)
+        self._fill_in(lambda: (_entries(self._project), _taught_on(source, self._project) if source else {}), fill)
 
     def filling(self) -> bool:
         """Whether something is being looked up that `value` will hold."""
@@ -272,7 +275,7 @@ class StartPanel(QWidget):
         _fill(self._data, [*saved, (FOLDER, None)])
         _fill(self._from, [(NOTHING, None), *self._models, (FILE, FILE)])
         _choose(self._data, self._recipe.data.path, FOLDER)
-        _choose(self._from, self._recipe.training.start_from, NOTHING)
+        _choose(self._from, self._source(), NOTHING)
 
     def models(self) -> list[tuple[str, str]]:
         """Titles and paths of the networks to start from."""
@@ -393,7 +396,7 @@ class StartPanel(QWidget):
         with self._silence():
             self._cards.setValue(self._preset)
             _choose(self._data, self._recipe.data.path, FOLDER)
-            _choose(self._from, training.start_from, NOTHING)
+            _choose(self._from, self._source(), NOTHING)
             _choose(self._device, training.device, training.device)
             self._name.setText(self._recipe.name)
             unit = next((u for u in UNITS if getattr(training, u) is not None), "epochs")
@@ -494,16 +497,22 @@ class StartPanel(QWidget):
     def _on_from(self, index: int) -> None:
         source = self._from.itemData(index)
         if source == FILE:
-            filters = "Models (*.zip *.safetensors);;All files (*)"
+            filters = "Models and weights (*.zip *.safetensors *.pt *.pth);;All files (*)"
             source, _ = QFileDialog.getOpenFileName(self, "Model to start from", str(self._project.root), filters)
-            source = source or self._recipe.training.start_from
-        if source and source != self._recipe.training.start_from:
+            source = source or self._source()
+        if source and source != self._source():
             _choose(self._from, source, NOTHING)
-            self._fill_in(lambda: _taught_on(source), self._on_taught)
-        else:
-            self._stop_filling()
-            self._change({"training.start_from": source})
-            self._show()
+            self._fill_in(lambda: _taught_on(source, self._project), self._on_taught)
+            return
+        self._stop_filling()
+        if source is None:
+            self._change({"training.start": {"kind": "new"}})
+        self._show()
+
+    def _source(self) -> str | None:
+        """Full path of the model that is taught on; None for a new network."""
+        model = self._recipe.training.taught_on
+        return None if model is None else str(self._project.resolve(model))
 
     def _on_taught(self, changes: dict[str, Any]) -> None:
         self._change(changes, self._adapted(changes.get("task"), changes.get("data.dimensions")))
@@ -591,46 +600,19 @@ def _entries(project: Project) -> dict[str, DatasetEntry]:
     return {project.relative(entry.path): entry for entry in list_datasets(project)}
 
 
-def _taught_on(source: str) -> dict[str, Any]:
+def _taught_on(source: str, project: Project) -> dict[str, Any]:
     """Changes with which the network in `source` is taught on for a short time."""
-    return {"training.start_from": source, "training.minutes": SHORT_MINUTES, **_settings_of(source)}
+    start = {"kind": "model", "model": project.relative(source)}
+    return {"training.start": start, "training.minutes": SHORT_MINUTES, **_settings_of(source)}
 
 
 def _settings_of(source: str) -> dict[str, Any]:
-    """Settings without which the weights of a run or package mean nothing; empty for other sources."""
-    from im2im_core.bundle import open_bundle
-    from im2im_core.recipe import Recipe
-
-    path = Path(source)
+    """Settings that follow from a model; of one that cannot be read none: the plan says what is wrong with it."""
     try:
-        for place in (path, path.parent):
-            if (place / "recipe.yaml").is_file():
-                recipe = Recipe.from_file(place / "recipe.yaml")
-                return _seen_as(recipe.data, recipe.data.dimensions) | _learned_by(recipe) | {"task": recipe.task}
-        bundle = open_bundle(path)
-        if not bundle.is_ours:
-            return {}
-        inference = bundle.inference
+        follows = settings_of(source)
     except (Im2ImError, OSError):
         return {}
-    known = {"task": inference.task} if inference.task in HINTS else {}
-    return _seen_as(inference.input, inference.shapes.dimensions) | _learned_by(inference) | known
-
-
-def _seen_as(seen: Any, dimensions: int) -> dict[str, Any]:
-    """How the network is used to see images."""
-    content = seen.dump()
-    return {
-        "data.dimensions": dimensions,
-        "data.normalization": content["normalization"],
-        "data.rescale": content["rescale"],
-    }
-
-
-def _learned_by(owner: Any) -> dict[str, Any]:
-    """Network and framework, to which the weights belong."""
-    content = owner.dump()
-    return {"network": content["network"], "framework": content["framework"]}
+    return {name: value for name, value in follows.items() if name != "task" or value in HINTS}
 
 
 def _combo(tip: str) -> _Choice:

@@ -512,7 +512,8 @@ class TrainWidget(QWidget):
     def _on_command(self, verb: str) -> None:
         folder = self._shown
         if verb == "continue":
-            self._prepare(folder, {"training.start_from": folder, "training.minutes": SHORT_MINUTES})
+            start = {"kind": "model", "model": self._project.relative(folder)}
+            self._prepare(folder, {"training.start": start, "training.minutes": SHORT_MINUTES})
         elif verb == "resume":
             self.run_panel.wait("starting again…")
             self.background.run("resume", lambda: resume(folder), self._on_started, self._on_failed)

@@ -87,9 +87,10 @@ def ask_regions(folder: str, attempt: int, wishes: Sequence[Wish] | None) -> int
 
 def _regions_of_parent(run: Run) -> dict[str, dict[str, Any]]:
     """Regions that were watched in the run which this one teaches on; none where that learned from other images."""
+    from im2im_core.project import Project
     from napari_im2im._watched_region import asked_regions
 
-    path = Path(run.recipe.training.start_from or "")
+    path = Project(run.folder.parent.parent).resolve(run.recipe.training.taught_on or "")
     folder = next((p for p in (path, path.parent) if (p / "run.json").is_file()), None)
     if folder is None:
         return {}
@@ -144,7 +145,7 @@ def examine(folder: str, events: Sequence[Stamped], progress: Progress | None, s
     facts = plan.get("facts") or {}
     size = tuple(facts.get("voxel_size") or (None, None, None))
     kept = _kept_words(run, recipe, facts)
-    return Examined([*([end] if end else []), *found], recipe.training.start_from is not None, kept, size)
+    return Examined([*([end] if end else []), *found], recipe.training.taught_on is not None, kept, size)
 
 
 def _kept_words(run: Run, recipe: Recipe, facts: Mapping[str, Any]) -> str:

@@ -261,8 +261,8 @@ def test_a_recipe_file_of_any_ending_is_read(toy: ToyApi, tmp_path: Path, name: 
 
 @pytest.mark.parametrize("text", ["2024", "#1", "a: b", "yes"])
 def test_text_settings_stay_as_typed(toy: ToyApi, text: str) -> None:
-    assert main(["train", PRESET, "--training.start_from", text]) == 0
-    assert toy.recipes[0].training.start_from == text
+    assert main(["train", PRESET, "--training.start.kind", "model", "--training.start.model", text]) == 0
+    assert toy.recipes[0].training.taught_on == text
 
 
 @pytest.mark.parametrize(

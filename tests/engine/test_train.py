@@ -335,62 +335,6 @@ def test_previews_are_kept_for_every_validation(tmp_path: Path) -> None:
     assert off.of(Previewed) == []
 
 
-# ---- where it starts ----
-
-
-def test_start_from_the_weights_of_a_model(tmp_path: Path, exported: None) -> None:
-    """A bundle, and a bare weights file."""
-    first = Training(tmp_path / "first", small_recipe(training__validate_every=4))
-    first.run()
-    weights = {k.removeprefix("ema."): v for k, v in first.checkpoint.weights.items() if k.startswith("ema.")}
-    from safetensors.torch import save_file
-
-    save_file(weights, tmp_path / "weights.safetensors")
-    for source in (first.folder / "model", tmp_path / "weights.safetensors"):
-        recipe = small_recipe(training__start_from=str(source), training__optimizer__lr=1e-12)
-        second = Training(tmp_path / f"from_{source.name}", recipe)
-        second.pause_after(1)
-        for name, value in weights.items():
-            if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
-                torch.testing.assert_close(second.checkpoint.weights[f"model.{name}"], value, rtol=0, atol=1e-8)
-
-
-@pytest.fixture
-def exported() -> None:
-    """Let the bundle be written."""
-
-
-def test_start_from_another_network_lists_the_layers(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({"network.body.unknown": torch.zeros(3)}, tmp_path / "w.safetensors")
-    training = Training(tmp_path / "run", small_recipe(training__start_from=str(tmp_path / "w.safetensors")))
-    with pytest.raises(DataError, match=r"do not fit.*is missing; .* and \d+ more"):
-        training.run()
-    small = Training(tmp_path / "small", small_recipe())
-    small.pause_after(1)
-    weights = {k.removeprefix("model."): v for k, v in small.checkpoint.weights.items() if k.startswith("model.")}
-    save_file(weights, tmp_path / "small.safetensors")
-    wider = small_recipe(
-        training__start_from=str(tmp_path / "small.safetensors"), network__features=[8, 8, 8, 16, 24, 8]
-    )
-    with pytest.raises(DataError, match=r"is \(16, .*needed \(24, "):
-        Training(tmp_path / "wider", wider).run()
-
-
-def test_a_resumed_training_does_not_need_the_model_it_started_from(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    first = Training(tmp_path / "first", small_recipe())
-    first.pause_after(1)
-    weights = {k.removeprefix("model."): v for k, v in first.checkpoint.weights.items() if k.startswith("model.")}
-    save_file(weights, tmp_path / "w.safetensors")
-    second = Training(tmp_path / "second", small_recipe(training__start_from=str(tmp_path / "w.safetensors")))
-    second.pause_after(1)
-    (tmp_path / "w.safetensors").unlink()
-    assert second.run().state == "finished"
-
-
 def test_a_training_leaves_torch_as_it_was(tmp_path: Path) -> None:
     """Threads and random numbers are the caller's."""
     threads = torch.get_num_threads()

@@ -291,7 +291,7 @@ def test_prepare_with_a_model_takes_what_its_weights_need(open_widget, qtbot, pr
     widget.prepare(entry.path, start_from=run.model)
     qtbot.waitUntil(lambda: not widget.start_panel.filling(), timeout=LONG)
     recipe = widget.start_panel.value()
-    assert (recipe.training.start_from, recipe.training.minutes) == (str(run.model), 5.0)
+    assert (recipe.training.taught_on, recipe.training.minutes) == (project.relative(run.model), 5.0)
     assert (recipe.task, recipe.data.dimensions, recipe.data.rescale.diameter) == ("instance_segmentation", 2, 21.0)
     assert widget.start_panel.preset() == "instance_seg_2d"
     assert widget.start_panel._from.currentText() == "nuclei (trained here)"
@@ -413,7 +413,7 @@ def test_starting_from_a_run_takes_its_network_and_a_short_budget(open_widget, q
     panel._from.setCurrentIndex(1)
     panel._on_from(1)
     qtbot.waitUntil(lambda: not panel.filling(), timeout=LONG)
-    assert panel.value().training.start_from == str(run.folder)
+    assert panel.value().training.taught_on == project.relative(run.folder)
     assert panel.value().training.minutes == 5.0
     assert panel.value().network.features == (8, 8, 8, 16, 16, 8)
 
@@ -447,7 +447,7 @@ def test_data_sets_and_models_are_read_off_the_main_thread_and_start_waits_for_t
     assert started == []
     goes_on.set()
     qtbot.waitUntil(lambda: bool(started), timeout=LONG)
-    assert started[0].training.start_from == str(project.root / "nuclei.zip")
+    assert started[0].training.taught_on == "nuclei.zip"
     assert (started[0].name, started[0].training.minutes) == ("corner", 7.0)
     assert len(threads) >= 3
     assert threading.main_thread() not in threads
@@ -455,7 +455,7 @@ def test_data_sets_and_models_are_read_off_the_main_thread_and_start_waits_for_t
     panel._on_from(panel._from.findText(NOTHING))  # a newer wish
     assert not panel.filling()
     qtbot.wait(150)
-    assert panel.value().training.start_from is None
+    assert panel.value().training.taught_on is None
 
 
 # ---- a training ----------------------------------------------------------------
@@ -646,8 +646,9 @@ def test_regions_of_a_run_are_watched_when_it_is_taught_on(project, data):
 
     recipe = load_preset("instance_seg_2d").override({"data.path": str(data)})
     first = Run.create(project, recipe)
-    others = Run.create(project, recipe.override({"training.start_from": str(first.folder), "data.path": "other"}))
-    second = Run.create(project, recipe.override({"training.start_from": str(first.folder)}))
+    start = {"training.start": {"kind": "model", "model": project.relative(first.folder)}}
+    others = Run.create(project, recipe.override({**start, "data.path": "other"}))
+    second = Run.create(project, recipe.override(start))
     for run in (first, others, second):
         with run.claim():
             assert run.attempt == 1
@@ -1057,7 +1058,8 @@ def test_a_failed_examination_places_no_preview_of_another_run(open_widget, qtbo
 
 def test_the_end_tells_how_good_it_is_and_was(open_widget, qtbot, project):
     entry = saved(project)
-    changes = {"data.path": project.relative(entry.path), "training.start_from": "/models/nuclei"}
+    start = {"kind": "model", "model": "/models/nuclei"}
+    changes = {"data.path": project.relative(entry.path), "training.start": start}
     run = Run.create(project, load_preset("instance_seg_2d").override(changes))
     run.write_plan({"facts": {"validation": 1, "split": "1 of 2 groups are given for validation"}})
     with EventLog(run, 1) as log:
@@ -1091,7 +1093,7 @@ def test_context_menu_exports_and_copies(open_widget, qtbot, project, data, monk
     widget.run_panel.table.asked.emit("command", folder)
     assert f"--project {project.root}" in QApplication.clipboard().text()
     widget.run_panel.table.asked.emit("continue", folder)
-    assert widget.start_panel.value().training.start_from == folder
+    assert widget.start_panel.value().training.taught_on == project.relative(folder)
 
 
 # ---- closing and coming back ---------------------------------------------------

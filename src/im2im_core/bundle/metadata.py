@@ -120,9 +120,19 @@ def _training(metadata: BundleMetadata, provenance: dict[str, Any]) -> str:
     recipe = provenance.get("recipe") or {}
     budget = {k: v for k, v in (recipe.get("training") or {}).items() if k in ("steps", "epochs", "minutes") and v}
     lines += [f"Budget: {value} {name}." for name, value in budget.items()]
+    lines += _start(recipe)
     if recipe:
         lines.append("The complete recipe stands in `bioimageio.yaml` under `config.im2im.provenance`.")
     return "\n\n".join(lines)
+
+
+def _start(recipe: dict[str, Any]) -> list[str]:
+    """What a fine-tuned model started from."""
+    from im2im_core.finetuning import start_words
+    from im2im_core.recipe.start import TrainedModel
+
+    start = (recipe.get("training") or {}).get("start") or {}
+    return [" ".join(start_words(TrainedModel.load(start)))] if start.get("kind") == "model" else []
 
 
 def _figures(metadata: BundleMetadata, provenance: dict[str, Any]) -> str:

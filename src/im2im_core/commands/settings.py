@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from im2im_core.recipe.fields import Field
 
 WIDTH = 100
-PATHS = ("data.path", "training.start_from")
+PATHS = ("data.path", "training.start.model")
 """Settings that name a file or folder: one that exists where the command is typed is meant from there."""
 
 
@@ -30,10 +30,20 @@ def override(recipe: Recipe, words: list[str]) -> Recipe:
     ConfigError
         A word is not an option, has no value, or the name or value is wrong.
     """
+    return recipe.override(values_of(recipe, words))
+
+
+def values_of(recipe: Recipe, words: list[str]) -> dict[str, Any]:
+    """Dotted settings that ``--section.field value`` words give, of the types that they have in `recipe`.
+
+    Raises
+    ------
+    ConfigError
+        A word is not an option or has no value.
+    """
     changes = dict(_pairs(words))
     kinds = {name: value for name, value in changes.items() if name.endswith(".kind")}
-    values = {name: parse_value(name, text, _annotation(recipe, name, kinds)) for name, text in changes.items()}
-    return recipe.override(values)
+    return {name: parse_value(name, text, _annotation(recipe, name, kinds)) for name, text in changes.items()}
 
 
 def _annotation(recipe: Recipe, name: str, kinds: dict[str, str]) -> Any:

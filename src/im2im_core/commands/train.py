@@ -22,8 +22,13 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
     parser.usage = "im2im train PRESET|RECIPE.yaml [--section.field value …] [options]"
     parser.epilog = "`im2im train PRESET --help` lists every setting of that preset."
     parser.add_argument("recipe", metavar="PRESET|RECIPE.yaml", nargs="?", help="see `im2im presets`")
-    parser.add_argument("--project", metavar="FOLDER", help="where runs and models are kept; default: the nearest")
     parser.add_argument("--plan", metavar="FILE", type=Path, help="plan whose recipe and choices are used again")
+    add_run_options(parser)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that makes a run."""
+    parser.add_argument("--project", metavar="FOLDER", help="where runs and models are kept; default: the nearest")
     parser.add_argument("--name", help="name of the run")
     parser.add_argument("--detach", action="store_true", help="train in the background; see `im2im runs`")
     add_trust(parser)
@@ -31,8 +36,7 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
 
 def _train(parser: argparse.ArgumentParser, arguments: list[str], output: Output) -> int:
     from im2im_core.plans import Plan
-    from im2im_core.project import Project
-    from im2im_core.trust import require_trusted_recipe, trust_for_this_process
+    from im2im_core.trust import trust_for_this_process
 
     own, settings = split_settings(arguments)
     if {"-h", "--help"} & set(own) and (recipe := _named_recipe(own)) is not None:
@@ -44,7 +48,14 @@ def _train(parser: argparse.ArgumentParser, arguments: list[str], output: Output
     trust_for_this_process(args.trust)
     plan = None if args.plan is None else Plan.from_file(args.plan)
     chosen = find_recipe(args.recipe) if plan is None else plan.recipe
-    recipe = override(chosen, settings)
+    return begin(override(chosen, settings), plan, args, output)
+
+
+def begin(recipe: Recipe, plan: Plan | None, args: argparse.Namespace, output: Output) -> int:
+    """Exit code of a new run of `recipe`, in the background where `args` say so; classes it names are trusted."""
+    from im2im_core.project import Project
+    from im2im_core.trust import require_trusted_recipe
+
     require_trusted_recipe(recipe)
     project = Project.create(args.project) if args.project else Project.open()
     recipe = _relative(recipe, project)
@@ -69,11 +80,11 @@ def _named_recipe(own: list[str]) -> Recipe | None:
 
 
 def _relative(recipe: Recipe, project: Project) -> Recipe:
-    """Recipe whose data path is written relative to the project where it lies inside it."""
-    path = recipe.data.path
-    if path is None or not Path(path).is_absolute():
-        return recipe
-    return recipe.override({"data.path": project.relative(path)})
+    """Recipe whose paths are written relative to the project where they lie inside it."""
+    paths = {"data.path": recipe.data.path, "training.start.model": recipe.training.taught_on}
+    return recipe.override(
+        {name: project.relative(path) for name, path in paths.items() if path is not None and Path(path).is_absolute()}
+    )
 
 
 def _start_detached(recipe: Recipe, project: Project, name: str | None, plan: Plan | None, output: Output) -> int:

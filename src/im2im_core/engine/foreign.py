@@ -21,6 +21,7 @@ from im2im_core.bundle.package import Bundle
 from im2im_core.bundle.processing import Tensor, process
 from im2im_core.engine.blocks import run_in_blocks
 from im2im_core.engine.devices import choose_device
+from im2im_core.engine.weights_file import read_state_dict
 from im2im_core.errors import ConfigError, DataError, Im2ImError, ResourceError, TrustError
 from im2im_core.trust import consented_modules
 
@@ -339,7 +340,8 @@ def _load_architecture(bundle: Bundle, entry: dict[str, Any], trusted: frozenset
         )
     namespace = _run_source(code, source) if source else importlib.import_module(key)
     module = getattr(namespace, architecture["callable"])(**architecture.get("kwargs", {}))
-    module.load_state_dict(_load_state(bundle, entry, device), strict=entry.get("strict", True))
+    state = read_state_dict(bundle.read_checked(entry), str(entry["source"]), device)
+    module.load_state_dict(state, strict=entry.get("strict", True))
     return module.to(device).eval()
 
 
@@ -348,17 +350,3 @@ def _run_source(code: bytes, name: str) -> Any:
     module = ModuleType("bundle_architecture")
     exec(compile(code, name, "exec"), module.__dict__)
     return module
-
-
-def _load_state(bundle: Bundle, entry: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    import pickle
-
-    content = bundle.read_checked(entry)
-    try:
-        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise TrustError(
-            f"{entry['source']} holds more than weights: {str(error).splitlines()[0]}",
-            "Files that run code when opened are never loaded",
-        ) from error
-    return state

@@ -29,6 +29,7 @@ from im2im_core.engine.prepare import (
     without_unknown,
 )
 from im2im_core.engine.rehearsal import rehearse
+from im2im_core.engine.start_plan import settle_start
 from im2im_core.errors import ConfigError, DataError
 from im2im_core.inference import Shapes
 from im2im_core.plans import Advice, Estimate, Facts, Plan, Runtime, budget_steps, steps_per_epoch, validation_steps
@@ -57,7 +58,9 @@ DISK_PART = 0.9
 """Part of the free disk that prepared images may take."""
 
 
-def make_plan(recipe: Recipe, split: Split, probe: bool = False, cache_folder: Path | None = None) -> Plan:
+def make_plan(
+    recipe: Recipe, split: Split, probe: bool = False, cache_folder: Path | None = None, root: Path | None = None
+) -> Plan:
     """Plan of a recipe on its images.
 
     Parameters
@@ -66,6 +69,8 @@ def make_plan(recipe: Recipe, split: Split, probe: bool = False, cache_folder: P
         Also run two steps on random patches to measure time and memory.
     cache_folder : Path, optional
         Where prepared images would be kept; the free space there counts.
+    root : Path, optional
+        Where the path of the model to start from begins; the working folder where not given.
 
     Raises
     ------
@@ -83,6 +88,7 @@ def make_plan(recipe: Recipe, split: Split, probe: bool = False, cache_folder: P
     recipe = _resolve_network(recipe, facts, reasons)
     framework = framework_of(recipe, facts)
     rehearse(recipe, framework)
+    recipe, about_start = settle_start(recipe, framework, facts, root, reasons)
     recipe = _resolve_patch(recipe, facts, framework, reasons)
     recipe = _resolve_precision(recipe, device, reasons)
     per_epoch = steps_per_epoch(recipe, facts)
@@ -90,7 +96,8 @@ def make_plan(recipe: Recipe, split: Split, probe: bool = False, cache_folder: P
     items = items_of(split.train)
     need = estimate_bytes(items, framework, facts.pixels)
     runtime = _runtime(recipe, device, items, need, cache_folder, reasons)
-    plan = Plan(recipe, reasons, facts, runtime, steps, per_epoch, messages=_messages(recipe, facts))
+    messages = (*about_start, *_messages(recipe, facts))
+    plan = Plan(recipe, reasons, facts, runtime, steps, per_epoch, messages=messages)
     return replace(plan, estimate=measure_steps(plan, framework)) if probe else plan
 
 

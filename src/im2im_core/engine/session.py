@@ -40,9 +40,11 @@ from im2im_core.engine.predict_plan import spatial
 from im2im_core.engine.prepare import Entry, Item, items_of, prepare
 from im2im_core.engine.previews import Previews
 from im2im_core.engine.schedule import Budget
+from im2im_core.engine.start import begin_from, hold_back
+from im2im_core.engine.start_plan import record_start
 from im2im_core.engine.train import Clock, Counters, KeepSignals, PatchLoader, StepModule, fit, load_split, make_trainer
 from im2im_core.engine.validate import Validator, View, view_of
-from im2im_core.errors import DataError, Stopped
+from im2im_core.errors import Stopped
 from im2im_core.events import CommandDone, Event, Finished, Message, Paused, Progress, Started
 from im2im_core.files import write_json
 from im2im_core.inference import Inference, InputDescription, OutputDescription, TargetScaling
@@ -111,6 +113,7 @@ def train_run(
     should_stop: Callable[[], str],
     started: float | None = None,
     cache_folder: Path | None = None,
+    root: Path | None = None,
 ) -> Outcome:
     """Train in the run `folder` until the budget is used or somebody stops it; resumes where checkpoints exist.
 
@@ -124,6 +127,8 @@ def train_run(
         Empty string to go on, else "stop", "pause", "abort" or "signal".
     started : float, optional
         Unix time from which a budget in minutes counts; now where not given.
+    root : Path, optional
+        Where the path of the model to start from begins; the working folder where not given.
 
     Raises
     ------
@@ -134,7 +139,7 @@ def train_run(
     cache = cache_folder or folder / "cache"
     if plan is None:
         with kept_torch():
-            plan = make_plan(recipe, split, cache_folder=cache)
+            plan = make_plan(recipe, split, cache_folder=cache, root=root)
     choose_device(plan.runtime.device)  # before the images are read, which may take long
     for advice in plan.messages:
         on_event(Message(advice.text, "warning", advice.cure, advice.code))
@@ -142,8 +147,9 @@ def train_run(
         torch.set_num_threads(plan.runtime.threads)
         torch.manual_seed(plan.recipe.training.seed)
         start = CheckpointFolder(folder / "checkpoints").newest()
-        weights = None if start else plan.recipe.training.start_from  # a checkpoint holds all weights
-        prepared = prepare_images(plan, split, cache, on_event, should_stop, weights)
+        # A checkpoint holds all weights: the model that the first attempt started from is not needed any more.
+        framework = _resumed(plan) if start else _begun(plan, root, on_event)
+        prepared = prepare_images(plan, split, cache, on_event, should_stop, framework)
         return _Session(folder, prepared, on_event, should_stop, clock).run(start)
 
 
@@ -181,6 +187,7 @@ def run_training(
             should_stop=asked,
             started=started,
             cache_folder=project.folder("cache"),
+            root=project.root,
         )
     except Stopped:
         if asked.reason != "pause":
@@ -207,19 +214,24 @@ def _decide(run: Run, project: Project, data: Data | None, on_event: Callable[[E
     elif plan:
         split = split_data(plan.recipe.data, samples, parts)
     else:
-        plan, split = plan_and_split(run.recipe, samples, parts, cache_folder=project.folder("cache"))
+        plan, split = plan_and_split(
+            run.recipe, samples, parts, cache_folder=project.folder("cache"), root=project.root
+        )
     assert plan is not None
     if is_follower(plan.recipe):
         return plan, split  # the first process writes
+    began = any(run.checkpoints.glob("*.safetensors"))  # then nobody needs the model that it started from
+    known = plan if began else replace(plan, recipe=record_start(plan.recipe, project.root))
     write_environment(
         run,
         seeds={"training": plan.recipe.training.seed, "split": plan.recipe.data.split.seed},
         data=inputs if recorded else describe_inputs(samples, split, project.root),
         device=plan.runtime.device,
     )
-    if not content:
-        run.write_plan(plan.to_dict())
-        plan.recipe.to_file(run.folder / "recipe.yaml")
+    if not content or known != plan:
+        run.write_plan(known.to_dict())
+        known.recipe.to_file(run.folder / "recipe.yaml")
+        plan = known
     return plan, split
 
 
@@ -229,15 +241,17 @@ def plan_and_split(
     parts: Mapping[str, str],
     probe: bool = False,
     cache_folder: Path | None = None,
+    root: Path | None = None,
 ) -> tuple[Plan, Split]:
     """Plan and split that agree: blocks of one image lie as far apart as the patch that the plan chose."""
     split = split_data(recipe.data, samples, parts)
     with kept_torch():
-        plan = make_plan(recipe, split, probe, cache_folder)
+        plan = make_plan(recipe, split, probe, cache_folder, root)
         again = split_data(plan.recipe.data, samples, parts)
         if outline(again) == outline(split):
             return plan, split
-        planned = make_plan(recipe.override({"data.patch": plan.recipe.data.patch}), again, probe, cache_folder)
+        again_with = recipe.override({"data.patch": plan.recipe.data.patch})
+        planned = make_plan(again_with, again, probe, cache_folder, root)
     reason = plan.reasons["data.patch"]
     return replace(planned, reasons={**planned.reasons, "data.patch": reason}), again
 
@@ -274,6 +288,26 @@ class _Asked:
         return ""
 
 
+# ---- what learns ----
+
+
+def _begun(plan: Plan, root: Path | None, on_event: Callable[[Event], None]) -> Framework:
+    """Framework at the start: new, or with the weights of the model that is taught on, which is said."""
+    framework = framework_of(plan.recipe, plan.facts)
+    begun = begin_from(framework, plan.recipe, plan.facts.voxel_size, root)
+    held = hold_back(framework, plan.recipe.training.start)
+    if begun:
+        on_event(Message("; ".join(filter(None, (begun.text, held))), code="taught_on"))
+    return framework
+
+
+def _resumed(plan: Plan) -> Framework:
+    """Framework that gets its weights from a checkpoint."""
+    framework = framework_of(plan.recipe, plan.facts)
+    hold_back(framework, plan.recipe.training.start)
+    return framework
+
+
 # ---- images ----
 
 
@@ -283,14 +317,14 @@ def prepare_images(
     cache_folder: Path,
     on_event: Callable[[Event], None],
     should_stop: Callable[[], str],
-    weights: str | None = None,
+    framework: Framework | None = None,
 ) -> Prepared:
     """Stream of patches and validation views; every image is read once.
 
     Parameters
     ----------
-    weights : str, optional
-        Run, bundle or weights file whose weights the network gets.
+    framework : Framework, optional
+        What learns; a new one where not given.
 
     Raises
     ------
@@ -298,8 +332,7 @@ def prepare_images(
         Somebody asked to stop before all images were read.
     """
     recipe = plan.recipe
-    framework = framework_of(recipe, plan.facts)
-    start_from(framework, weights)
+    framework = framework or framework_of(recipe, plan.facts)
     items = items_of(split.train)
     scaling = target_statistics(items, recipe)
     report = _reading(len(items), on_event, should_stop)
@@ -397,45 +430,6 @@ def _views(plan: Plan, items: list[Item], framework: Framework, scaling: Scaling
     count = int(np.clip(budget // np.prod([p.stop - p.start for p in first.place]), 1, min(len(items), 24)))
     chosen = np.linspace(0, len(items) - 1, count).round().astype(int)
     return [first, *(view(items[i]) for i in chosen[1:])]
-
-
-def start_from(framework: Framework, source: str | None) -> None:
-    """Load weights of a run, bundle or safetensors file strictly; a mismatch lists the layers.
-
-    Raises
-    ------
-    DataError
-        Layers are missing, unexpected or of another shape.
-    """
-    if source is None:
-        return
-    weights = read_weights(Path(source))
-    own = framework.state_dict()
-    wrong = [
-        f"{k} is {tuple(weights[k].shape)}, needed {tuple(v.shape)}"
-        for k, v in own.items()
-        if k in weights and weights[k].shape != v.shape
-    ]
-    wrong += [f"{k} is missing" for k in own if k not in weights]
-    wrong += [f"{k} is not known" for k in weights if k not in own]
-    if wrong:
-        more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-        raise DataError(
-            f"Weights of {source} do not fit this network: {'; '.join(wrong[:8])}{more}",
-            "Use the network settings of that model, or train from scratch",
-        )
-    framework.load_state_dict(weights)
-
-
-def read_weights(source: Path) -> dict[str, torch.Tensor]:
-    """State dict of a framework from a run folder, a bundle or a safetensors file; nothing is unpickled."""
-    if source.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(source)
-    from im2im_core.bundle import open_bundle
-
-    return open_bundle(source).load_weights()
 
 
 # ---- steps ----

@@ -12,7 +12,7 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,9 +23,10 @@ from torch.utils.data import DataLoader, Sampler
 
 from im2im_core.engine.checkpoint import Checkpoint
 from im2im_core.engine.ema import MovingAverage, buffer_places
-from im2im_core.engine.frameworks.contract import Framework, TrainContext
+from im2im_core.engine.frameworks.contract import Framework, Player, TrainContext
 from im2im_core.engine.optimizers import make_optimizer
 from im2im_core.engine.schedule import Budget, learning_rate_factor
+from im2im_core.engine.start import learning_rates
 from im2im_core.errors import ConfigError, ResourceError
 from im2im_core.events import Event, Message
 from im2im_core.recipe.training import Plateau
@@ -81,7 +82,8 @@ class StepModule(pl.LightningModule):
         self.automatic_optimization = False
         self.framework, self.recipe, self.augmenter, self.budget = framework, recipe, augmenter, budget
         self.on_event = on_event
-        self.players = framework.players()
+        self.players = learning_players(framework)
+        self.rates = learning_rates(framework, recipe.training.start, recipe.data.dimensions)
         self.average = MovingAverage(framework, recipe.training.ema)
         learning_rate_factor(recipe.training.scheduler, 0.0)  # refuses its arguments now, not at the first step
         self.counters = Counters()
@@ -95,7 +97,8 @@ class StepModule(pl.LightningModule):
         """Time of the first of several processes, which all learn by."""
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        return [make_optimizer(p.optimizer or self.recipe.training.optimizer, list(p.parameters)) for p in self.players]
+        default = self.recipe.training.optimizer
+        return [make_optimizer(p.optimizer or default, list(p.parameters), self.rates) for p in self.players]
 
     def on_fit_start(self) -> None:
         self.average.framework.to(self.device)
@@ -229,7 +232,7 @@ class StepModule(pl.LightningModule):
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
             for group in optimizer.param_groups:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
-                self.learning_rate = group["lr"]
+            self.learning_rate = max(group["lr"] for group in optimizer.param_groups)
         return used
 
     def elapsed(self) -> float:
@@ -267,6 +270,13 @@ class StepModule(pl.LightningModule):
             optimizer.load_state_dict(state)
         if checkpoint.state["scaler"]:
             self._scaler.load_state_dict(checkpoint.state["scaler"])
+
+
+def learning_players(framework: Framework) -> tuple[Player, ...]:
+    """Players with those of their parameters that are not frozen."""
+    return tuple(
+        replace(player, parameters=[p for p in player.parameters if p.requires_grad]) for player in framework.players()
+    )
 
 
 def split_batch(batch: dict[str, Tensor], parts: int) -> list[dict[str, Tensor]]:

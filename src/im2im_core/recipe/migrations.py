@@ -8,8 +8,21 @@ from typing import Any
 from im2im_core.errors import ConfigError
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-SCHEMA_VERSION = 1
-MIGRATIONS: dict[int, Migration] = {}
+SCHEMA_VERSION = 2
+
+
+def _start_is_a_choice(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 2: ``training.start_from``, a path or nothing, became the choice ``training.start``."""
+    training = content.get("training")
+    if not isinstance(training, dict) or "start_from" not in training:
+        return content
+    rest = {name: value for name, value in training.items() if name != "start_from"}
+    model = training["start_from"]
+    start = {"kind": "new"} if model is None else {"kind": "model", "model": model}
+    return {**content, "training": {**rest, "start": start}}
+
+
+MIGRATIONS: dict[int, Migration] = {1: _start_is_a_choice}
 """Version -> function that lifts that version to the next one."""
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from im2im_core._base import Config
 from im2im_core.recipe.classpath import ClassPath
+from im2im_core.recipe.start import NewNetwork, StartSettings
 
 Positive = Annotated[float, Gt(0)]
 
@@ -156,8 +157,8 @@ class TrainingSettings(Config):
     """Losses in a row that may be NaN or infinite before training stops with the last good state."""
     seed: Annotated[int, Ge(0)] = 0
     """Seed of weights, sampling and augmentation."""
-    start_from: str | None = None
-    """Run, bundle or weights file to start from; a mismatch lists the layers."""
+    start: Annotated[StartSettings, Field(discriminator="kind")] = NewNetwork()
+    """What it starts from: a new network, or a trained one."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
     devices: Annotated[int, Ge(1)] = 1
@@ -170,6 +171,11 @@ class TrainingSettings(Config):
     """CPU threads for computing."""
     workers: Annotated[int, Ge(0)] | Literal["auto"] = "auto"
     """Processes that prepare patches; 0 = in the training process. Never changes the data seen."""
+
+    @property
+    def taught_on(self) -> str | None:
+        """Model that it starts from, as the recipe names it; None for a new network."""
+        return None if isinstance(self.start, NewNetwork) else self.start.model
 
     @model_validator(mode="after")
     def _one_budget(self) -> TrainingSettings:
