@@ -18,6 +18,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QScrollArea, QTabWidget, Q
 from im2im_core.errors import ConfigError, Im2ImError
 from im2im_core.events import CommandDone, Losses, Message
 from im2im_core.files import read_json, write_json
+from im2im_core.finetuning import SHORT_MINUTES
 from im2im_core.jobs.queue import device_key
 from im2im_core.progress import duration
 from im2im_core.project import Project
@@ -31,7 +32,7 @@ from napari_im2im._preview_layer import PreviewLayer
 from napari_im2im._project_bar import ProjectButton
 from napari_im2im._run_panel import RunPanel, RunView
 from napari_im2im._run_watch import RunWatch
-from napari_im2im._start_panel import SHORT_MINUTES, WATCH_TIP, StartPanel
+from napari_im2im._start_panel import WATCH_TIP, StartPanel
 from napari_im2im._train_work import (
     Examined,
     ask_regions,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from im2im_core.plans import Facts, Plan, Runtime
 from im2im_core.progress import describe, duration, reporter
 from im2im_core.recipe import Recipe
 from im2im_core.recipe.fields import walk
+from im2im_core.recipe.start import TrainedModel
 
 PRESET = "instance_seg_2d"
 
@@ -263,6 +265,43 @@ def test_a_recipe_file_of_any_ending_is_read(toy: ToyApi, tmp_path: Path, name: 
 def test_text_settings_stay_as_typed(toy: ToyApi, text: str) -> None:
     assert main(["train", PRESET, "--training.start.kind", "model", "--training.start.model", text]) == 0
     assert toy.recipes[0].training.taught_on == text
+
+
+def test_finetune_takes_from_the_model_what_was_not_given(toy: ToyApi, tmp_path: Path, images: Path) -> None:
+    changes = {"network.features": [8, 8, 8, 16, 16, 8], "data.normalization.kind": "minmax", "data.patch": [64, 64]}
+    model = tmp_path / "runs" / "20260101-120000_nuclei"
+    model.mkdir(parents=True)
+    known = api.load_preset(PRESET).override(changes)
+    known.to_file(model / "recipe.yaml")
+    words = ["--training.start.freeze", "['*conv_0*']", "--data.normalization.kind", "zscore", "--network.dropout=0.2"]
+    assert main(["finetune", str(model), str(images), *words, "--project", str(tmp_path)]) == 0
+    (recipe,) = toy.recipes
+    assert recipe.training.start == TrainedModel(model="runs/20260101-120000_nuclei", freeze=("*conv_0*",))
+    assert recipe.network == known.network.replace(dropout=0.2)
+    assert (recipe.task, recipe.data.patch, recipe.data.normalization.kind) == (known.task, (64, 64), "zscore")
+    assert (recipe.data.path, recipe.name, recipe.training.minutes) == (images.name, "nuclei-taught", 5.0)
+    assert main(["finetune", str(model), str(images), "--preset", "labelfree_2d", "--training.steps", "3"]) == 0
+    assert (toy.recipes[1].task, toy.recipes[1].network) == ("label_free", known.network)
+    assert (toy.recipes[1].training.steps, toy.recipes[1].training.minutes) == (3, None)
+
+
+def test_a_fine_tuning_as_a_command_is_the_same_recipe(toy: ToyApi) -> None:
+    from im2im_core.share import as_command
+
+    start = TrainedModel(model="runs/a b", sha256="0" * 64, freeze=("re:.*",), rates={"*x*": 0.5}, decay=0.9)
+    recipe = api.load_preset(PRESET).override({"training.start": start.dump()})
+    assert main(shlex.split(as_command(recipe, PRESET))[1:]) == 0
+    assert toy.recipes == [recipe]
+
+
+def test_finetune_says_what_is_missing(toy: ToyApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["finetune", "no-such-model", "."]) == 2
+    assert "no model package and no run 'no-such-model'" in capsys.readouterr().err
+    (tmp_path / "w.safetensors").touch()
+    assert main(["finetune", "w.safetensors"]) == 2
+    assert "the images are missing" in capsys.readouterr().err
+    assert main(["finetune", "w.safetensors", "."]) == 2
+    assert "does not say what it is for. Name the preset" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from im2im_core.recipe.fields import documented_fields, union_classes
 NEEDED: dict[str, dict[str, Any]] = {
     "ClassPath": {"class_path": "monai.transforms.RandGibbsNoise"},
     "ClassNetwork": {"class_path": "monai.networks.nets.SegResNet"},
+    "TrainedModel": {"model": "runs/nuclei"},
     "ClassLoss": {"class_path": "torch.nn.L1Loss"},
     "ClassOptimizer": {"class_path": "torch.optim.RMSprop"},
     "ClassScheduler": {"class_path": "torch.optim.lr_scheduler.CosineAnnealingLR"},

@@ -10,6 +10,7 @@ from im2im_core import api
 from im2im_core.errors import ConfigError
 from im2im_core.recipe import SCHEMA_VERSION, FcnSettings, Recipe, migrations
 from im2im_core.recipe.fields import walk
+from im2im_core.recipe.start import TrainedModel
 
 
 @pytest.mark.parametrize("preset", [p.name for p in api.list_presets()])
@@ -111,6 +112,18 @@ def test_recipe_of_a_newer_program_is_refused() -> None:
 def test_version_must_be_a_number(version: Any) -> None:
     with pytest.raises(ConfigError, match="schema_version"):
         Recipe.load({"schema_version": version})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(None, {"kind": "new"}), ("runs/nuclei", TrainedModel(model="runs/nuclei").dump())],
+)
+def test_a_path_to_start_from_became_a_choice(before: str | None, after: dict[str, Any]) -> None:
+    old = {"schema_version": 1, "training": {"start_from": before, "seed": 3}}
+    training = Recipe.load(old).training
+    assert (training.start.dump(), training.seed, training.taught_on) == (after, 3, before)
+    assert Recipe.load({"schema_version": 1, "training": {"seed": 3}}).training.taught_on is None
+    assert old["training"] == {"start_from": before, "seed": 3}
 
 
 def test_old_recipes_are_lifted_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,11 @@ from im2im_core.engine.start import begin_from, read_start, with_channels
 from im2im_core.engine.train import StepModule
 from im2im_core.engine.weights_file import read_state_dict
 from im2im_core.errors import ConfigError, DataError, TrustError
-from im2im_core.events import Message, Validated
+from im2im_core.events import Losses, Message, Validated
 from im2im_core.finetuning import finetuning_recipe, settings_of
+from im2im_core.image import ArrayImage
 from im2im_core.methods import methods_paragraph
+from im2im_core.project import Project
 from im2im_core.recipe import Recipe
 from im2im_core.samples import Split
 
@@ -45,9 +49,7 @@ STILL = 1e-12
 
 def taught(model: Path | str, preset: str = "instance_seg_2d", **changes: Any) -> Recipe:
     """Small recipe that starts from `model`; ``start__`` leads to the settings of the start."""
-    named = {
-        k.replace("start__", "training__start__", 1) if k.startswith("start__") else k: v for k, v in changes.items()
-    }
+    named = {f"training__{k}" if k.startswith("start__") else k: v for k, v in changes.items()}
     start = {"kind": "model", "model": str(model)}
     return small_recipe(preset, **{"training__start": start, **named})
 
@@ -247,11 +249,8 @@ def two_channels() -> Split:
     parts = []
     for seed in range(4):
         image, labels = discs(seed)
-        made = sample(f"discs_{seed}", image, labels)
-        from im2im_core.image import ArrayImage
-
         both = ArrayImage(np.stack([image, image]), "CYX", name=f"{seed}", identity=f"{seed}")
-        parts.append(type(made)(made.name, made.group, both, made.targets))
+        parts.append(replace(sample(f"discs_{seed}", image, labels), source=both))
     return Split(tuple(parts[:3]), tuple(parts[3:]), reason="named")
 
 
@@ -281,7 +280,8 @@ def test_equal_channels_give_what_they_gave(average: bool, before: int, after: i
     found = nn.functional.conv2d(pixels.repeat(1, after, 1, 1), adapted)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     if not average and after > before:
-        assert torch.equal(adapted[:, :folded] * 2, weight[:, :folded])
+        times = -(-after // before)  # the first channel comes again most often
+        torch.testing.assert_close(adapted[:, :folded] * times, weight[:, :folded])
 
 
 def three_classes(seed: int = 0) -> Split:
@@ -346,9 +346,8 @@ def test_frozen_parameters_stay_to_the_bit(tmp_path: Path, model: Path, weights:
     training = Training(tmp_path / "run", taught(model, start__freeze=["*.conv_0.conv_*", "re:.*down_[12]\\..*"]))
     training.run()
     found = training.checkpoint.weights
-    frozen = [
-        n for n in weights if n.startswith(("network.body.conv_0.", "network.body.down_1.", "network.body.down_2."))
-    ]
+    places = tuple(f"network.body.{name}." for name in ("conv_0", "down_1", "down_2"))
+    frozen = [name for name in weights if name.startswith(places)]
     assert len(frozen) > 20
     for copy in ("model.", "ema."):
         assert all(torch.equal(found[copy + name], weights[name]) for name in frozen)
@@ -431,7 +430,7 @@ def test_learning_rates_stand_in_the_groups_of_the_optimizer(tmp_path: Path, mod
     framework, _ = fresh(recipe)
     module = StepModule(framework, recipe, None, Budget(1, None), lambda _: None)
     (optimizer,) = module.configure_optimizers()
-    by_name = {name: parameter for name, parameter in framework.named_parameters()}
+    by_name = dict(framework.named_parameters())
     found = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
     away = distances(framework, 2)
     assert max(away.values()) > 10
@@ -441,8 +440,6 @@ def test_learning_rates_stand_in_the_groups_of_the_optimizer(tmp_path: Path, mod
     assert found[id(by_name[LAST[1]])] == lr
     groups = training.checkpoint.state["optimizers"][0]["param_groups"]
     assert sorted(g["initial_lr"] for g in groups) == pytest.approx(sorted(g["lr"] for g in optimizer.param_groups))
-    from im2im_core.events import Losses
-
     assert {e.learning_rate for e in training.of(Losses)} == {lr}
 
 
@@ -457,10 +454,8 @@ def test_no_player_wakes_the_frozen_parameters_of_another(tmp_path: Path, monkey
     first.pause_after(1)
     known = {k.removeprefix("model."): v for k, v in first.checkpoint.weights.items() if k.startswith("model.")}
     save_file(known, tmp_path / "w.safetensors")
-    training = Training(
-        tmp_path / "run", taught(tmp_path / "w.safetensors", "labelfree_2d", start__freeze=["judge.0.*"])
-    )
-    training.split = split
+    recipe = taught(tmp_path / "w.safetensors", "labelfree_2d", start__freeze=["judge.0.*"])
+    training = Training(tmp_path / "run", recipe, split)
     training.run()
     found = training.checkpoint.weights
     assert torch.equal(found["model.judge.0.weight"], known["judge.0.weight"])
@@ -489,7 +484,7 @@ def test_a_pause_changes_nothing_and_the_model_is_not_needed_any_more(
 
 
 def test_it_learns_faster_than_a_new_network(tmp_path: Path, model: Path) -> None:
-    """Discs of another size on darker images: after three steps each taught network beats each new one by far."""
+    """Smaller discs on darker images: each network taught for three steps beats each new one taught for twelve."""
 
     def world(seed: int) -> Split:
         made = []
@@ -503,10 +498,9 @@ def test_it_learns_faster_than_a_new_network(tmp_path: Path, model: Path) -> Non
         training.run()
         return float(training.of(Validated)[-1].values["total"])
 
-    short = {"training__steps": 3, "training__validate_every": 3}
-    new = [loss(f"new_{seed}", small_recipe(**short), seed) for seed in range(3)]
-    old = [loss(f"taught_{seed}", taught(model, **short), seed) for seed in range(3)]
-    assert max(old) < 0.7 * min(new)
+    new = [loss(f"new_{n}", small_recipe(training__steps=12, training__validate_every=12), n) for n in range(3)]
+    old = [loss(f"old_{n}", taught(model, training__steps=3, training__validate_every=3), n) for n in range(3)]
+    assert max(old) < min(new)
 
 
 def test_its_package_is_valid_and_says_what_it_came_from(tmp_path: Path, model: Path, exported: None) -> None:
@@ -542,7 +536,8 @@ def test_settings_follow_from_a_run_and_from_a_package(tmp_path: Path, model: Pa
     given = finetuning_recipe(model, own)
     assert (given.data.normalization.kind, given.training.steps, given.training.minutes) == ("zscore", 3, None)
     assert given.network == recipe.network.replace(dropout=0.1)
-    assert settings_of(tmp_path / "gone.safetensors" if (tmp_path / "gone.safetensors").touch() is None else "") == {}
+    (tmp_path / "w.safetensors").touch()
+    assert settings_of(tmp_path / "w.safetensors") == {}
 
 
 def test_a_preset_of_another_task_keeps_its_framework(model: Path) -> None:
@@ -575,15 +570,10 @@ def test_objects_of_another_size_are_told(tmp_path: Path, model: Path, exported:
 
 
 def test_a_run_records_what_it_started_from(tmp_path: Path, model: Path) -> None:
-    import shutil
-
-    from im2im_core.project import Project
-
     project = Project.create(tmp_path / "project")
     shutil.copytree(model / "model", project.folder("models") / "discs")
     pairs = [discs(seed) for seed in range(4)]
-    settings = {k: v for k, v in small_recipe().dump().items() if k == "none"}
-    settings |= {"training.steps": 2, "training.batch": 2, "training.threads": 1, "data.cache.kind": "memory"}
+    settings = {"training.steps": 2, "training.batch": 2, "training.threads": 1, "data.cache.kind": "memory"}
     run = api.finetune(project.root / "models" / "discs", pairs, settings=settings, project=project, name="again")
     start = run.recipe.training.start
     digest = hashlib.sha256((model / "model/weights.safetensors").read_bytes()).hexdigest()

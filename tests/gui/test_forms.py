@@ -28,6 +28,7 @@ from napari_im2im._form_words import unit_of
 
 NEEDED: dict[str, dict[str, Any]] = {
     "ClassNetwork": {"class_path": "monai.networks.nets.SegResNet"},
+    "TrainedModel": {"model": "runs/nuclei"},
     "ClassLoss": {"class_path": "torch.nn.L1Loss"},
     "ClassPath": {"class_path": "torch.nn.L1Loss"},
     "ClassOptimizer": {"class_path": "torch.optim.RMSprop"},

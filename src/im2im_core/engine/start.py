@@ -206,7 +206,7 @@ def with_channels(weight: Tensor, channels: int, folded: int, average: bool) -> 
     average : bool
         Every channel gets the mean of those before; else those before come again in turn.
     """
-    split = weight.float().unflatten(1, (-1, folded))
+    split: Tensor = weight.float().unflatten(1, (-1, folded))  # type: ignore[no-untyped-call]
     before, wanted = split.shape[1], channels // folded
     if average:
         new = split.mean(1, keepdim=True).expand(-1, wanted, *split.shape[2:]) * (before / wanted)
@@ -216,7 +216,8 @@ def with_channels(weight: Tensor, channels: int, folded: int, average: bool) -> 
         new = split[:, turn] / times.view(1, -1, *[1] * (split.ndim - 2))
         if wanted < before:  # what the dropped ones gave is made up for by the others
             new = new * (before / wanted)
-    return new.flatten(1, 2).to(weight.dtype).contiguous()
+    adapted: Tensor = new.flatten(1, 2).to(weight.dtype).contiguous()
+    return adapted
 
 
 def _adapt_output(
