@@ -32,6 +32,8 @@ def cure_of(code: str, plan: Mapping[str, Any]) -> Cure | None:
         return Cure("Enter it where you know it", "Enter it", setting="voxel size")
     if code == "nothing_labelled":
         return Cure("Label something, or leave these images out", "Open Dataset", panel="Dataset")
+    if code == "other_size":
+        return Cure("Rescale the images to what it knows, or let it learn the new size", "Rescale", setting="rescale")
     if code == "smaller_than_patch":
         return _smaller_patch(plan)
     return None

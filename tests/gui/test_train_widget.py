@@ -353,6 +353,16 @@ def test_reset_means_the_value_of_the_preset(open_widget):
     assert panel._form.draft.default(("data", "dimensions")) == 3
 
 
+def test_objects_of_another_size_than_the_model_knows_lead_to_rescaling(open_widget, qtbot):
+    panel = open_widget(name="").start_panel
+    told = {"code": "other_size", "text": "Objects are wider here", "cure": "Set data.rescale"}
+    panel.setPlan({**PLAN, "messages": [told]})
+    (message,) = panel.messages.messages()
+    message.button.click()
+    rows = panel.findChildren(FieldRow)
+    qtbot.waitUntil(lambda: any(r.path[:2] == ("data", "rescale") and r.isVisibleTo(panel) for r in rows), timeout=LONG)
+
+
 def test_what_a_plan_complains_of_has_a_button(open_widget, qtbot, project, monkeypatch):
     opened = []
     monkeypatch.setattr(_train_widget, "open_panel", lambda viewer, name: opened.append(name))

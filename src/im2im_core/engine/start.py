@@ -197,7 +197,7 @@ def _adapt_input(
 
 
 def with_channels(weight: Tensor, channels: int, folded: int, average: bool) -> Tensor:
-    """`weight` ``(O, I, …)`` for `channels` inputs, so that images whose channels are all alike give what they gave.
+    """`weight` ``(O, I, …)`` for `channels` inputs, scaled so that equal images in all of them give what they gave.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def with_channels(weight: Tensor, channels: int, folded: int, average: bool) -> 
     average : bool
         Every channel gets the mean of those before; else those before come again in turn.
     """
-    split: Tensor = weight.float().unflatten(1, (-1, folded))  # type: ignore[no-untyped-call]
+    split: Tensor = weight.float().unflatten(1, (-1, folded))
     before, wanted = split.shape[1], channels // folded
     if average:
         new = split.mean(1, keepdim=True).expand(-1, wanted, *split.shape[2:]) * (before / wanted)
