@@ -195,7 +195,8 @@ def start_words(start: TrainedModel) -> list[str]:
         factors = [f"{factor:g} for {_quoted([pattern])}" for pattern, factor in start.rates.items()]
         said.append(f"Learning rates were multiplied by {', '.join(factors)}.")
     if start.decay < 1:
-        said.append(f"From each layer to the one before, learning rates fell by {start.decay:g} (Howard & Ruder 2018).")
+        factor = f"learning rates were multiplied by {start.decay:g}"
+        said.append(f"From each layer to the one before it, {factor} (Howard & Ruder 2018).")
     return said
 
 

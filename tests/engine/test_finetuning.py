@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import shutil
 import zipfile
 from dataclasses import replace
@@ -21,6 +22,7 @@ from training_world import Training, discs, same_state, sample, small_recipe, sp
 
 from im2im_core import api
 from im2im_core.bundle import export_zip, open_bundle
+from im2im_core.cli import main
 from im2im_core.engine import planning, session
 from im2im_core.engine.foreign import ForeignModel
 from im2im_core.engine.frameworks.build import build_framework
@@ -28,7 +30,8 @@ from im2im_core.engine.layers import distances, ends_of, fits
 from im2im_core.engine.networks import Network
 from im2im_core.engine.planning import framework_of, make_plan
 from im2im_core.engine.schedule import Budget
-from im2im_core.engine.start import begin_from, read_start, with_channels
+from im2im_core.engine.start import begin_from, with_channels
+from im2im_core.engine.start_weights import read_start
 from im2im_core.engine.train import StepModule
 from im2im_core.engine.weights_file import read_state_dict
 from im2im_core.errors import ConfigError, DataError, TrustError
@@ -513,7 +516,7 @@ def test_its_package_is_valid_and_says_what_it_came_from(tmp_path: Path, model: 
     digest = hashlib.sha256((model / "model/weights.safetensors").read_bytes()).hexdigest()
     sentence = f"Training started from the weights of the model “discs” (sha256 {digest})."
     card = (bundle.folder / "README.md").read_text()
-    for words in (sentence, "`*.conv_0.conv_0.*` were frozen", "fell by 0.9"):
+    for words in (sentence, "`*.conv_0.conv_0.*` were frozen", "multiplied by 0.9"):
         assert words in card
     paragraph = methods_paragraph(make_plan(recipe, training.split).recipe)
     assert sentence in paragraph
@@ -538,6 +541,15 @@ def test_settings_follow_from_a_run_and_from_a_package(tmp_path: Path, model: Pa
     assert given.network == recipe.network.replace(dropout=0.1)
     (tmp_path / "w.safetensors").touch()
     assert settings_of(tmp_path / "w.safetensors") == {}
+
+
+def test_the_parameters_of_a_model_are_listed(
+    model: Path, weights: dict[str, torch.Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["finetune", str(model), "--parameters"]) == 0
+    assert f"{FIRST}  8 x 1 x 3 x 3\n" in capsys.readouterr().out
+    assert main(["finetune", str(model), "--parameters", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {name: list(value.shape) for name, value in weights.items()}
 
 
 def test_a_preset_of_another_task_keeps_its_framework(model: Path) -> None:

@@ -359,8 +359,11 @@ def test_objects_of_another_size_than_the_model_knows_lead_to_rescaling(open_wid
     panel.setPlan({**PLAN, "messages": [told]})
     (message,) = panel.messages.messages()
     message.button.click()
-    rows = panel.findChildren(FieldRow)
-    qtbot.waitUntil(lambda: any(r.path[:2] == ("data", "rescale") and r.isVisibleTo(panel) for r in rows), timeout=LONG)
+
+    def shown() -> bool:
+        return any(r.path[:2] == ("data", "rescale") and r.isVisibleTo(panel) for r in panel.findChildren(FieldRow))
+
+    qtbot.waitUntil(shown, timeout=LONG)
 
 
 def test_what_a_plan_complains_of_has_a_button(open_widget, qtbot, project, monkeypatch):

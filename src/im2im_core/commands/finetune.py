@@ -54,7 +54,7 @@ def _recipe(model: Path, args: argparse.Namespace, words: list[str]) -> Recipe:
 
 
 def _list_parameters(model: Path, output: Output) -> int:
-    from im2im_core.engine.start import read_start
+    from im2im_core.engine.start_weights import read_start
 
     shapes = {name: list(value.shape) for name, value in read_start(model).weights.items()}
     lines = [f"{name}  {' x '.join(map(str, shape)) or 'a number'}" for name, shape in shapes.items()]

@@ -1,8 +1,7 @@
-"""A training that starts from a trained network: its weights are read, fitted strictly, and partly held."""
+"""A training that starts from a trained network: its weights are fitted strictly, and partly held."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -14,8 +13,8 @@ from torch import Tensor, nn
 from im2im_core.engine.layers import Ends, distances, ends_of, fits, names_of
 from im2im_core.engine.networks import Network
 from im2im_core.engine.networks.stem import Folded
-from im2im_core.engine.weights_file import read_state_dict
-from im2im_core.errors import ConfigError, DataError, TrustError
+from im2im_core.engine.start_weights import read_start
+from im2im_core.errors import ConfigError, DataError
 from im2im_core.finetuning import located, start_name
 from im2im_core.recipe.start import TrainedModel
 
@@ -27,18 +26,8 @@ if TYPE_CHECKING:
     from im2im_core.recipe import Recipe
     from im2im_core.recipe.start import StartSettings
 
-STATE_DICTS = (".pt", ".pth", ".ckpt")
 LISTED = 12
 """Layers that an error lists."""
-
-
-@dataclass(frozen=True)
-class StartWeights:
-    """Weights of a trained model as they stand in its file."""
-
-    weights: dict[str, Tensor]
-    sha256: str
-    """Hash of that file."""
 
 
 @dataclass(frozen=True)
@@ -88,64 +77,7 @@ def begin_from(framework: Framework, recipe: Recipe, voxel_size: VoxelSize, root
     return Begun(found.sha256, "; ".join(words))
 
 
-# ---- reading ----
-
-
-def read_start(source: Path) -> StartWeights:
-    """Weights of a run, a package (folder or zip) of ours or of another tool, or of a file; nothing is unpickled.
-
-    Raises
-    ------
-    DataError
-        There is no such model.
-    TrustError
-        A file is not the one described, or holds more than weights.
-    ConfigError
-        It has no weights that can be trained on.
-    """
-    if not source.exists():
-        raise DataError(
-            f"The model to start from is not there: {source}",
-            "Put it back, name another one in training.start.model, or set training.start.kind to new",
-        )
-    if source.is_file() and source.suffix.lower() == ".safetensors":
-        return _from_safetensors(source)
-    if source.is_file() and source.suffix.lower() in STATE_DICTS:
-        content = source.read_bytes()
-        return StartWeights(read_state_dict(content, source.name), hashlib.sha256(content).hexdigest())
-    return _from_package(source)
-
-
-def _from_safetensors(source: Path) -> StartWeights:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    content = source.read_bytes()
-    try:
-        return StartWeights(load(content), hashlib.sha256(content).hexdigest())
-    except SafetensorError as error:
-        raise TrustError(f"{source} is not a safetensors file: {error}", "Choose the file with the weights") from error
-
-
-def _from_package(source: Path) -> StartWeights:
-    from im2im_core.bundle import open_bundle
-    from im2im_core.bundle.foreign import current_format
-    from im2im_core.files import sha256
-
-    bundle = open_bundle(source)
-    if bundle.is_ours:
-        return StartWeights(bundle.load_weights(), sha256(bundle.weights_path))
-    bundle = current_format(bundle)
-    entries = bundle.description.get("weights") or {}
-    entry = entries.get("pytorch_state_dict")
-    if not entry:
-        named = ", ".join(name for name, found in entries.items() if found) or "none"
-        raise ConfigError(
-            f"{source} has no weights that can be trained on; it has {named}",
-            "Its authors may give the weights as a PyTorch state dict; TorchScript and ONNX can only predict",
-        )
-    content = bundle.read_checked(entry)
-    return StartWeights(read_state_dict(content, str(entry["source"])), hashlib.sha256(content).hexdigest())
+# ---- fitting ----
 
 
 def _placed(weights: Mapping[str, Tensor], framework: nn.Module) -> dict[str, Tensor]:
@@ -171,9 +103,6 @@ def _places(framework: nn.Module) -> list[str]:
             inner = ["body.network"] if isinstance(module.body, Folded) else []
             found += [place, *(f"{place}.{name}" for name in ("body", *inner))]
     return found
-
-
-# ---- fitting ----
 
 
 def _adapt_input(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from im2im_core.engine.start import begin_from, hold_back, learning_rates
+from im2im_core.engine.start_weights import read_start
 from im2im_core.errors import DataError, Im2ImError
 from im2im_core.finetuning import located
 from im2im_core.plans import Advice
@@ -59,8 +60,6 @@ def record_start(recipe: Recipe, root: Path) -> Recipe:
     DataError, TrustError, ConfigError
         As `read_start`.
     """
-    from im2im_core.engine.start import read_start
-
     settings = recipe.training.start
     if not isinstance(settings, TrainedModel) or settings.sha256:
         return recipe
