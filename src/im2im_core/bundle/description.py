@@ -91,7 +91,7 @@ def notes(inference: Inference) -> tuple[str, ...]:
         )
     if inference.input.rescale.kind != "none":
         found.append("Other tools must rescale the image to the voxel or object size of the training themselves.")
-    if inference.framework.kind == "instance":
+    if inference.framework.learns_from == "instance labels":
         found.append("Other tools get the maps; instances are cut out of them by napari-im2im.")
     return tuple(found)
 

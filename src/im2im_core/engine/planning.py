@@ -284,7 +284,7 @@ def _channel_names(infos: list[ImageInfo]) -> tuple[str, ...]:
 def _resolve_framework(recipe: Recipe, facts: Facts, reasons: dict[str, str]) -> Recipe:
     framework = recipe.framework
     if not isinstance(framework, FcnSettings):
-        return recipe
+        return _resolve_objects(recipe, facts, reasons)
     changes: dict[str, Any] = {}
     if framework.classes == "auto" and framework.output == "segmentation":
         changes["framework.classes"] = max(facts.classes, 2)
@@ -295,6 +295,24 @@ def _resolve_framework(recipe: Recipe, facts: Facts, reasons: dict[str, str]) ->
     return recipe.override(changes) if changes else recipe
 
 
+def _resolve_objects(recipe: Recipe, facts: Facts, reasons: dict[str, str]) -> Recipe:
+    """Shape of a voxel, where the framework measures in it."""
+    changes: dict[str, Any] = {}
+    if getattr(recipe.framework, "anisotropy", None) == "auto":
+        ratio = _depth(recipe, facts.voxel_size)
+        changes["framework.anisotropy"] = round(ratio, 3)
+        reasons["framework.anisotropy"] = f"voxels are {ratio:.3g} times as deep as wide"
+        if recipe.data.dimensions == 2 or None in facts.voxel_size:
+            reasons["framework.anisotropy"] = "planes" if recipe.data.dimensions == 2 else "the images do not say"
+    return recipe.override(changes) if changes else recipe
+
+
+def _depth(recipe: Recipe, voxel_size: VoxelSize) -> float:
+    """Depth of a voxel relative to its width; 1 for planes, and where it is not known."""
+    z, y, x = voxel_size
+    return z / math.sqrt(y * x) if z and y and x and recipe.data.dimensions == 3 else 1.0
+
+
 def _resolve_network(recipe: Recipe, facts: Facts, reasons: dict[str, str]) -> Recipe:
     """Levels that leave Z as it is until the voxel is within a factor of two of a cube (Isensee et al. 2021)."""
     network = recipe.network
@@ -302,8 +320,7 @@ def _resolve_network(recipe: Recipe, facts: Facts, reasons: dict[str, str]) -> R
         return recipe
     levels = len(getattr(network, "channels", None) or network.filters)  # type: ignore[union-attr]
     seen = behind_stem(facts.voxel_size, network.stem)
-    z, y, x = seen
-    ratio = z / math.sqrt(y * x) if z and y and x and recipe.data.dimensions == 3 else 1.0
+    ratio = _depth(recipe, seen)
     behind = f" behind the stem of {network.stem}" if network.stem > 1 else ""
     reasons["network.anisotropy"] = f"voxels are {ratio:.1f} times as deep as wide{behind}"
     return recipe.override({"network.anisotropy": flat_levels("auto", levels, recipe.data.dimensions, seen)})

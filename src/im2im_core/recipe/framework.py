@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from im2im_core.recipe.frameworks.fcn import FcnSettings
+from im2im_core.recipe.frameworks.flows import FlowsDecoding, FlowsSettings
 from im2im_core.recipe.frameworks.instance import InstanceDecoding, InstanceSettings
 from im2im_core.recipe.plugins import with_plugins
 
 if TYPE_CHECKING:
-    FrameworkSettings = FcnSettings | InstanceSettings
+    FrameworkSettings = FcnSettings | InstanceSettings | FlowsSettings
 else:
-    FrameworkSettings = with_plugins("framework", FcnSettings, InstanceSettings)
+    FrameworkSettings = with_plugins("framework", FcnSettings, InstanceSettings, FlowsSettings)
 
-__all__ = ["FcnSettings", "FrameworkSettings", "InstanceDecoding", "InstanceSettings"]
+__all__ = [
+    "FcnSettings",
+    "FlowsDecoding",
+    "FlowsSettings",
+    "FrameworkSettings",
+    "InstanceDecoding",
+    "InstanceSettings",
+]
