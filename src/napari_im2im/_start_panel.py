@@ -29,7 +29,7 @@ from im2im_core.errors import ConfigError, Im2ImError
 from im2im_core.finetuning import SHORT_MINUTES, settings_of
 from napari_im2im._later import Later
 from napari_im2im._messages import MessageBar
-from napari_im2im._preset_cards import PresetCards
+from napari_im2im._preset_cards import USUAL, PresetCards
 from napari_im2im._train_cures import cure_of
 
 if TYPE_CHECKING:
@@ -56,12 +56,6 @@ FROM_TIP = (
     "the one it starts from stays as it is. To go on with a training that was paused or stopped, use Resume under Runs"
 )
 FIRST_PRESET = "instance_seg_2d"
-HINTS = {
-    "instance_segmentation": "instance_seg",
-    "semantic_segmentation": "semantic_seg",
-    "label_free": "labelfree",
-    "restoration": "restoration",
-}
 
 
 class StartPanel(QWidget):
@@ -462,7 +456,7 @@ class StartPanel(QWidget):
     def _adapted(self, task: str | None, dimensions: int | None) -> Recipe:
         """The recipe where it has the task and the dimensions already, else that of the preset which has them."""
         now = self._recipe
-        wanted = (task if task in HINTS else now.task, dimensions or now.data.dimensions)
+        wanted = (task if task in USUAL else now.task, dimensions or now.data.dimensions)
         name = preset_name(*wanted)
         return now if wanted == (now.task, now.data.dimensions) or not name else self._preset_recipe(name)
 
@@ -579,7 +573,7 @@ def devices() -> list[tuple[str, str]]:
 
 def preset_name(task: str, dimensions: int) -> str:
     """Name of the preset of a task in 2D or 3D; empty where there is none."""
-    name = f"{HINTS.get(task, task)}_{dimensions}d"
+    name = f"{USUAL.get(task, task)}_{dimensions}d"
     return name if name in _preset_names() else ""
 
 
@@ -589,8 +583,9 @@ def _preset_names() -> frozenset[str]:
 
 
 def preset_of(recipe: Recipe) -> str:
-    """The preset that is nearest to a recipe: the one of its task and dimensions."""
-    return f"{HINTS[recipe.task]}_{recipe.data.dimensions}d"
+    """The preset that is nearest to a recipe: that of its framework, else the usual one of its task."""
+    own = f"{recipe.framework.kind}_{recipe.data.dimensions}d"
+    return own if own in _preset_names() else f"{USUAL[recipe.task]}_{recipe.data.dimensions}d"
 
 
 def _entries(project: Project) -> dict[str, DatasetEntry]:
@@ -612,7 +607,7 @@ def _settings_of(source: str) -> dict[str, Any]:
         follows = settings_of(source)
     except (Im2ImError, OSError):
         return {}
-    return {name: value for name, value in follows.items() if name != "task" or value in HINTS}
+    return {name: value for name, value in follows.items() if name != "task" or value in USUAL}
 
 
 def _combo(tip: str) -> _Choice:

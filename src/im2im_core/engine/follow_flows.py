@@ -17,7 +17,7 @@ STRIDE = 5
 SURE = 0.2
 """Flows that are shorter are no full step."""
 REACH = 3
-"""Sinks closer than this along each axis are one, pixels."""
+"""Sinks within this distance along each axis are one, pixels."""
 TOGETHER = 2**15
 """Pixels that go together: few enough to stay near the processor."""
 
