@@ -16,6 +16,8 @@ STRIDE = 5
 """Steps of one pixel that are computed; longer ways are put together of these."""
 SURE = 0.2
 """Flows that are shorter are no full step."""
+CARRIES = 0.5
+"""Flows that are longer lead on where the mask has a gap."""
 REACH = 3
 """Sinks within this distance along each axis are one, pixels."""
 TOGETHER = 2**15
@@ -45,21 +47,25 @@ def follow_flows(
     pixels = np.flatnonzero(mask)
     if len(pixels) == 0:
         return labels.reshape(mask.shape)
-    ends = _followed(_stridden(flows, mask, pixels), pixels, mask.size, steps)
+    ends = _led(flows, mask, steps)[pixels]
     reach = tuple(REACH if mask.ndim - axis < 3 else max(1, round(REACH / anisotropy)) for axis in range(mask.ndim))
     labels[pixels] = _meeting(ends, mask.shape, reach)
     return labels.reshape(mask.shape)
 
 
-def _stridden(flows: NDArray[np.float32], mask: NDArray[np.bool_], pixels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Flat index of the pixel that each of `pixels` comes to in `STRIDE` steps."""
-    field = np.where(mask, flows, np.float32(0)).reshape(len(flows), -1)
-    field /= np.maximum(np.sqrt((field**2).sum(0)), SURE)
-    ends = np.empty_like(pixels)
+def _led(flows: NDArray[np.float32], mask: NDArray[np.bool_], steps: int) -> NDArray[np.int64]:
+    """Flat index of the pixel that each pixel comes to in at least `steps` steps."""
+    length = np.sqrt((flows**2).sum(0))
+    going = mask | (length > CARRIES)
+    field = np.where(going, flows / np.maximum(length, SURE), np.float32(0)).reshape(len(flows), -1)
+    pixels = np.flatnonzero(going)
+    leads = np.arange(mask.size)
     for start in range(0, len(pixels), TOGETHER):
-        part = slice(start, start + TOGETHER)
-        ends[part] = _stride(field, mask.shape, pixels[part])
-    return ends
+        part = pixels[start : start + TOGETHER]
+        leads[part] = _stride(field, mask.shape, part)
+    for _ in range(math.ceil(math.log2(max(steps / STRIDE, 1)))):
+        leads[pixels] = leads[leads[pixels]]
+    return leads
 
 
 def _strides(shape: tuple[int, ...]) -> list[int]:
@@ -68,7 +74,7 @@ def _strides(shape: tuple[int, ...]) -> list[int]:
 
 
 def _stride(field: NDArray[np.float32], shape: tuple[int, ...], pixels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """As `_stridden`, for a few pixels."""
+    """Flat index of the pixel that each of `pixels` comes to in `STRIDE` steps."""
     strides = _strides(shape)
     home = np.unravel_index(pixels, shape)
     # The way is kept apart from the place it starts at, so that it does not depend on where in an image that is.
@@ -85,16 +91,6 @@ def _stride(field: NDArray[np.float32], shape: tuple[int, ...], pixels: NDArray[
             for along, values in zip(way, field, strict=True):
                 along += values.take(place)
     return place
-
-
-def _followed(ends: NDArray[np.int64], pixels: NDArray[np.int64], size: int, steps: int) -> NDArray[np.int64]:
-    """Where `pixels` end after at least `steps` steps, of where they end after `STRIDE`."""
-    leads = np.arange(size)
-    leads[pixels] = ends
-    for _ in range(math.ceil(math.log2(max(steps / STRIDE, 1)))):
-        ends = leads[ends]
-        leads[pixels] = ends
-    return ends
 
 
 def _meeting(ends: NDArray[np.int64], shape: tuple[int, ...], reach: tuple[int, ...]) -> NDArray[np.uint32]:
