@@ -56,7 +56,8 @@ def heat_flows(labels: NDArray[Any], anisotropy: float = 1.0) -> NDArray[np.floa
         made = _flows(stack.inside, spacing)
         for row, box in enumerate(stack.boxes):
             # Boxes overlap, objects do not: outside of its object a flow is 0.
-            flows[(slice(None), *box)] += made[(slice(None), row, *_filled(box))]
+            place: Box = (slice(None), *box)
+            flows[place] += made[:, row][(slice(None), *_filled(box))]
     return flows
 
 

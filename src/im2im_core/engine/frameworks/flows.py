@@ -126,7 +126,8 @@ def turned(flow: Tensor, motion: Tensor | None) -> Tensor:
         return flow
     moved = torch.einsum("bij,bj...->bi...", torch.linalg.inv(motion.to(flow)), flow)
     length, after = (torch.linalg.vector_norm(v, dim=1, keepdim=True) for v in (flow, moved))
-    return moved * (length / after.clamp(min=1e-6))
+    kept: Tensor = moved * (length / after.clamp(min=1e-6))
+    return kept
 
 
 # ---- are objects what their flows say; ([Z], Y, X) ----
