@@ -296,14 +296,19 @@ def _resolve_framework(recipe: Recipe, facts: Facts, reasons: dict[str, str]) ->
 
 
 def _resolve_objects(recipe: Recipe, facts: Facts, reasons: dict[str, str]) -> Recipe:
-    """Shape of a voxel, where the framework measures in it."""
+    """Shape of a voxel and size of the objects, where the framework measures in them."""
     changes: dict[str, Any] = {}
     if getattr(recipe.framework, "anisotropy", None) == "auto":
         ratio = _depth(recipe, facts.voxel_size)
         changes["framework.anisotropy"] = round(ratio, 3)
         reasons["framework.anisotropy"] = f"voxels are {ratio:.3g} times as deep as wide"
-        if recipe.data.dimensions == 2 or None in facts.voxel_size:
-            reasons["framework.anisotropy"] = "planes" if recipe.data.dimensions == 2 else "the images do not say"
+        if recipe.data.dimensions == 2:
+            reasons["framework.anisotropy"] = "planes are seen one by one"
+        elif None in facts.voxel_size:
+            reasons["framework.anisotropy"] = "the images do not say how deep a voxel is"
+    if getattr(recipe.framework, "diameter", None) == "auto" and facts.object_diameter:
+        changes["framework.diameter"] = round(facts.object_diameter, 1)
+        reasons["framework.diameter"] = f"objects have a median diameter of {facts.object_diameter:.3g} px"
     return recipe.override(changes) if changes else recipe
 
 

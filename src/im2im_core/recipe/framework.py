@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from im2im_core.recipe.frameworks.embedseg import EmbedSegDecoding, EmbedSegSettings
 from im2im_core.recipe.frameworks.fcn import FcnSettings
-from im2im_core.recipe.frameworks.flows import FlowsDecoding, FlowsSettings
 from im2im_core.recipe.frameworks.instance import InstanceDecoding, InstanceSettings
 from im2im_core.recipe.plugins import with_plugins
 
 if TYPE_CHECKING:
-    FrameworkSettings = FcnSettings | InstanceSettings | FlowsSettings
+    FrameworkSettings = FcnSettings | InstanceSettings | EmbedSegSettings
 else:
-    FrameworkSettings = with_plugins("framework", FcnSettings, InstanceSettings, FlowsSettings)
+    FrameworkSettings = with_plugins("framework", FcnSettings, InstanceSettings, EmbedSegSettings)
 
 __all__ = [
+    "EmbedSegDecoding",
+    "EmbedSegSettings",
     "FcnSettings",
-    "FlowsDecoding",
-    "FlowsSettings",
     "FrameworkSettings",
     "InstanceDecoding",
     "InstanceSettings",
