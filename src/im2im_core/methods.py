@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from im2im_core.finetuning import start_words
 from im2im_core.plans import Plan
 from im2im_core.recipe import Recipe
-from im2im_core.recipe.framework import EmbedSegSettings, FcnSettings, InstanceSettings
+from im2im_core.recipe.framework import EmbedSegSettings, FcnSettings, FlowsSettings, InstanceSettings
 from im2im_core.recipe.start import TrainedModel
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ REFERENCES = {
     "Falk et al. 2019": "Falk et al. Nat. Methods 16, 67–70 (2019), doi:10.1038/s41592-018-0261-2",
     "Kerfoot et al. 2019": "Kerfoot et al. STACOM 2018, LNCS 11395, 371–380 (2019), doi:10.1007/978-3-030-12029-0_40",
     "Isensee et al. 2021": "Isensee et al. Nat. Methods 18, 203–211 (2021), doi:10.1038/s41592-020-01008-z",
+    "Stringer et al. 2021": "Stringer et al. Nat. Methods 18, 100–106 (2021), doi:10.1038/s41592-020-01018-x",
     "Oktay et al. 2018": "Oktay et al. arXiv:1804.03999 (2018)",
     "Loshchilov & Hutter 2019": "Loshchilov & Hutter. ICLR (2019), arXiv:1711.05101",
     "Kingma & Ba 2015": "Kingma & Ba. ICLR (2015), arXiv:1412.6980",
@@ -156,6 +157,11 @@ def _learns(recipe: Recipe) -> str:
     if isinstance(recipe.framework, InstanceSettings):
         what = "distance to the object rim" if recipe.framework.maps == "distance" else "object boundary"
         return f"instance labels, predicting foreground and {what}, from which objects were cut by a seeded watershed"
+    if isinstance(recipe.framework, FlowsSettings):
+        return (
+            "instance labels, predicting foreground and the flow of heat to the centre of each object, "
+            "along which pixels were gathered into objects (Stringer et al. 2021)"
+        )
     if isinstance(recipe.framework, EmbedSegSettings):
         return (
             f"instance labels, predicting for each pixel the offset to the {recipe.framework.centre} of its object, "

@@ -25,7 +25,7 @@ USUAL = {
     "label_free": "labelfree",
     "restoration": "restoration",
 }
-"""The preset of each task that stands first, without its dimensions; others are named on their card."""
+"""Task -> how the names of its usual presets begin; other ways to the same task come after all of these."""
 _CELLS = ((0.24, 0.30, 0.17), (0.66, 0.24, 0.14), (0.46, 0.60, 0.19), (0.80, 0.70, 0.15), (0.16, 0.78, 0.13))
 """Centre and radius of the drawn cells, in parts of the picture's half."""
 _OBJECTS = ("#3b9dff", "#ff8c2e", "#3fbf6b", "#d06be0", "#e5c51e")
@@ -51,7 +51,7 @@ class PresetCards(QWidget):
         self._list.setFixedHeight(2 * CARD.height() + 8)
         self._list.setToolTip("What the network shall learn: each card shows what goes in and what comes out")
         self._list.setAccessibleName("Task")
-        for info in sorted(presets, key=_rank):
+        for info in sorted(presets, key=_order):
             self._list.addItem(_card(info))
         self._sentence = QLabel()
         self._sentence.setWordWrap(True)
@@ -82,17 +82,18 @@ class PresetCards(QWidget):
             self.valueChanged.emit(info.name)
 
 
+def _order(info: PresetInfo) -> tuple[bool, bool, int]:
+    return not _is_usual(info), info.name.endswith("3d"), list(TITLES).index(info.task)
+
+
+def _is_usual(info: PresetInfo) -> bool:
+    return info.name.rpartition("_")[0] == USUAL.get(info.task)
+
+
 def title_of(info: PresetInfo) -> str:
-    """Short name of a preset for a card."""
-    stem, _, dimensions = info.name.rpartition("_")
-    name = TITLES.get(info.task, info.task) if stem == USUAL.get(info.task) else stem
-    return f"{name} {dimensions.upper()}"
-
-
-def _rank(info: PresetInfo) -> tuple[bool, bool, int]:
-    """Order of the cards: the usual ones first, planes before volumes."""
-    stem, _, dimensions = info.name.rpartition("_")
-    return stem != USUAL.get(info.task), dimensions == "3d", list(TITLES).index(info.task)
+    """Short name of a preset for a card: its task where it is the usual one for it, else its own name."""
+    name, _, dimensions = info.name.rpartition("_")
+    return f"{TITLES.get(info.task, info.task) if _is_usual(info) else name} {dimensions.upper()}"
 
 
 def _card(info: PresetInfo) -> QListWidgetItem:

@@ -583,8 +583,9 @@ def _preset_names() -> frozenset[str]:
 
 
 def preset_of(recipe: Recipe) -> str:
-    """The preset that is nearest to a recipe: the one of its task and dimensions."""
-    return f"{USUAL[recipe.task]}_{recipe.data.dimensions}d"
+    """The preset that is nearest to a recipe: that of its framework, else the usual one of its task."""
+    own = f"{recipe.framework.kind}_{recipe.data.dimensions}d"
+    return own if own in _preset_names() else f"{USUAL[recipe.task]}_{recipe.data.dimensions}d"
 
 
 def _entries(project: Project) -> dict[str, DatasetEntry]:

@@ -18,7 +18,13 @@ from im2im_core.engine.frameworks.contract import TranslateContext
 from im2im_core.errors import ConfigError, DataError
 from im2im_core.inference import Shapes
 from im2im_core.recipe.fields import kind_of
-from im2im_core.recipe.framework import EmbedSegSettings, FcnSettings, FrameworkSettings, InstanceSettings
+from im2im_core.recipe.framework import (
+    EmbedSegSettings,
+    FcnSettings,
+    FlowsSettings,
+    FrameworkSettings,
+    InstanceSettings,
+)
 from im2im_core.recipe.losses import L1, SSIM, CrossEntropy, Dice, Focal
 from im2im_core.recipe.network import AttentionUnet, BasicUNet, DynUNet, UNet
 
@@ -112,6 +118,8 @@ CASES = [
     ),
     Case("instance_distance", InstanceSettings(), FLAT, discs, "cross_entropy"),
     Case("instance_boundary_3d", InstanceSettings(maps="boundary"), DEEP, discs_volume, "cross_entropy"),
+    Case("flows", FlowsSettings(), FLAT, discs, "flow", steps=60),
+    Case("flows_3d", FlowsSettings(anisotropy=2.0), DEEP, discs_volume, "flow", steps=60),
     Case("embedseg", EmbedSegSettings(diameter=6), FLAT, discs, "instance", factor=0.6),
     Case("embedseg_3d", EmbedSegSettings(diameter=6, sigmas="one"), DEEP, discs_volume, "instance", factor=0.6),
     Case("toy_gan", toys.Gan(), FLAT, tartan, "l1"),
@@ -160,6 +168,7 @@ def state_dict_keys() -> dict[str, list[str]]:
     """Keys of every shipped framework and network."""
     built = {f"fcn/{name}": build_framework(SEGMENTATION, network, FLAT) for name, network in NETWORKS.items()}
     built["instance/basic_unet"] = build_framework(InstanceSettings(), NETWORKS["basic_unet"], FLAT)
+    built["flows/basic_unet"] = build_framework(FlowsSettings(), NETWORKS["basic_unet"], FLAT)
     built["embedseg/basic_unet"] = build_framework(EmbedSegSettings(), NETWORKS["basic_unet"], FLAT)
     return {name: list(framework.state_dict()) for name, framework in built.items()}
 

@@ -78,6 +78,20 @@ def test_flat_levels_follow_the_voxels(voxel: tuple[Any, Any, Any], flat: list[b
     assert "times as deep as wide" in plan.reasons["network.anisotropy"]
 
 
+@pytest.mark.parametrize(("voxel", "depth"), [((2.5, 0.5, 0.5), 5), ((None, 1.0, 1.0), 1)])
+def test_distances_within_objects_follow_the_voxels(voxel: tuple[Any, Any, Any], depth: float) -> None:
+    recipe = api.load_preset("flows_3d").override({"network.filters": [8, 8, 8], "training.device": "cpu"})
+    plan = make_plan(recipe, volumes(voxel))
+    assert plan.recipe.framework.anisotropy == depth  # type: ignore[union-attr]
+    assert ("times as deep" in plan.reasons["framework.anisotropy"]) == (None not in voxel)
+
+
+def test_planes_have_no_depth() -> None:
+    plan = make_plan(small_recipe("flows_2d"), split_of())
+    assert plan.recipe.framework.anisotropy == 1  # type: ignore[union-attr]
+    assert plan.reasons["framework.anisotropy"] == "planes"
+
+
 def test_classes_come_from_the_labels() -> None:
     image, labels = discs(0)
     split = Split((sample("a", image, np.minimum(labels, 4)),))

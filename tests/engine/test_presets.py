@@ -27,7 +27,7 @@ SMALLER: dict[str, dict[str, Any]] = {
 
 
 def test_all_presets_are_known() -> None:
-    tasks = ("embedseg", "instance_seg", "labelfree", "restoration", "semantic_seg")
+    tasks = ("embedseg", "flows", "instance_seg", "labelfree", "restoration", "semantic_seg")
     assert PRESETS == [f"{task}_{d}d" for task in tasks for d in (2, 3)]
 
 
@@ -56,7 +56,7 @@ def test_a_preset_trains_and_predicts(tmp_path: Path, preset: str) -> None:
     assert isinstance(events[-1], Finished)
     figures = open_bundle(run.model).card["metrics"]
     assert set(figures) & {"ap50", "psnr", "iou"}  # what the result is worth, not the terms of the loss
-    assert not set(figures) & {"total", "distance", "cross_entropy", "l1"}
+    assert not set(figures) & {"total", "distance", "flow", "cross_entropy", "l1"}
     summary = core.test_model(run.model / "bioimageio.yaml")
     assert summary.status == "passed", summary.format()
     path = sorted((tmp_path / "data" / "IM").iterdir())[0]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from qtpy.QtCore import QEvent, QObject
+from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QLineEdit
 
 from im2im_core.api import list_presets, load_preset
@@ -30,6 +30,7 @@ from napari_im2im._form_rows import FieldRow
 from napari_im2im._layers import is_users
 from napari_im2im._plan_summary import Planner, read_answer, summary
 from napari_im2im._preset_cards import USUAL, PresetCards
+from napari_im2im._start_panel import preset_of
 from napari_im2im._train_cures import cure_of
 from napari_im2im._train_widget import MEMORY, NEW, RUNS, TrainWidget
 
@@ -230,15 +231,6 @@ def test_words_of_plans():
     none = {**PLAN, "facts": {**PLAN["facts"], "validation": 0, "test": 2}, "estimate": None, "steps": None}
     assert summary(none) == "13 images, none kept for validation, 2 for the final test"
     assert read_answer("", "im2im: boom\n").message == "The plan could not be made: im2im: boom"
-
-
-def test_the_usual_cards_come_first_and_no_two_have_one_name(qtbot):
-    cards = PresetCards(list_presets())
-    qtbot.addWidget(cards)
-    titles = [cards._list.item(row).text() for row in range(cards._list.count())]
-    assert titles[:2] == ["Objects 2D", "Classes 2D"]
-    assert len(set(titles)) == len(titles) == len(list_presets())
-    assert titles.index("embedseg 2D") >= 2 * len(USUAL)
 
 
 def test_essentials_and_recipe_are_one(open_widget, qtbot, data):
@@ -1309,7 +1301,7 @@ import sys
 from functools import partial
 import napari
 from qtpy.QtTest import QTest
-from im2im_core.api import list_presets, load_preset
+from im2im_core.api import load_preset
 from im2im_core.jobs import start
 from im2im_core.project import Project
 from napari_im2im._train_widget import TrainWidget
@@ -1478,3 +1470,16 @@ def test_a_true_training_watches_a_region_of_the_user(true_widget, project, qtbo
     assert widget._viewer.layers[f"target of region 1 of {run.name}"].data.any()
     widget.run_panel.button("stop").click()
     finish(widget, qtbot)
+
+
+def test_usual_presets_have_the_first_cards_and_every_card_its_own_title(qtbot):
+    cards = PresetCards(list_presets())
+    qtbot.addWidget(cards)
+    items = [cards._list.item(row) for row in range(cards._list.count())]
+    names = [item.data(Qt.ItemDataRole.UserRole) for item in items]
+    assert names[: 2 * len(USUAL)] == [f"{name}_{d}d" for d in (2, 3) for name in USUAL.values()]
+    titles = [item.text() for item in items]
+    assert len(set(titles)) == len(titles) == len(list_presets())
+    assert titles[names.index("instance_seg_2d")] == "Objects 2D"
+    assert titles[names.index("flows_3d")] == "flows 3D"
+    assert [preset_of(load_preset(name)) for name in names] == names

@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING
 
 from im2im_core.recipe.frameworks.embedseg import EmbedSegDecoding, EmbedSegSettings
 from im2im_core.recipe.frameworks.fcn import FcnSettings
+from im2im_core.recipe.frameworks.flows import FlowsDecoding, FlowsSettings
 from im2im_core.recipe.frameworks.instance import InstanceDecoding, InstanceSettings
 from im2im_core.recipe.plugins import with_plugins
 
 if TYPE_CHECKING:
-    FrameworkSettings = FcnSettings | InstanceSettings | EmbedSegSettings
+    FrameworkSettings = FcnSettings | InstanceSettings | FlowsSettings | EmbedSegSettings
 else:
-    FrameworkSettings = with_plugins("framework", FcnSettings, InstanceSettings, EmbedSegSettings)
+    FrameworkSettings = with_plugins("framework", FcnSettings, InstanceSettings, FlowsSettings, EmbedSegSettings)
 
 __all__ = [
     "EmbedSegDecoding",
     "EmbedSegSettings",
     "FcnSettings",
+    "FlowsDecoding",
+    "FlowsSettings",
     "FrameworkSettings",
     "InstanceDecoding",
     "InstanceSettings",

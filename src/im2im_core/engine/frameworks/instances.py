@@ -145,12 +145,26 @@ def tidy(labels: NDArray[np.uint32], min_size: int, fill_holes: bool) -> NDArray
     renumber = np.zeros(len(sizes), np.uint32)
     renumber[keep] = np.arange(1, int(keep.sum()) + 1, dtype=np.uint32)
     labels = renumber[labels]
-    if fill_holes:
+    if fill_holes and (enclosed := _enclosed(labels)).any():
         for number, box in enumerate(ndimage.find_objects(labels), start=1):
-            if box is None:
+            if box is None or not enclosed[box].any():
                 continue
             own = labels[box] == number
             filled = ndimage.binary_fill_holes(own)
             view = labels[box]
             view[filled & (view == 0)] = number
     return labels
+
+
+def _enclosed(labels: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """Background from which no way through the background leads to the border: only there can holes be."""
+    from scipy import ndimage
+
+    parts, count = ndimage.label(labels == 0)
+    closed = np.ones(count + 1, bool)
+    closed[0] = False
+    for axis in range(labels.ndim):
+        for side in (0, -1):
+            closed[np.unique(parts.take(side, axis))] = False
+    found: NDArray[np.bool_] = closed[parts]
+    return found
