@@ -89,7 +89,7 @@ def test_distances_within_objects_follow_the_voxels(voxel: tuple[Any, Any, Any],
 def test_planes_have_no_depth() -> None:
     plan = make_plan(small_recipe("flows_2d"), split_of())
     assert plan.recipe.framework.anisotropy == 1  # type: ignore[union-attr]
-    assert plan.reasons["framework.anisotropy"] == "planes"
+    assert plan.reasons["framework.anisotropy"] == "planes are seen one by one"
 
 
 def test_classes_come_from_the_labels() -> None:
