@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
@@ -15,7 +16,7 @@ from im2im_core.recipe import Recipe
 from im2im_core.yamlfile import parse_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from im2im_core.axes import Region
     from im2im_core.engine.predict import Predictor
@@ -305,6 +306,7 @@ def predict(
     model : path
         Run folder, bundle folder or bundle zip; bioimage.io packages of other tools are run as they describe.
     image : Image, path or array
+        Or, for models that take several images at once, a mapping of them by the names of the inputs.
     axes : str, optional
         Axes of an array, for example ``ZYX``.
     outputs : sequence of str, optional
@@ -315,9 +317,15 @@ def predict(
     from im2im_core.image import as_image
 
     predictor = loaded_predictor(model, device)
-    if to is not None and isinstance(image, str | os.PathLike) and Path(image).resolve() == Path(to).resolve():
-        raise ConfigError(f"{to} would replace the image by the result", "Name another file in to=")
-    source = as_image(image, axes, dimensions=predictor.inference.shapes.dimensions)
+    dimensions = predictor.inference.shapes.dimensions
+    for each in image.values() if isinstance(image, Mapping) else [image]:
+        if to is not None and isinstance(each, str | os.PathLike) and Path(each).resolve() == Path(to).resolve():
+            raise ConfigError(f"{to} would replace the image by the result", "Name another file in to=")
+    source: Any
+    if isinstance(image, Mapping):
+        source = {name: as_image(each, axes, str(name), dimensions) for name, each in image.items()}
+    else:
+        source = as_image(image, axes, dimensions=dimensions)
     found = predictor.predict(
         source, region=region, outputs=outputs, to=to, options=options, on_event=on_event, should_stop=should_stop
     )

@@ -18,7 +18,8 @@ from im2im_core import inference as inference_module
 from im2im_core.archive import pack
 from im2im_core.bundle import BundleMetadata, Citation, open_bundle
 from im2im_core.bundle.onnx_data import external_files
-from im2im_core.bundle.processing import Tensor, process
+from im2im_core.bundle.processing import REFUSED, Tensor, process, require_steps
+from im2im_core.bundle.processing import STEPS as STANDARD
 from im2im_core.errors import ConfigError, DataError, TrustError
 
 
@@ -257,6 +258,35 @@ def test_processing_agrees_with_bioimageio_core(step: dict[str, Any]) -> None:
     operator(sample)
     found = process(Tensor(array, axes), [step]).array
     np.testing.assert_allclose(found, sample.members["raw"].data.to_numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mean_and_spread_of_another_tensor_agree_with_bioimageio_core() -> None:
+    core = pytest.importorskip("bioimageio.core")
+    from bioimageio.core.proc_ops import ScaleMeanVariance
+    from bioimageio.core.stat_calculators import compute_measures
+
+    random = np.random.default_rng(1)
+    axes = ("batch", "channel", "y", "x")
+    array, other = (random.gamma(2, k, (1, 2, 9, 11)).astype(np.float32) for k in (3, 5))
+    operator = ScaleMeanVariance(input="made", output="made", axes=("y", "x"), reference_tensor="raw")
+    members = {name: core.Tensor(a, dims=axes) for name, a in (("made", array), ("raw", other))}
+    sample = core.Sample(members=members, stat={}, id="s")
+    sample.stat = compute_measures(operator.required_measures, [sample])
+    operator(sample)
+    step = {"id": "scale_mean_variance", "kwargs": {"axes": ["y", "x"], "reference_tensor": "raw"}}
+    found = process(Tensor(array, axes), [step], {"raw": Tensor(other, axes)}).array
+    np.testing.assert_allclose(found, sample.members["made"].data.to_numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_every_standard_step_is_run_or_refused_with_words() -> None:
+    from bioimageio.spec.model import v0_5
+
+    known = {c.implemented_id for c in vars(v0_5).values() if isinstance(getattr(c, "implemented_id", None), str)}
+    assert known == set(STANDARD) | set(REFUSED)
+    for name in REFUSED:
+        with pytest.raises(ConfigError, match=rf"{name}' of 'labels' cannot be run.*here"):
+            require_steps([{"id": name}], "labels")
 
 
 def test_unknown_step_names_the_nearest() -> None:

@@ -173,6 +173,16 @@ class ForeignFramework:
 
 
 @dataclass(frozen=True)
+class ForeignInput:
+    """One of the images that a model takes at once."""
+
+    name: str
+    channels: int
+    description: str = ""
+    """What it shows, in the words of the package."""
+
+
+@dataclass(frozen=True)
 class ForeignDescription:
     """What is known of a model of another tool, under the names that an `Inference` has for it."""
 
@@ -182,6 +192,8 @@ class ForeignDescription:
     """Pixels are normalised as the package says and never rescaled."""
     outputs: tuple[OutputDescription, ...]
     """Those that are images."""
+    inputs: tuple[ForeignInput, ...]
+    """The images that it takes at once; the first is the one that results lie on."""
     framework: ForeignFramework = field(default_factory=ForeignFramework)
     task: str = ""
 
@@ -194,26 +206,26 @@ def describe_foreign(bundle: Bundle) -> ForeignDescription:
     ConfigError
         It takes or makes something else than images.
     """
-    inputs, outputs = tensor_specs(current_format(bundle))
-    if len(inputs) != 1:
-        names = ", ".join(spec.name for spec in inputs)
-        raise ConfigError(
-            f"{bundle.name} takes {len(inputs)} inputs ({names})", "Models that take one image can be run here"
-        )
-    source = inputs[0]
-    if not source.is_image:
-        raise ConfigError(
-            f"{bundle.name} takes an input with the axes {', '.join(source.names)}",
-            "Models of images with the axes batch, channel, z, y, x can be run here",
-        )
+    current = current_format(bundle)
+    inputs, outputs = tensor_specs(current)
+    for spec in inputs:
+        if not spec.is_image:
+            raise ConfigError(
+                f"{bundle.name} takes an input {spec.name!r} with the axes {', '.join(spec.names)}",
+                "Models of images with the axes batch, channel, z, y, x can be run here",
+            )
     made = tuple(_output(spec) for spec in outputs if spec.is_image)
     if not made:
         raise ConfigError(f"{bundle.name} makes no image", "Models that make images can be run here")
+    said = [str(t.get("description") or "") for t in current.description["inputs"]]
     return ForeignDescription(
         name=bundle.name,
-        shapes=Shapes(dimensions=3 if "z" in source.names else 2, input_channels=source.channels),
+        shapes=Shapes(
+            dimensions=3 if any("z" in spec.names for spec in inputs) else 2, input_channels=inputs[0].channels
+        ),
         input=InputDescription(normalization=NoNormalization(), rescale=NoRescale()),
         outputs=made,
+        inputs=tuple(ForeignInput(s.name, s.channels, words) for s, words in zip(inputs, said, strict=True)),
     )
 
 
@@ -249,7 +261,8 @@ def current_format(bundle: Bundle) -> Bundle:
     from bioimageio.spec import InvalidDescr, ValidationContext, build_description
 
     context = ValidationContext(root=bundle.folder, file_name=bundle.source.name, perform_io_checks=False)
-    found = build_description(bundle.description, context=context, format_version="0.5")
+    content = _as_later_written(bundle.description) if version.startswith("0.3") else bundle.description
+    found = build_description(content, context=context, format_version="0.5")
     if isinstance(found, InvalidDescr):
         raise ConfigError(
             f"{bundle.source} of format {version} cannot be converted: {spec_errors(found)}",
@@ -259,6 +272,23 @@ def current_format(bundle: Bundle) -> Bundle:
     for entry in content["weights"].values():  # the conversion drops hashes where it is not to touch files
         entry["sha256"] = hashes.get(_plain_name(entry["source"]))
     return Bundle(bundle.source, content)
+
+
+def _as_later_written(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Description of format 0.3 in the spelling that converters take: the first packages, of 2021, have another.
+
+    A DOI was written as an address, a parent of weights as an address too, and no attachments as ``{}``.
+    """
+    weights = {
+        kind: {k: v for k, v in entry.items() if k != "parent" or "://" not in str(v)}
+        for kind, entry in (content.get("weights") or {}).items()
+    }
+    cited = [
+        {k: str(v).removeprefix("https://doi.org/") if k == "doi" else v for k, v in entry.items()}
+        for entry in content.get("cite") or ()
+    ]
+    kept = {k: v for k, v in content.items() if k != "attachments" or v}
+    return {**kept, "weights": weights, "cite": cited}
 
 
 def _plain_name(source: str) -> str:

@@ -51,11 +51,28 @@ def process(tensor: Tensor, steps: Sequence[Mapping[str, Any]], raw: Mapping[str
         A step is not one of the standard ones.
     """
     for step in steps:
-        name = str(step.get("id"))
-        if name not in STEPS:
-            raise ConfigError(f"Processing step {name!r} cannot be run", nearest(name, STEPS))
+        name = _known(step)
         tensor = Tensor(STEPS[name](tensor, dict(step.get("kwargs") or {}), raw or {}), tensor.axes)
     return tensor
+
+
+def require_steps(steps: Sequence[Mapping[str, Any]], tensor: str) -> None:
+    """Do nothing where all `steps` can be run; to be called before anything is computed.
+
+    Raises
+    ------
+    ConfigError
+        One cannot; the message names it, the `tensor` that has it, and what to do.
+    """
+    for step in steps:
+        _known(step, f" of {tensor!r}")
+
+
+def _known(step: Mapping[str, Any], whose: str = "") -> str:
+    name = str(step.get("id"))
+    if name in STEPS:
+        return name
+    raise ConfigError(f"Processing step {name!r}{whose} cannot be run", REFUSED.get(name) or nearest(name, STEPS))
 
 
 def _ensure_dtype(tensor: Tensor, kwargs: dict[str, Any], raw: Mapping[str, Tensor]) -> Result:
@@ -141,3 +158,12 @@ STEPS: dict[str, Callable[[Tensor, dict[str, Any], Mapping[str, Tensor]], Result
     "zero_mean_unit_variance": _zero_mean_unit_variance,
 }
 """Steps by the name they have in a description."""
+
+REFUSED = {
+    "stardist_postprocessing": "It turns star-shaped polygons into labels, for which it needs the package stardist: "
+    "run this model there",
+    "cellpose_flow_dynamics": "It follows flows to labels, for which it needs the package cellpose: "
+    "run this model there",
+    "custom": "It is Python code inside the package, not run here: ask its authors for standard steps",
+}
+"""Steps that the format knows and that are not run here, with what to do instead."""

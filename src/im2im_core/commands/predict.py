@@ -12,12 +12,14 @@ from im2im_core.errors import ConfigError, DataError, ResourceError, Stopped
 from im2im_core.events import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from im2im_core.image import Image
     from im2im_core.jobs.signals import StopFlag
     from im2im_core.predict_options import PredictOptions
 
+Source = Path | dict[str, Path]
+"""An image, or those that go in together by the names of their inputs."""
 ENDINGS = (".ome.tif", ".ome.tiff", ".ome.zarr", ".tif", ".tiff", ".zarr")
 """Formats that results are written in; other images give a .tif of the same name."""
 _OWN = ("overwrite", "resume")
@@ -28,7 +30,16 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     from im2im_core.predict_options import PredictOptions
 
     parser.add_argument("model", metavar="MODEL", help="model package (folder or zip), or name or folder of a run")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="images, or folders of images")
+    parser.add_argument("images", metavar="IMAGE", nargs="*", help="images, or folders of images")
+    parser.add_argument(
+        "--input",
+        metavar="NAME=FILE",
+        dest="inputs",
+        action="append",
+        default=[],
+        help="for a model that takes several images at once: each input with its file, or with a folder, whose images "
+        "go together by their names; instead of IMAGE",
+    )
     parser.add_argument(
         "-o", "--output", metavar="OUT", required=True, type=Path, help="file for one image, folder for several"
     )
@@ -61,7 +72,7 @@ def _predict(args: argparse.Namespace, output: Output) -> int:
     trust_for_this_process(args.trust)
     args.model = find_model(args.model)
     options = _options(args)
-    jobs = pair_outputs(args.images, args.output, (_names(args.outputs) or ())[1:])
+    jobs = _jobs(args)
     skipped = [target for _, target in jobs if target.exists()]
     if skipped and not (args.overwrite or args.resume):
         raise ConfigError(
@@ -74,6 +85,19 @@ def _predict(args: argparse.Namespace, output: Output) -> int:
         done, failed = _predict_all(args, todo, options, output, stop)
     _summarise(output, done, failed, stop, len(jobs) - len(todo))
     return stop.exit_code or (DataError.exit_code if failed else 0)
+
+
+def _jobs(args: argparse.Namespace) -> list[tuple[Source, Path]]:
+    """Each image, or images that go in together by the names of their inputs, with the file of its result."""
+    more = (_names(args.outputs) or ())[1:]
+    if bool(args.images) == bool(args.inputs):
+        raise ConfigError(
+            "Images are named in two ways" if args.images else "No image is named",
+            "Give IMAGE …, or for a model that takes several at once --input NAME=FILE for each",
+        )
+    if args.images:
+        return list(pair_outputs(args.images, args.output, more))
+    return pair_inputs(args.inputs, args.output, more)
 
 
 def find_model(name: str) -> Path:
@@ -113,7 +137,11 @@ def _options(args: argparse.Namespace) -> PredictOptions:
 
 
 def _predict_all(
-    args: argparse.Namespace, jobs: Sequence[tuple[Path, Path]], options: PredictOptions, output: Output, stop: StopFlag
+    args: argparse.Namespace,
+    jobs: Sequence[tuple[Source, Path]],
+    options: PredictOptions,
+    output: Output,
+    stop: StopFlag,
 ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """What was written and what failed; ends early when `stop` says so."""
     from im2im_core import api
@@ -129,7 +157,7 @@ def _predict_all(
             try:
                 api.predict(
                     args.model,
-                    _opened(source, args.axes),
+                    _all_opened(source, args.axes),
                     outputs=_names(args.outputs),
                     to=target,
                     options=options,
@@ -137,9 +165,9 @@ def _predict_all(
                     on_event=on_event,
                     should_stop=stop,
                 )
-                done.append({"image": str(source), "output": str(target)})
+                done.append({"image": _words(source), "output": str(target)})
             except DataError as error:
-                failed.append({"image": str(source), "message": error.message, "cure": error.cure})
+                failed.append({"image": _words(source), "message": error.message, "cure": error.cure})
             except Stopped:
                 break
             if len(jobs) > 1:
@@ -147,6 +175,16 @@ def _predict_all(
             if stop():
                 break
     return done, failed
+
+
+def _words(source: Source) -> str:
+    return " + ".join(map(str, source.values())) if isinstance(source, dict) else str(source)
+
+
+def _all_opened(source: Source, axes: str | None) -> Image | dict[str, Image]:
+    if isinstance(source, dict):
+        return {name: _opened(path, axes) for name, path in source.items()}
+    return _opened(source, axes)
 
 
 def _opened(source: Path, axes: str | None) -> Image:
@@ -213,16 +251,71 @@ def pair_outputs(images: Iterable[str], out: Path, more: Sequence[str] = ()) -> 
     return jobs
 
 
-def _require_apart(jobs: Sequence[tuple[Path, Path]], more: Sequence[str]) -> None:
-    """Raise where a result would take the place of an image or of another result."""
+def pair_inputs(inputs: Iterable[str], out: Path, more: Sequence[str] = ()) -> list[tuple[Source, Path]]:
+    """Images that go in together, by the names of their inputs, with the file that their result is written to.
+
+    Parameters
+    ----------
+    inputs : iterable of str
+        ``NAME=FILE`` for each input, or ``NAME=FOLDER``, whose images go together where their names are alike.
+
+    Raises
+    ------
+    ConfigError
+        One is not of this form or named twice, or a result would replace an image.
+    DataError
+        A folder has no image, or one has no partner; all of them are named.
+    """
+    places: dict[str, Path] = {}
+    for text in inputs:
+        name, sign, place = text.partition("=")
+        if not (sign and name and place) or name in places:
+            raise ConfigError(f"--input {text!r} is not NAME=FILE, each name once", "For example --input raw=a.tif")
+        places[name] = Path(place)
+    first, *others = places
+    sources, from_folder = _sources([str(places[first])])
+    partners = {name: _partners(places[name], sources, from_folder) for name in others}
+    jobs = pair_outputs([str(places[first])], out, more)
+    groups = [{first: main, **{name: partners[name][main] for name in others}} for main, _ in jobs]
+    images = {path.resolve() for group in groups for path in group.values()}
+    for _, main in jobs:
+        _require_kept(images, main, more)
+    return [(group, target) for group, (_, target) in zip(groups, jobs, strict=True)]
+
+
+def _partners(place: Path, sources: Sequence[Path], from_folder: bool) -> dict[Path, Path]:
+    """Image in `place` of each of `sources`: the file itself, or in a folder the one of the same name."""
+    from im2im_core.layouts.base import image_stem
+
+    found, is_folder = _sources([str(place)])
+    if is_folder != from_folder:
+        raise ConfigError(f"{place} is {'a folder' if is_folder else 'one file'}", "Give folders alone, or files alone")
+    if not is_folder:
+        return {sources[0]: found[0]}
+    named = {image_stem(path): path for path in found}
+    missing = [path.name for path in sources if image_stem(path) not in named]
+    if missing:
+        raise DataError(f"{place} has no image for {', '.join(missing)}", "Give each the name of its partner")
+    return {path: named[image_stem(path)] for path in sources}
+
+
+def _require_kept(images: Collection[Path], main: Path, more: Sequence[str]) -> list[Path]:
+    """Files of a result and of further ones beside it; raises where one would take the place of an image."""
     from im2im_core.predict_options import output_path
 
+    targets = [main, *(output_path(main, name, main=False) for name in more)]
+    for target in targets:
+        if target.resolve() in images:
+            raise ConfigError(f"{target} would replace an image by a result", "Name another place after -o")
+    return targets
+
+
+def _require_apart(jobs: Sequence[tuple[Path, Path]], more: Sequence[str]) -> None:
+    """Raise where a result would take the place of an image or of another result."""
     images = {source.resolve() for source, _ in jobs}
     seen: dict[Path, Path] = {}
     for source, main in jobs:
-        for target in (main, *(output_path(main, name, main=False) for name in more)):
-            if target.resolve() in images:
-                raise ConfigError(f"{target} would replace an image by a result", "Name another place after -o")
+        for target in _require_kept(images, main, more):
             if target in seen:
                 raise DataError(
                     f"{seen[target]} and {source} would both be written to {target}", "Predict them in two commands"

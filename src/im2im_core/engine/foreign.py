@@ -18,7 +18,7 @@ import torch
 from im2im_core.bundle.foreign import AxisSpec, TensorSpec, current_format, tensor_specs
 from im2im_core.bundle.onnx_data import external_files
 from im2im_core.bundle.package import Bundle
-from im2im_core.bundle.processing import Tensor, process
+from im2im_core.bundle.processing import Tensor, process, require_steps
 from im2im_core.engine.blocks import run_in_blocks
 from im2im_core.engine.devices import choose_device
 from im2im_core.engine.weights_file import read_state_dict
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from im2im_core.engine.blocks import OnBlock
+    from im2im_core.engine.blocks import OnBlock, OnNote
 
     Arrays = dict[str, NDArray[Any]]
     Forward = Callable[[list[NDArray[Any]]], list[NDArray[Any]]]
@@ -68,6 +68,8 @@ class ForeignModel:
         self._bundle = bundle = current_format(bundle)
         self._device = torch.device(choose_device(device))
         self.inputs, self.outputs = tensor_specs(bundle)
+        for spec in (*self.inputs, *self.outputs):
+            require_steps(spec.steps, spec.name)
         weights_of = bundle.description.get("weights")
         entries = {k: v for k, v in weights_of.items() if v} if isinstance(weights_of, dict) else {}
         self.weights = _choose(entries, weights, bundle)
@@ -87,15 +89,27 @@ class ForeignModel:
             self._check_sizes(spec, inputs)
         return self.postprocess(self.forward(self.preprocess(inputs)), inputs)
 
-    def predict(self, inputs: Arrays, on_block: OnBlock | None = None) -> Arrays:
+    def predict(
+        self,
+        inputs: Arrays,
+        on_block: OnBlock | None = None,
+        *,
+        tile: tuple[int, ...] | None = None,
+        on_note: OnNote | None = None,
+    ) -> Arrays:
         """Outputs by id for inputs of any size: normalised whole, run in blocks with halo, put together.
 
         Parameters
         ----------
         on_block : callable, optional
             Told before each block, and at the end, how many are done, of how many; what it raises ends the prediction.
+        tile : tuple of int, optional
+            Size of a block along the spatial axes; as large as is usual where not given.
+        on_note : callable, optional
+            Told in words where blocks cannot equal the whole.
         """
-        return self.postprocess(run_in_blocks(self, self.preprocess(inputs), on_block), inputs)
+        ready = self.preprocess(inputs)
+        return self.postprocess(run_in_blocks(self, ready, on_block, tile=tile, on_note=on_note), inputs)
 
     def preprocess(self, inputs: Arrays) -> Arrays:
         """Inputs as the network wants them; statistics are taken over the arrays given.
@@ -234,8 +248,9 @@ def _require_type(spec: TensorSpec, array: NDArray[Any]) -> None:
 
 
 def _choose(entries: dict[str, Any], wanted: str | None, bundle: Bundle) -> str:
-    """Weight format to run: the wanted one, else the first that carries no Python source."""
-    found = [k for k in RUNNABLE if k in entries and wanted in (None, k)]
+    """Weight format to run: the wanted one, else the first whose file is there; Python source comes last."""
+    named = [k for k in RUNNABLE if k in entries and wanted in (None, k)]
+    found = [k for k in named if bundle.has(str(entries[k].get("source", "")))] or named
     if not found:
         raise ConfigError(
             f"{bundle.source} has weights {', '.join(entries)}; wanted is {wanted or 'any'}",
@@ -338,10 +353,16 @@ def _load_architecture(bundle: Bundle, entry: dict[str, Any], trusted: frozenset
             f"{bundle.name} runs Python code: {source or 'module'} {key}",
             f"Read it; if you trust it, allow it with --trust {key}",
         )
-    namespace = _run_source(code, source) if source else importlib.import_module(key)
-    module = getattr(namespace, architecture["callable"])(**architecture.get("kwargs", {}))
     state = read_state_dict(bundle.read_checked(entry), str(entry["source"]), device)
-    module.load_state_dict(state, strict=entry.get("strict", True))
+    try:
+        namespace = _run_source(code, source) if source else importlib.import_module(key)
+        module = getattr(namespace, architecture["callable"])(**(architecture.get("kwargs") or {}))
+        module.load_state_dict(state, strict=entry.get("strict", True))
+    except (ImportError, SyntaxError, AttributeError, TypeError, ValueError, KeyError, RuntimeError) as error:
+        raise DataError(
+            f"The Python code of {bundle.name} ({source or key}) fails: {type(error).__name__}: {error}",
+            "Install what it needs, or ask its authors for TorchScript or ONNX weights",
+        ) from error
     return module.to(device).eval()
 
 

@@ -258,6 +258,10 @@ class _Task:
                 on_event(event)
 
         self.tell = tell
+        if isinstance(image, Mapping):
+            raise ConfigError(
+                f"{self.inference.name} takes one image, not several by name", "Give the image itself, without a name"
+            )
         opened = as_image(image, axes=axes, dimensions=self.inference.shapes.dimensions)
         by_name = channels_named(opened.info, self.inference.input.channel_names)
         self.image: Image = select_channels(opened, options.channels or by_name)

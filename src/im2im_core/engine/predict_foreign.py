@@ -22,17 +22,18 @@ from im2im_core.engine.predict_forward import is_out_of_memory
 from im2im_core.engine.predict_output import MemorySink, Sink, file_sink
 from im2im_core.engine.predict_plan import OutGrid, clip_region
 from im2im_core.engine.predict_run import ProgressClock
-from im2im_core.errors import ConfigError, DataError, ResourceError, Stopped
-from im2im_core.events import Event, OutputWritten, TileDone
+from im2im_core.errors import ConfigError, DataError, ResourceError, Stopped, nearest
+from im2im_core.events import Event, Message, OutputWritten, TileDone
 from im2im_core.image import Image, as_image, select_channels
 from im2im_core.predict_options import PredictOptions, output_path
 
 if TYPE_CHECKING:
     from im2im_core.bundle import Bundle
     from im2im_core.engine.predict import MakeArray
+    from im2im_core.image import ImageInfo
 
-OURS = frozenset({"channels", "seed", "overwrite", "resume"})
-"""Options that do not change how a package of another tool is run."""
+OURS = frozenset({"channels", "tile", "seed", "overwrite", "resume"})
+"""Options that do not change what a package of another tool decides."""
 STORED = {"b1": "u1", "f2": "f4", "f8": "f4", "i8": "i4", "u8": "u4"}
 """Types of results that files do not have, with those that take their place."""
 Frame = tuple[int, slice]
@@ -43,6 +44,7 @@ class ForeignPredictor:
     """A bioimage.io model of another tool that is ready to predict, with the calls of `Predictor`.
 
     A time point, or for planar models a plane, is normalised, run and kept in memory as a whole.
+    Models that take several images at once get them by the names of their inputs.
 
     Parameters
     ----------
@@ -73,10 +75,15 @@ class ForeignPredictor:
     ) -> Prediction:
         """Results over `region` of `image`, as `Predictor.predict` gives them; each under its name in the package.
 
+        Parameters
+        ----------
+        image : Image, path, array, or mapping of them
+            Where the model takes several images, each under the name of its input. Results lie on the first input.
+
         Raises
         ------
         ConfigError
-            An option changes what the package decides.
+            An option changes what the package decides, or an input is missing or unknown.
         DataError
             The image does not fit the model.
         Stopped
@@ -84,8 +91,8 @@ class ForeignPredictor:
         """
         options = options or PredictOptions()
         _check_options(options, self.inference.name)
-        opened = as_image(image, axes=axes, dimensions=self.inference.shapes.dimensions)
-        task = _Task(self, select_channels(opened, options.channels), region)
+        task = _Task(self, self._opened(image, axes, options), region)
+        task.tile = None if options.tile == "auto" else options.tile
         task.names = [o.name for o in wanted_outputs(self.inference.outputs, outputs)]
         task.to, task.make_array, task.overwrite = Path(to) if to is not None else None, make_array, options.overwrite
         task.tell = on_event or task.tell
@@ -105,6 +112,23 @@ class ForeignPredictor:
         finally:
             task.abort()
 
+    def _opened(self, image: Any, axes: str | None, options: PredictOptions) -> dict[str, Image]:
+        """Image of each input by name; channels are chosen of the first."""
+        names = [given.name for given in self.inference.inputs]
+        images = dict(image) if isinstance(image, Mapping) else {names[0]: image}
+        unknown = [name for name in images if name not in names]
+        if unknown:
+            raise ConfigError(f"{self.inference.name} has no input {unknown[0]!r}", nearest(unknown[0], names))
+        missing = [name for name in names if name not in images]
+        if missing:
+            raise ConfigError(
+                f"{self.inference.name} takes {len(names)} images; {', '.join(missing)} is missing",
+                f"Give each under its name: {' '.join(f'--input {name}=FILE' for name in names)}",
+            )
+        dimensions = self.inference.shapes.dimensions
+        opened = {name: as_image(images[name], axes=axes, dimensions=dimensions) for name in names}
+        return {**opened, names[0]: select_channels(opened[names[0]], options.channels)}
+
 
 def _check_options(options: PredictOptions, model: str) -> None:
     defaults = PredictOptions()
@@ -120,31 +144,47 @@ def _check_options(options: PredictOptions, model: str) -> None:
 class _Task:
     """One prediction from the image to its results."""
 
-    def __init__(self, predictor: ForeignPredictor, image: Image, region: Region | None) -> None:
-        self.predictor, self.image = predictor, image
+    def __init__(self, predictor: ForeignPredictor, images: Mapping[str, Image], region: Region | None) -> None:
+        self.predictor, self.images = predictor, images
+        self.image = next(iter(images.values()))
         self.names: list[str] = []
         self.to: Path | None = None
         self.make_array: MakeArray | None = None
         self.overwrite = False
+        self.tile: tuple[int, ...] | None = None
         self.tell: Callable[[Event], None] = _ignore
         self.should_stop: Callable[[], bool] = _never
-        self.region = clip_region(region, image.info)
+        self.region = clip_region(region, self.image.info)
         self._grids: dict[str, OutGrid] = {}
         self._sinks: dict[str, Sink] = {}
         self._clock: ProgressClock | None = None
-        shapes = predictor.inference.shapes
-        self._flat = shapes.dimensions == 2
-        if image.info.shape[1] != shapes.input_channels:
-            raise DataError(
-                f"{image.info.name} has {image.info.shape[1]} channel(s); the model {predictor.inference.name!r} "
-                f"sees {shapes.input_channels}",
-                f"Choose {shapes.input_channels} of them with channels=",
-            )
-        if shapes.dimensions == 3 and "Z" not in image.info.axes:
-            raise DataError(
-                f"{image.info.name} is a plane (axes {image.info.axes}); the model works on volumes",
-                "Give a Z-stack, or name its axes if it has one (for example 'ZYX')",
-            )
+        self._notes: set[str] = set()
+        self._flat = predictor.inference.shapes.dimensions == 2
+        self._check_images()
+
+    def _check_images(self) -> None:
+        """Raise DataError where an image does not fit its input, or the others."""
+        inference = self.predictor.inference
+        for given in inference.inputs:
+            info = self.images[given.name].info
+            if info.shape[1] != given.channels:
+                which = f"as {given.name!r} " if len(inference.inputs) > 1 else ""
+                raise DataError(
+                    f"{info.name} has {info.shape[1]} channel(s); the model {inference.name!r} {which}sees "
+                    f"{given.channels}",
+                    f"Choose {given.channels} of them with channels=",
+                )
+            if not self._flat and "Z" not in info.axes:
+                raise DataError(
+                    f"{info.name} is a plane (axes {info.axes}); the model works on volumes",
+                    "Give a Z-stack, or name its axes if it has one (for example 'ZYX')",
+                )
+            first = self.image.info
+            if (info.shape[0], *info.shape[2:]) != (first.shape[0], *first.shape[2:]):
+                raise DataError(
+                    f"{first.name} has {_sizes(first)} pixels along T, Z, Y, X, {info.name} has {_sizes(info)}",
+                    "Images that go in together are of one size",
+                )
 
     def run(self) -> Prediction:
         """Results, after every frame is computed and written."""
@@ -184,17 +224,27 @@ class _Task:
             self._clock = self._clock or ProgressClock(total * blocks, 0, self.tell)
             self._clock.tick(number * blocks + done)
 
+        model = self.predictor.model
+        pixels = {s.name: to_tensor(self._read(s.name, frame), s) for s in model.inputs}
+        found = model.predict(pixels, on_block, tile=self.tile, on_note=self._note)
+        return {s.name: from_tensor(found[s.name], s) for s in model.outputs if s.name in self.names}
+
+    def _read(self, name: str, frame: Frame) -> NDArray[Any]:
+        """Pixels ``(T, C, Z, Y, X)`` of one frame of an input."""
         moment, planes = frame
-        _, channels, _, height, width = self.image.info.shape
-        pixels = self.image.read(
+        info = self.images[name].info
+        _, channels, _, height, width = info.shape
+        pixels = self.images[name].read(
             (slice(moment, moment + 1), slice(0, channels), planes, slice(0, height), slice(0, width))
         )
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-            raise DataError(f"{self.image.info.name} has NaN or infinite pixels", "Mend the image")
-        model = self.predictor.model
-        source = model.inputs[0]
-        found = model.predict({source.name: to_tensor(pixels, source)}, on_block)
-        return {s.name: from_tensor(found[s.name], s) for s in model.outputs if s.name in self.names}
+            raise DataError(f"{info.name} has NaN or infinite pixels", "Mend the image")
+        return pixels
+
+    def _note(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.add(text)
+            self.tell(Message(text, "warning", "Give tile, as large as the memory allows", "seams"))
 
     # ---- outputs ----
 
@@ -259,7 +309,7 @@ class _Task:
     def _facts(self, seconds: float) -> dict[str, Any]:
         return {
             "model": self.predictor.inference.name,
-            "image": self.image.info.name,
+            "image": " + ".join(image.info.name for image in self.images.values()),
             "weights": self.predictor.model.weights,
             "seconds": round(seconds, 3),
             "device": str(self.predictor.device),
@@ -288,6 +338,10 @@ def from_tensor(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
     if wanted.kind in "iu" and not np.array_equal(stored, ordered):
         raise DataError(f"{spec.name} has values up to {ordered.max()}, more than files hold", "Use another output")
     return stored
+
+
+def _sizes(info: ImageInfo) -> str:
+    return "×".join(map(str, (info.shape[0], *info.shape[2:])))
 
 
 def _ignore(event: Event) -> None:

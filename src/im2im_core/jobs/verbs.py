@@ -36,7 +36,8 @@ def predict(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) ->
     Arguments are ``model``, ``image`` (path or array) and, as wanted, ``axes``, ``name``, ``voxel_size``,
     ``channels``, ``time_step``, ``excerpt`` (of what image the pixels are a part), ``region`` (start and stop along
     T, C, Z, Y, X), ``outputs``, ``to``, ``device`` and ``options``. Where ``live`` names a folder, results are files
-    in it that fill tile by tile: `OutputBegun` tells of each, and ``results`` holds their paths.
+    in it that fill tile by tile: `OutputBegun` tells of each, and ``results`` holds their paths. A model that takes
+    several images gets ``images`` instead: for the name of each input what is said of one image above.
     """
     from im2im_core import api
     from im2im_core.predict_options import PredictOptions
@@ -44,7 +45,7 @@ def predict(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) ->
     live = _Live(Path(arguments["live"]), on_event) if arguments.get("live") else None
     predictor = api.loaded_predictor(arguments["model"], arguments.get("device", "auto"))
     prediction = predictor.predict(
-        _image(arguments),
+        _images(arguments),
         _region(arguments.get("region")),
         axes=arguments.get("axes"),
         outputs=arguments.get("outputs"),
@@ -124,6 +125,13 @@ def warm() -> None:
     """Import what prediction needs, so that the first one does not wait for it."""
     import_module("im2im_core.engine.predict")
     import_module("monai.networks.nets")
+
+
+def _images(arguments: Arguments) -> Any:
+    """The image, or by the names of their inputs those that go in together."""
+    if arguments.get("images"):
+        return {name: _image(told) for name, told in arguments["images"].items()}
+    return _image(arguments)
 
 
 def _image(arguments: Arguments) -> Image | str | np.ndarray:
