@@ -12,7 +12,7 @@ from im2im_core.errors import Im2ImError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from im2im_core.bundle.foreign import ForeignDescription
+    from im2im_core.bundle.foreign import ForeignDescription, ForeignInput
     from im2im_core.inference import Inference
 
 Origin = Literal["shipped", "added", "run", "project"]
@@ -43,6 +43,12 @@ class LocalModel:
     cover: Path | None = None
     """Picture of what it does."""
     licence: str = ""
+
+    @property
+    def inputs(self) -> tuple[ForeignInput, ...]:
+        """The images that it takes at once by the names of its inputs; none where it takes one alone."""
+        found: tuple[ForeignInput, ...] = getattr(self.inference, "inputs", ())
+        return found if len(found) > 1 else ()
 
 
 def list_models() -> tuple[LocalModel, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QToolButton, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QToolButton, QWidget
 
 from im2im_core.errors import DataError
 from napari_im2im._icons import icon
@@ -62,7 +62,8 @@ class ImagePanel(QWidget):
         self._form = QFormLayout(self)
         self._form.setContentsMargins(0, 0, 0, 0)
         self._form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        self._form.addRow("Image", self._image_row())
+        self._row = self._image_row()
+        self._form.addRow("Image", self._row)
         self._form.addRow("Dimensions", self._axes)
         self._form.addRow("Part", self._part)
         self._links = [(e, self._on_layers) for e in _layer_events(viewer)]
@@ -126,6 +127,13 @@ class ImagePanel(QWidget):
         """Let the user say which channel is which, for a model that sees `channels` of them."""
         same, self._needs = self._needs == (channels, names), (channels, names)
         self._fill_slots(keep=same)
+
+    def set_name(self, name: str) -> None:
+        """Call the image as the model does; ``Image`` where it takes one alone."""
+        label = self._form.labelForField(self._row)
+        assert isinstance(label, QLabel)
+        label.setText(name)
+        self._image.setAccessibleName(name)
 
     def layers(self) -> list[Layer]:
         """The layers that are read: one, or one per channel."""

@@ -8,6 +8,8 @@ from im2im_core.axes import from_tczyx
 from im2im_core.image import select_channels
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from im2im_core.axes import Region
     from im2im_core.image import Image
     from im2im_core.models import LocalModel
@@ -45,6 +47,18 @@ def sent(source: Snapshot, region: Region | None, model: LocalModel, options: Pr
     chosen = select_channels(image, options.channels)
     axes = chosen.info.axes
     return {**_facts(chosen, options), **told, "image": from_tczyx(chosen.read(), axes), "axes": axes}
+
+
+def sent_together(sources: Mapping[str, Snapshot], region: Region | None, options: PredictOptions) -> dict[str, Any]:
+    """Arguments of a prediction for images that go in together, by the names of their inputs.
+
+    Reads pixels, so it is not for the main thread.
+    """
+    return {
+        "images": {name: source.arguments() for name, source in sources.items()},
+        "region": [[s.start, s.stop] for s in region] if region else None,
+        "options": options.dump(),
+    }
 
 
 def _facts(image: Image, options: PredictOptions) -> dict[str, Any]:

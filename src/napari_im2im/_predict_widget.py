@@ -44,13 +44,14 @@ from napari_im2im._layers import (
 from napari_im2im._live_result import LiveResults
 from napari_im2im._messages import MessageBar
 from napari_im2im._model_list import ModelList
+from napari_im2im._more_images import MoreImages
 from napari_im2im._object_size import SizeAdvice, advise, advise_each, look_at, own_diameter
 from napari_im2im._panel_memory import PanelMemory
 from napari_im2im._panels import dock_of, settle_dock
 from napari_im2im._predict_files import FEW, FileLook, add_opened, look_at_files, read_results
 from napari_im2im._predict_job import PredictJob, Result
 from napari_im2im._predict_queue import FileQueue, LayerQueue, Request
-from napari_im2im._predict_send import sent
+from napari_im2im._predict_send import sent, sent_together
 from napari_im2im._predict_words import (
     Asked,
     as_texts,
@@ -140,6 +141,7 @@ class PredictWidget(QWidget):
     def _make_parts(self) -> None:
         self.models = ModelList()
         self.image = ImagePanel(self._viewer)
+        self.more_images = MoreImages(self._viewer)
         self.size_text = _paragraph()
         self.width_box = QDoubleSpinBox()
         self.width_box.setRange(0, 9999)
@@ -185,6 +187,7 @@ class PredictWidget(QWidget):
         column.setSpacing(6)
         column.addWidget(self.models)
         column.addWidget(self.image)
+        column.addWidget(self.more_images)
         column.addWidget(self.size_text)
         column.addWidget(self.unit_button)
         column.addLayout(_row(self._width_label(), self.width_box, stretch=True))
@@ -245,6 +248,8 @@ class PredictWidget(QWidget):
         self.copy.failed.connect(self._on_error)
         self.models.valueChanged.connect(self._on_memorable)
         self.image.valueChanged.connect(self._on_memorable)
+        self.more_images.valueChanged.connect(self._on_ready)
+        self.more_images.valueChanged.connect(self._on_memorable)
         job = self.job
         job.progress.connect(self._on_progress)
         job.begun.connect(lambda event: self._live.begin(event) if self._live else None)
@@ -254,6 +259,7 @@ class PredictWidget(QWidget):
         job.failed.connect(self._on_failed)
         job.cancelled.connect(self._on_cancelled)
         when_destroyed(self, self.image.forget_viewer)
+        when_destroyed(self, self.more_images.forget_viewer)
 
     # ---- model and image ----
 
@@ -261,6 +267,9 @@ class PredictWidget(QWidget):
         self._fill_outputs(model.inference if model else None)
         if model:
             self.image.set_needs(model.inference.shapes.input_channels, model.inference.input.channel_names)
+        inputs = model.inputs if model else ()
+        self.image.set_name(inputs[0].name if inputs else "Image")
+        self.more_images.set_inputs(inputs[1:])
         self._on_ready()
         self._look()
 
@@ -272,6 +281,7 @@ class PredictWidget(QWidget):
             self._forget_look()
             files = value if isinstance(value, tuple) else ()
             self._offer_opening(len(files))
+            self.more_images.set_first(next(iter(self.image.layers()), None))
         self._on_ready()
         self._look()
 
@@ -328,6 +338,10 @@ class PredictWidget(QWidget):
         if self.image.value() is None:
             there = any(is_image_layer(layer) for layer in self._viewer.layers)
             return "Choose an image first" if there else "Open an image first: drag it into napari"
+        if self.more_images.value() and isinstance(self.image.value(), tuple | list):
+            return "This model takes several images at once: choose one open layer for each"
+        if missing := self.more_images.missing():
+            return f"Choose an image for “{missing}” too"
         if self.outputs and not any(box.isChecked() for box in self.outputs.values()):
             return "Choose at least one result"
         return ""
@@ -462,6 +476,7 @@ class PredictWidget(QWidget):
             axes,
             tuple(self._more_outputs()),
             self._region(model) if layers else None,
+            self._input_files(model),
         )
         return as_texts(asked)
 
@@ -477,6 +492,13 @@ class PredictWidget(QWidget):
             return (Path(str(layers[0].source.path)),), str(layers[0].metadata.get(AXES_KEY, ""))
         axes = layer_axes(layers[0]) or "" if layers else ""
         return (), f"C{axes}" if len(layers) > 1 else axes
+
+    def _input_files(self, model: LocalModel) -> dict[str, str]:
+        """File of each image where the model takes several; empty where a layer is not one file."""
+        if not model.inputs:
+            return {}
+        layers = {model.inputs[0].name: next(iter(self.image.layers()), None), **self.more_images.value()}
+        return {name: str(layer.source.path or "") if layer is not None else "" for name, layer in layers.items()}
 
     def _all_layers(self) -> list[Layer]:
         value = self.image.value()
@@ -523,7 +545,13 @@ class PredictWidget(QWidget):
             self._next(LayerQueue.of(value, request))
         else:
             source = self.image.snapshot()
-            self._start_layer(source, self.image.region(source, model.inference.shapes.dimensions), request)
+            region = self.image.region(source, model.inference.shapes.dimensions)
+            others = self.more_images.snapshots()
+            if others:
+                sources = {model.inputs[0].name: source, **others}
+                self._begin(source, region, request, lambda: sent_together(sources, region, request.options))
+            else:
+                self._start_layer(source, region, request)
         self._last = None
         self.teach_button.hide()
         self.status.hide()
@@ -775,6 +803,7 @@ class PredictWidget(QWidget):
             "kind": "files" if isinstance(value, tuple) else "all" if isinstance(value, list) else "layer",
             "files": [str(path) for path in self.image.files()],
             **self.image.choices(),
+            "more_images": self.more_images.names(),
             "width": self._width if self._told else None,
             "open": self.open_box.isChecked() if self._told_open else None,
             "outputs": self._wanted_outputs(),
@@ -794,6 +823,7 @@ class PredictWidget(QWidget):
             self.open_box.setChecked(bool(content["open"]))
         if not self._told_image:
             self._recall_image(content)
+            self.more_images.recall(content.get("more_images") or {})
         if not self.job.running and self._last is None:
             self._recall_result(content)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from im2im_core.progress import duration
 from napari_im2im._predict_queue import result_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -92,6 +93,8 @@ class Asked:
     outputs: tuple[str, ...] = ()
     """Results that are made; none for the main one."""
     region: Region | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """File of each image of a model that takes several; empty where what is open is not one file."""
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -112,6 +115,8 @@ def as_texts(asked: Asked) -> dict[str, str]:
 
 def _command(asked: Asked) -> str:
     files = [str(path) for path in asked.files] or ["IMAGE.tif"]
+    if asked.inputs:
+        files = [word for name, path in asked.inputs.items() for word in ("--input", f"{name}={path or 'IMAGE.tif'}")]
     words = ["im2im", "predict", str(asked.model.path), *files, "-o", _out(asked.files)]
     if asked.files and asked.axes:
         words += ["--axes", asked.axes]
@@ -120,7 +125,7 @@ def _command(asked: Asked) -> str:
     for name, value in asked.changed.items():
         words += [f"--{name.replace('_', '-')}", _text(value)]
     notes = []
-    if not asked.files:
+    if not all(asked.inputs.values()) if asked.inputs else not asked.files:
         notes.append(
             f"{_line(asked.name)} is open in napari and not one file: save it, and name the file for IMAGE.tif"
         )
@@ -167,7 +172,10 @@ def _python(asked: Asked) -> str:
         slices = ", ".join(f"slice({s.start}, {s.stop})" for s in asked.region)
         lines += ["", f"region = ({slices})  # along T, C, Z, Y, X"]
     call = f"im2im.predict({', '.join([repr(str(asked.model.path)), 'image', *given])})"
-    if asked.files:
+    if asked.inputs:
+        images = ", ".join(f"{name!r}: {path!r}" if path else f"{name!r}: ..." for name, path in asked.inputs.items())
+        loop = [f"image = {{{images}}}  # files or arrays by the names of the inputs", f"result = {call}"]
+    elif asked.files:
         loop = [f"for image in {[str(path) for path in asked.files]!r}:", f"    result = {call}"]
     else:
         loop = [f"image = ...  # the pixels of {_line(asked.name)}, an array", f"result = {call}"]

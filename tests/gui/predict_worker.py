@@ -30,6 +30,7 @@ class OutOfMemoryError(RuntimeError):
 def predict(arguments: dict[str, Any], on_event: Any, should_stop: Any) -> dict[str, Any]:
     """Labels ``1 + image > 0`` tile by tile, along rows."""
     how = Path(arguments["model"]).name
+    arguments = as_one(arguments)
     if how.startswith("raises_"):
         raise {
             "runtime": RuntimeError,
@@ -88,6 +89,12 @@ def predict(arguments: dict[str, Any], on_event: Any, should_stop: Any) -> dict[
             time.sleep(0.01)
     on_event(Message("a word", "warning", "a cure"))
     return {"results": {"labels": str(path)}, "layers": [facts]}
+
+
+def as_one(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for the sum of the images that go in together."""
+    told = list((arguments.get("images") or {}).values())
+    return {**arguments, **told[0], "image": sum(np.asarray(t["image"]) for t in told)} if told else arguments
 
 
 def to_file(arguments: dict[str, Any]) -> dict[str, Any]:

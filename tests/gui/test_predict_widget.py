@@ -113,6 +113,64 @@ def at_rest(widget: PredictWidget) -> bool:
     return not widget.job.running and widget.button.text() == "Predict"
 
 
+# ---- several images ----
+
+
+@pytest.fixture
+def two_inputs(project: Any) -> Path:
+    """Description of a model of another tool that takes two images."""
+    axes = [{"type": "batch"}, {"type": "channel", "channel_names": ["c"]}]
+    axes += [{"type": "space", "id": a, "size": {"min": 16, "step": 1}} for a in "yx"]
+    content = {
+        "format_version": "0.5.4",
+        "name": "pair model",
+        "inputs": [{"id": "left", "axes": axes}, {"id": "right", "axes": axes, "description": "The one beside"}],
+        "outputs": [{"id": "labels", "axes": axes}],
+        "weights": {},
+    }
+    folder: Path = project.root / "models" / "pair"
+    folder.mkdir(parents=True)
+    (folder / "rdf.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def test_one_chooser_per_input(open_panel: Any, qtbot: Any, two_inputs: Path) -> None:
+    viewer, widget = open_panel()
+    assert widget.more_images.isHidden()
+    widget.set_model(two_inputs)
+    qtbot.waitUntil(lambda: not widget.more_images.isHidden(), timeout=PATIENCE)
+    assert widget.button.toolTip() == "Choose an image for “right” too"
+    assert not widget.button.isEnabled()
+    viewer.add_image(np.zeros((64, 64), np.float32), name="small")
+    assert widget.more_images.value() == {"right": None}
+    other = viewer.add_image(np.ones((128, 128), np.float32), name="beside")
+    assert widget.more_images.value() == {"right": other}
+    assert (widget.image.value().name, widget.button.isEnabled()) == ("cells", True)
+    texts = widget._texts()
+    assert "--input left=IMAGE.tif --input right=IMAGE.tif" in texts["command"]
+    assert "image = {'left': ..., 'right': ...}" in texts["python"]
+    widget.button.click()
+    qtbot.waitUntil(lambda: at_rest(widget) and len(predicted(viewer)) == 1, timeout=PATIENCE)
+    assert predicted(viewer)[0].data.all()  # ones are added to discs and background
+    widget.image.setValue([])
+    assert "one open layer for each" in widget.button.toolTip()
+
+
+def test_choosers_go_with_their_model(open_panel: Any, qtbot: Any, two_inputs: Path) -> None:
+    viewer, widget = open_panel()
+    beside = viewer.add_image(discs(), name="right")
+    viewer.add_image(discs(), name="top")
+    widget.set_model(two_inputs)
+    qtbot.waitUntil(lambda: widget.more_images.value() == {"right": beside}, timeout=PATIENCE)
+    assert widget._content()["more_images"] == {"right": "right"}
+    viewer.layers.remove(beside)
+    assert widget.more_images.names() == {"right": "top"}
+    widget.set_model(two_inputs.parent / "good")
+    qtbot.waitUntil(lambda: widget.more_images.isHidden(), timeout=PATIENCE)
+    assert widget.more_images.value() == {}
+    assert widget.button.isEnabled()
+
+
 # ---- the usual way -------------------------------------------------------------
 
 
