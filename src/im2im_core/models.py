@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from im2im_core.bundle.foreign import ForeignDescription, ForeignInput
     from im2im_core.inference import Inference
 
-Origin = Literal["shipped", "added", "run", "project"]
+Origin = Literal["shipped", "added", "library", "run", "project"]
 SHIPPED = Path(__file__).parent / "models_shipped"
 """Folder with the models that come with the package."""
 PACKAGES = (".zip",)
+KEY_METRICS = ("ap50", "dice", "psnr", "ssim", "pearson")
+"""Metrics in the order in which one of them stands for all."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,19 @@ class LocalModel:
     cover: Path | None = None
     """Picture of what it does."""
     licence: str = ""
+    made: float = 0.0
+    """Unix time at which it was made; 0 where it is not known."""
+    size: int = 0
+    """Bytes of its files."""
+    notes: str = ""
+    """What this user wrote about it."""
+
+    @property
+    def key_metric(self) -> tuple[str, float] | None:
+        """The figure that says most, with its name; None where there is none."""
+        found = dict(self.metrics)
+        name = next((n for n in KEY_METRICS if n in found), next(iter(found), None))
+        return None if name is None else (name, found[name])
 
     @property
     def inputs(self) -> tuple[ForeignInput, ...]:
@@ -81,9 +96,10 @@ def read_model(path: str | os.PathLike[str], origin: Origin = "added", place: st
 
     bundle = open_bundle(path)
     card = bundle.card
+    told = notes_of(path)
     return LocalModel(
         path=Path(path),
-        name=str(card["name"]),
+        name=told.get("name") or str(card["name"]),
         origin=origin,
         place=place or f"from {Path(path).name}",
         inference=bundle.inference if bundle.is_ours else describe_foreign(bundle),
@@ -93,6 +109,9 @@ def read_model(path: str | os.PathLike[str], origin: Origin = "added", place: st
         metrics=tuple((str(name), float(value)) for name, value in card["metrics"].items() if _is_number(value)),
         cover=card["cover"],
         licence=str(card["licence"]),
+        made=_made(bundle),
+        size=_size(Path(path) if Path(path).is_file() else bundle.folder),
+        notes=told.get("notes", ""),
     )
 
 
@@ -114,7 +133,56 @@ def forget_model(path: str | os.PathLike[str]) -> None:
     _write_added([p for p in _added() if p != Path(path).resolve()])
 
 
+# ---- what the user calls them --------------------------------------------------
+
+
+def notes_of(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The ``name`` that this user gave the model at `path`, and ``notes``; empty where there are none."""
+    found = _all_notes().get(str(Path(path).resolve()))
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def write_notes(path: str | os.PathLike[str], *, name: str | None = None, notes: str | None = None) -> None:
+    """Keep a name and notes for the model at `path`; the package itself stays as it is, so its hashes hold.
+
+    Parameters
+    ----------
+    name, notes : str, optional
+        What is not given stays as it was; an empty text takes it away.
+    """
+    from im2im_core.files import write_json
+
+    told = {"name": name, "notes": notes}
+    found = {**notes_of(path), **{k: " ".join(v.split()) for k, v in told.items() if v is not None}}
+    kept = {k: v for k, v in found.items() if v}
+    others = {k: v for k, v in _all_notes().items() if k != str(Path(path).resolve())}
+    write_json(_notes_file(), {**others, **({str(Path(path).resolve()): kept} if kept else {})})
+
+
+def _notes_file() -> Path:
+    from im2im_core.project import user_home
+
+    return user_home() / "model_notes.json"
+
+
+def _all_notes() -> dict[str, Any]:
+    from im2im_core.files import read_json
+
+    try:
+        content = read_json(_notes_file())
+    except (OSError, ValueError):  # none yet, or not readable: models then have the names of their packages
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 # ---- where models are ----------------------------------------------------------
+
+
+def library_folder() -> Path:
+    """Folder of this user for models that belong to no project."""
+    from im2im_core.project import user_home
+
+    return user_home() / "models"
 
 
 def _candidates() -> Iterator[tuple[Path, Origin, str]]:
@@ -124,6 +192,8 @@ def _candidates() -> Iterator[tuple[Path, Origin, str]]:
         yield path, "shipped", "comes with napari-im2im"
     for path in _added():
         yield path, "added", f"from {path.parent}"
+    for path in _packages(library_folder()):
+        yield path, "library", "in your library"
     for project in known_projects():
         for run in reversed(project.runs()):
             if _is_package(run.model):
@@ -135,7 +205,8 @@ def _candidates() -> Iterator[tuple[Path, Origin, str]]:
 def _packages(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return [p for p in sorted(folder.iterdir()) if _is_package(p) or p.suffix.lower() in PACKAGES]
+    there = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
+    return [p for p in there if _is_package(p) or p.suffix.lower() in PACKAGES]
 
 
 def _is_package(path: Path) -> bool:
@@ -165,6 +236,23 @@ def _write_added(paths: list[Path]) -> None:
 
 
 # ---- what a card says ----------------------------------------------------------
+
+
+def _made(bundle: Any) -> float:
+    """Unix time that the description tells, else that of its file."""
+    from datetime import UTC, datetime
+
+    told = bundle.description.get("timestamp")
+    try:
+        when = told if isinstance(told, datetime) else datetime.fromisoformat(str(told))
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    except ValueError:  # none, or not a time
+        return float(bundle.source.stat().st_mtime)
+
+
+def _size(place: Path) -> int:
+    files = [place] if place.is_file() else [p for p in place.rglob("*") if p.is_file()]
+    return sum(p.stat().st_size for p in files)
 
 
 def _first_sentence(text: str) -> str:

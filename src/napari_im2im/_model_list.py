@@ -244,7 +244,7 @@ def card_text(model: LocalModel) -> str:
     """Purpose, figures and limits, one line each."""
     lines = [model.sentence or f"{_task(model)}, {model.inference.shapes.dimensions}D"]
     if model.metrics:
-        figures = "; ".join(f"{_metric_words(name)}: {value:.2f}" for name, value in model.metrics[:FIGURES])
+        figures = "; ".join(f"{metric_words(name)}: {value:.2f}" for name, value in model.metrics[:FIGURES])
         lines.append(f"On images it was not trained on: {figures}")
     if model.not_for:
         lines.append(model.not_for.split(". ")[0].rstrip(".") + ".")
@@ -252,7 +252,7 @@ def card_text(model: LocalModel) -> str:
 
 
 def _details(model: LocalModel) -> str:
-    figures = "\n".join(f"{_metric_words(name)}: {value:.4g}" for name, value in model.metrics)
+    figures = "\n".join(f"{metric_words(name)}: {value:.4g}" for name, value in model.metrics)
     trained = f"Trained on: {model.trained_on}" if model.trained_on else ""
     licence = f"Licence of the weights: {model.licence}" if model.licence else ""
     parts = [model.name, str(model.path), model.place, trained, figures, model.not_for, licence]
@@ -263,6 +263,7 @@ def _task(model: LocalModel) -> str:
     return model.inference.task.replace("_", " ").capitalize() or "Image to image"
 
 
-def _metric_words(name: str) -> str:
+def metric_words(name: str) -> str:
+    """Name of a metric as people say it."""
     words = {"ap50": "AP at IoU 0.5", "ap75": "AP at IoU 0.75", "dice": "Dice", "psnr": "PSNR", "pearson": "Pearson r"}
     return words.get(name, name.replace("_", " "))

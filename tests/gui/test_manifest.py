@@ -14,7 +14,7 @@ from napari._qt.widgets.qt_command_palette import QCommandPalette
 from npe2 import PluginManifest
 
 MANIFEST = Path(str(files("napari_im2im") / "napari.yaml"))
-WIDGETS = {"Dataset", "Train", "Predict", "Evaluate"}
+WIDGETS = {"Dataset", "Train", "Predict", "Evaluate", "Models"}
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     from im2im_core.commands.settings import describe_type, walk_options
     from im2im_core.predict_options import PredictOptions
 
-    parser.add_argument("model", metavar="MODEL", help="model package (folder or zip), or name or folder of a run")
+    parser.add_argument(
+        "model", metavar="MODEL", help="model package (folder or zip), name of a model, or name or folder of a run"
+    )
     parser.add_argument("images", metavar="IMAGE", nargs="*", help="images, or folders of images")
     parser.add_argument(
         "--input",
@@ -101,14 +103,14 @@ def _jobs(args: argparse.Namespace) -> list[tuple[Source, Path]]:
 
 
 def find_model(name: str) -> Path:
-    """Model package at a path, or that of a run with this name.
+    """Model package at a path, or that of a run or a model of the library with this name.
 
     Raises
     ------
     DataError
         The run has no model yet.
     ConfigError
-        There is neither.
+        There is none of them, or several models have the name.
     """
     path = Path(name)
     if path.exists():
@@ -118,10 +120,20 @@ def find_model(name: str) -> Path:
     try:
         run = find_run(name, None)
     except ConfigError as error:
-        raise ConfigError(f"There is no model package and no run {name!r}", error.cure) from error
+        return _in_library(name, error)
     if not any(run.model.glob("*.yaml")):
         raise DataError(f"{run.name} has no model yet ({run.state})", "Wait for it, or `im2im stop` it")
     return run.model
+
+
+def _in_library(name: str, no_run: ConfigError) -> Path:
+    from im2im_core.library import find_local
+    from im2im_core.models import list_models
+
+    models = list_models()
+    if not any(m.name.startswith(name) for m in models):
+        raise ConfigError(f"There is no model package and no run {name!r}", no_run.cure) from no_run
+    return find_local(name, models).path
 
 
 def _options(args: argparse.Namespace) -> PredictOptions:
