@@ -45,7 +45,7 @@ def find_local(name: str | os.PathLike[str], models: Sequence[LocalModel] | None
     text = str(name)
     if Path(name).exists():
         place = Path(name).resolve()
-        listed = next((m for m in known if place in (m.path.resolve(), m.path.resolve().parent)), None)
+        listed = next((m for m in known if place in _places(m)), None)
         return listed or read_model(place)
     names = [(m, {m.name, m.path.parent.name if m.origin == "run" else m.path.stem}) for m in known]
     exact = [m for m, words in names if text in words]
@@ -174,7 +174,6 @@ def _users(model: LocalModel) -> list[tuple[str, str]]:
     from im2im_core.runs import ACTIVE
 
     found = []
-    place = model.path.resolve()
     for project in known_projects():
         for run in project.runs():
             try:
@@ -184,11 +183,17 @@ def _users(model: LocalModel) -> list[tuple[str, str]]:
                 start = run.recipe.training.start_from
             except (Im2ImError, OSError):  # a run that cannot be read uses nothing
                 continue
-            if place == run.model.resolve():
+            if model.path.resolve() == run.model.resolve():
                 found.append((run.name, f"is {run.state}"))
-            elif start and project.resolve(start).resolve() in (place, place.parent):
+            elif start and project.resolve(start).resolve() in _places(model):
                 found.append((run.name, "starts from it"))
     return found
+
+
+def _places(model: LocalModel) -> tuple[Path, ...]:
+    """Paths that mean the model: its own, and of a trained one the folder of its run."""
+    place = model.path.resolve()
+    return (place, place.parent) if model.origin == "run" else (place,)
 
 
 def _home(model: LocalModel) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from test_models import INFERENCE, package
 
 from im2im_core import models
 from im2im_core.archive import pack
+from im2im_core.bundle.processing import REFUSED, STEPS
 from im2im_core.cli import main
+from im2im_core.commands.models import ACTIONS
 from im2im_core.errors import ConfigError, DataError, Im2ImError, TrustError
 from im2im_core.library import (
     delete_model,
@@ -65,6 +68,8 @@ def test_models_are_found_by_name_path_and_beginning(project: Project) -> None:
     package(project.root / "models" / "copy", "one nuclei")
     with pytest.raises(ConfigError, match="2 models are called 'one nuclei'"):
         find_local("one nuclei")
+    with pytest.raises(DataError, match="no model package"):
+        find_local("models")  # a folder of models is none of them
 
 
 def test_a_model_outside_of_all_lists_is_found_by_its_path(project: Project, tmp_path: Path) -> None:
@@ -336,6 +341,12 @@ def test_command_names_notes_imports_and_exports(
     assert main(["models", "import", str(tmp_path / "out.zip"), "--library"]) == 0
     assert [m.origin for m in list_models()] == ["library", "project", "project", "project"]
     assert find_local("mine").notes == "good for tissue"
+
+
+def test_the_page_of_models_names_every_action_and_step_there_is() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"im2im models ([a-z]+)", page)) | {"list"} == set(ACTIONS)
+    assert [name for name in (*STEPS, *REFUSED) if f"`{name}`" not in page] == []
 
 
 def test_models_predict_by_their_name(project: Project) -> None:

@@ -86,7 +86,11 @@ def select(panel: ModelsWidget, *names: str) -> None:
 
 def test_each_model_has_a_row_and_the_first_a_card(panel: ModelsWidget) -> None:
     row = texts(panel.table, 0)
-    assert (row["Model"], row["Task"], row["Figure"]) == ("one nuclei", "instance segmentation 2D", "AP at IoU 0.5 0.91")
+    assert (row["Model"], row["Task"], row["Figure"]) == (
+        "one nuclei",
+        "instance segmentation 2D",
+        "AP at IoU 0.5 0.91",
+    )
     assert (row["Trained on"], row["From"]) == ("40 images of HeLa cells", "project")
     assert row["Size"].endswith(("kB", "bytes"))
     assert row["Made"] == time.strftime("%Y-%m-%d")
