@@ -192,7 +192,7 @@ class ForeignDescription:
     """Pixels are normalised as the package says and never rescaled."""
     outputs: tuple[OutputDescription, ...]
     """Those that are images."""
-    inputs: tuple[ForeignInput, ...]
+    inputs: tuple[ForeignInput, ...] = ()
     """The images that it takes at once; the first is the one that results lie on."""
     framework: ForeignFramework = field(default_factory=ForeignFramework)
     task: str = ""
