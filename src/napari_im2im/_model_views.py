@@ -105,7 +105,8 @@ class ModelView(QScrollArea):
         """What the list under the head says, by its labels."""
         found = {}
         for row in range(self._list.rowCount()):
-            label, field = (self._list.itemAt(row, role) for role in QFormLayout.ItemRole if role.value < 2)
+            roles = (QFormLayout.ItemRole.LabelRole, QFormLayout.ItemRole.FieldRole)
+            label, field = (self._list.itemAt(row, role) for role in roles)
             if label is not None and field is not None:
                 found[label.widget().text()] = field.widget().text()  # type: ignore[union-attr]
         return found

@@ -82,11 +82,11 @@ class ModelsWidget(QWidget):
     # ---- parts ----
 
     def _make_parts(self) -> None:
-        self.find = QLineEdit()
-        self.find.setPlaceholderText("Find a model")
-        self.find.setClearButtonEnabled(True)
-        self.find.setToolTip("Show only models in whose row these words stand")
-        self.find.setAccessibleName("Find a model")
+        self.search = QLineEdit()
+        self.search.setPlaceholderText("Find a model")
+        self.search.setClearButtonEnabled(True)
+        self.search.setToolTip("Show only models in whose row these words stand")
+        self.search.setAccessibleName("Find a model")
         self.import_button = QPushButton("Import…")
         self.import_button.setIcon(icon("add"))
         self.import_button.setToolTip("Copy a model package (.zip) into the project; it is checked first")
@@ -125,7 +125,7 @@ class ModelsWidget(QWidget):
         return menu
 
     def _lay_out(self) -> None:
-        above = _row(self.find, self.import_button)
+        above = _row(self.search, self.import_button)
         actions = _row(self.predict, self.export, self.delete, self.more)
         upper, lower = QWidget(), QWidget()
         top, bottom = QVBoxLayout(upper), QVBoxLayout(lower)
@@ -148,7 +148,7 @@ class ModelsWidget(QWidget):
         self.setMinimumWidth(380)
 
     def _connect(self) -> None:
-        self.find.textChanged.connect(self.table.show_only)
+        self.search.textChanged.connect(self.table.show_only)
         self.import_button.clicked.connect(self._on_import)
         self.table.chosen.connect(self._on_chosen)
         self.table.itemDoubleClicked.connect(lambda item: self._on_predict())

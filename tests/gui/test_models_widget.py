@@ -102,9 +102,9 @@ def test_each_model_has_a_row_and_the_first_a_card(panel: ModelsWidget) -> None:
 
 
 def test_words_find_models_and_columns_sort_by_value(panel: ModelsWidget) -> None:
-    panel.find.setText("two nucl")
+    panel.search.setText("two nucl")
     assert shown(panel.table) == ["two nuclei"]
-    panel.find.setText("")
+    panel.search.setText("")
     panel.table.sortItems(COLUMNS.index("Figure"))
     assert shown(panel.table) == ["two nuclei", "one nuclei"]
     assert [m.name for m in panel.table.value()] == ["one nuclei"]
