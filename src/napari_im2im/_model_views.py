@@ -137,7 +137,11 @@ class ComparisonView(QTableWidget):
         rows = self.verticalHeader()
         assert rows is not None
         rows.setDefaultSectionSize(22)
-        rows.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        columns = self.horizontalHeader()
+        assert columns is not None
+        for head in (rows, columns):
+            head.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+            head.setTextElideMode(Qt.TextElideMode.ElideRight)
 
     def setValue(self, found: Comparison) -> None:
         """Show a comparison; the best figure of each row is bold."""
@@ -161,6 +165,10 @@ class ComparisonView(QTableWidget):
                 font.setBold(column == best)
                 item.setFont(font)
                 self.setItem(row, column, item)
+        for column, name in enumerate(found.names):
+            title = self.horizontalHeaderItem(column)
+            assert title is not None
+            title.setToolTip(name)
         columns = self.horizontalHeader()
         assert columns is not None
         columns.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)

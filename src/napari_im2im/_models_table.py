@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableW
 
 from im2im_core.model_cards import size_words, task_words, when_words
 from napari_im2im._model_list import metric_words
+from napari_im2im._runs_table import score_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,7 +159,7 @@ class ModelsTable(QTableWidget):
 def _cells(model: LocalModel, row: int) -> list[tuple[str, Any]]:
     """Words and order of each column."""
     figure = model.key_metric
-    said = f"{metric_words(figure[0])} {figure[1]:.2f}" if figure else ""
+    said = score_words(dict(model.metrics)) or (f"{metric_words(figure[0])} {figure[1]:.3g}" if figure else "")
     task = task_words(model)
     return [
         (model.name, model.name.casefold()),

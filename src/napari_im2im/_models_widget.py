@@ -26,7 +26,7 @@ from im2im_core.errors import Im2ImError
 from im2im_core.library import Deleted, delete_model, export_model, import_model, restore_model
 from im2im_core.model_cards import compare, provenance
 from im2im_core.models import list_models, write_notes
-from napari_im2im._icons import icon
+from napari_im2im._icons import BESIDE, icon
 from napari_im2im._later import Later
 from napari_im2im._messages import MessageBar
 from napari_im2im._model_views import ComparisonView, ModelView
@@ -97,6 +97,7 @@ class ModelsWidget(QWidget):
         self.delete = QPushButton("Delete")
         self.more = QToolButton()
         self.more.setText("More")
+        self.more.setStyleSheet(BESIDE)
         self.more.setToolTip("Rename, copy where it comes from, show its folder")
         self.more.setAccessibleName("More to do with the model")
         self.more.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
