@@ -180,7 +180,7 @@ def _users(model: LocalModel) -> list[tuple[str, str]]:
                 # Paused runs go on from a checkpoint that holds all weights, but write their model anew.
                 if run.state not in (*ACTIVE, "paused"):
                     continue
-                start = run.recipe.training.start_from
+                start = run.recipe.training.taught_on
             except (Im2ImError, OSError):  # a run that cannot be read uses nothing
                 continue
             if model.path.resolve() == run.model.resolve():

@@ -189,7 +189,7 @@ def test_what_a_training_needs_is_not_deleted(project: Project, state: str) -> N
     with pytest.raises(ConfigError, match=f"the training busy is {state}"):
         delete_model(find_local("busy"))
     start = str(project.root / "models" / "one")
-    _run(project, "second", "running", start_from=start)
+    _run(project, "second", "running", start={"kind": "model", "model": start})
     with pytest.raises(ConfigError, match="the training second starts from it"):
         delete_model(find_local("one"))
     run.set_state("finished")
