@@ -89,7 +89,7 @@ def test_each_model_has_a_row_and_the_first_a_card(panel: ModelsWidget) -> None:
     assert (row["Model"], row["Task"], row["Figure"]) == (
         "one nuclei",
         "instance segmentation 2D",
-        "AP at IoU 0.5 0.91",
+        "AP 0.91",
     )
     assert (row["Trained on"], row["From"]) == ("40 images of HeLa cells", "project")
     assert row["Size"].endswith(("kB", "bytes"))
