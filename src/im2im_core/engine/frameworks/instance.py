@@ -165,7 +165,8 @@ def touching(labels: NDArray[Any], reach: int) -> NDArray[np.float32]:
     if not line.any():
         return np.zeros(labels.shape, np.float32)
     distance = distance_transform_edt(~line)
-    return np.exp(-0.5 * (2 * distance / reach) ** 2).astype(np.float32)
+    near: NDArray[np.float32] = np.exp(-0.5 * (2 * distance / reach) ** 2).astype(np.float32)
+    return near
 
 
 def distance_map(labels: NDArray[Any]) -> NDArray[np.float32]:
