@@ -351,10 +351,17 @@ def _stamp(model: Path) -> int:
     return max((p.stat().st_mtime_ns for p in places if p.exists()), default=0)
 
 
-def evaluate(prediction: Any, truth: Any, kind: KindOrAuto = "auto", on_event: OnEvent | None = None) -> Report:
-    """Report on predictions against truth: arrays, files or folders with equal names."""
+def evaluate(prediction: Any, truth: Any = None, kind: KindOrAuto = "auto", on_event: OnEvent | None = None) -> Report:
+    """Report on predictions against truth: arrays, files or folders with equal names.
+
+    Without a truth, the resolution of the images alone.
+    """
     from im2im_core import evaluation as module
 
+    if truth is None:
+        from im2im_core.alone import evaluate_alone
+
+        return evaluate_alone(prediction, on_event)
     if hasattr(prediction, "shape"):
         chosen = module.guess_kind([(prediction, truth)])[0] if kind == "auto" else kind
         return module.evaluate_many([module.Pair("array", prediction, truth)], chosen, on_event)

@@ -17,23 +17,18 @@ import numpy as np
 from im2im_core import metrics
 from im2im_core.errors import DataError, Stopped
 from im2im_core.events import Event, Message, Progress
-from im2im_core.metrics import Kind, Ratio, Sums
+from im2im_core.metrics import THRESHOLDS, Kind, Parts, Scene, find_metric
+from im2im_core.resampling import FEWEST, RESAMPLES, Resampling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from im2im_core.image import Image
 
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-"""IoU from which an object counts as found."""
-RESAMPLES = 1000
 LOOKED_AT = 8
 """Images that decide what kind of truth a folder holds."""
 FEW = 16
 """Different values up to which whole numbers may be classes."""
-
-Parts = dict[str, Sums]
-"""Sums of one image, by the detail that stands behind ``@`` in the names of the figures."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,8 @@ class Pair:
     """Importance per pixel, 0 = unknown."""
     group: str = ""
     """Image that it is a part of, for confidence intervals; empty = an image of its own."""
+    spacing: tuple[float, float] | None = None
+    """Size of a pixel along Y and X in micrometres; None where unknown."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +69,10 @@ class Report:
     """95 % confidence interval of the mean, by resampling whole images; empty for a single image."""
     notes: tuple[str, ...] = field(default=())
     """What was decided, in words."""
+    pooled_interval: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """95 % confidence interval of the pooled figures, from the same resampling."""
+    images: int = 0
+    """Number n of whole images that the resampling draws from; time points and channels of one file are one."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain content for JSON; infinite and undefined figures become None."""
@@ -79,29 +80,59 @@ class Report:
         return content
 
     def to_csv(self) -> str:
-        """One line per image and one column per figure, then the lines ``mean`` and ``pooled``."""
-        names = list(self.mean)
+        """One line per image and one column per figure, then mean and pooled.
+
+        Where there are intervals, their ends follow, and n: how many whole images they were drawn from.
+        """
+        lines = [*((r.name, r.values) for r in self.rows), ("mean", self.mean), ("pooled", self.pooled)]
+        for label, interval in (("mean", self.interval), ("pooled", self.pooled_interval)):
+            for end, words in enumerate(("2.5 %", "97.5 %") if interval else ()):
+                lines.append((f"{label} {words}", {n: limits[end] for n, limits in interval.items()}))
+        if self.interval:
+            lines.append(("n", dict.fromkeys(self.mean, self.images)))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["image", *names])
-        for label, values in [*((r.name, r.values) for r in self.rows), ("mean", self.mean), ("pooled", self.pooled)]:
-            writer.writerow([label, *(values.get(n, "") for n in names)])
+        writer.writerow(["image", *self.mean])
+        for label, values in lines:
+            writer.writerow([label, *(values.get(n, "") for n in self.mean)])
         return text.getvalue()
 
     def table(self) -> str:
-        """Figures as text for a terminal: mean, interval and pooled."""
-        lines = [("figure", "mean", "95 % interval", "pooled")]
-        for name, value in self.mean.items():
-            low_high = self.interval.get(name)
-            interval = f"{low_high[0]:.4g} to {low_high[1]:.4g}" if low_high else ""
-            pooled = f"{self.pooled[name]:.4g}" if name in self.pooled else ""
-            lines.append((name, f"{value:.4g}", interval, pooled))
-        widths = [max(len(line[i]) for line in lines) for i in range(4)]
+        """The main figures as text for a terminal: mean and pooled with their intervals, and which way is better."""
+        lines = [("figure", "mean", "95 % interval", "pooled", "95 % interval", "unit", "better")]
+        for name in self.main_figures():
+            metric, pooled = find_metric(name), self.pooled.get(name)
+            mean, of_mean = f"{self.mean[name]:.4g}", _interval_words(self.interval.get(name))
+            of_pooled = _interval_words(self.pooled_interval.get(name))
+            whole = "" if pooled is None else f"{pooled:.4g}"
+            lines.append((name, mean, of_mean, whole, of_pooled, metric.unit, metric.direction))
+        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
         head = f"{len(self.rows)} image{'s' * (len(self.rows) != 1)}, compared as {self.kind}"
         body = [
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
         ]
-        return "\n".join([head, *self.notes, *body])
+        return "\n".join([head, *self.notes, *body, *self.remarks()])
+
+    def main_figures(self) -> list[str]:
+        """Names of the figures that a person wants to see: of several thresholds the lowest, but for the AP."""
+        lowest = next((n.partition("@")[2] for n in self.mean if "@" in n and find_metric(n).thresholded), "")
+        return [
+            name
+            for name in self.mean
+            if (metric := find_metric(name)).averaged or not metric.thresholded or name.endswith(f"@{lowest}")
+        ]
+
+    def remarks(self) -> tuple[str, ...]:
+        """How the intervals came about, in sentences; empty without intervals."""
+        if not self.interval:
+            return ()
+        said = f"Intervals: {RESAMPLES} resamplings of n = {self.images} whole images, percentiles 2.5 and 97.5."
+        few = f"They are too narrow where n is below {FEWEST}."
+        return (said, few) if self.images < FEWEST else (said,)
+
+
+def _interval_words(limits: tuple[float, float] | None) -> str:
+    return f"{limits[0]:.4g} to {limits[1]:.4g}" if limits else ""
 
 
 # ---- arrays ----
@@ -114,6 +145,7 @@ def evaluate_pair(
     weight: NDArray[Any] | None = None,
     thresholds: tuple[float, ...] = THRESHOLDS,
     data_range: float | None = None,
+    spacing: tuple[float, float] | None = None,
 ) -> dict[str, float]:
     """Figures of one prediction by name, for example ``average_precision@0.5``, ``dice@1`` or ``psnr``.
 
@@ -121,8 +153,10 @@ def evaluate_pair(
     ----------
     data_range : float, optional
         Largest minus smallest possible value of an image; by default that of the truth.
+    spacing : tuple of float, optional
+        Size of a pixel along Y and X in micrometres.
     """
-    return _measure(Pair("", prediction, truth, weight), kind, thresholds, data_range)[1]
+    return _measure(Pair("", prediction, truth, weight, spacing=spacing), kind, thresholds, data_range)[1]
 
 
 def evaluate_many(
@@ -155,7 +189,7 @@ def evaluate_many(
     """
     begun = time.monotonic()
     rows: list[Row] = []
-    pool: Parts = {}
+    sums: list[Parts] = []
     for pair in pairs:
         if should_stop is not None and should_stop():
             raise Stopped(f"Evaluation was stopped after {len(rows)} images")
@@ -163,15 +197,30 @@ def evaluate_many(
             parts, values = _measure(pair, kind, thresholds, data_range)
         except DataError as error:
             raise DataError(f"{pair.name}: {error.message}", error.cure) from error
-        pool = _added(pool, parts)
+        sums.append(parts)
         rows.append(Row(pair.name, pair.group or pair.name, values))
         if on_event is not None:
-            on_event(_progress(len(rows), total, time.monotonic() - begun))
+            on_event(progress(len(rows), total, time.monotonic() - begun))
+    return report_of(kind, rows, sums, seed, notes)
+
+
+def report_of(kind: Kind, rows: list[Row], sums: list[Parts], seed: int = 0, notes: tuple[str, ...] = ()) -> Report:
+    """Mean, pooled figures and intervals of rows that are measured.
+
+    Raises
+    ------
+    DataError
+        There is no row.
+    """
     if not rows:
         raise DataError("There is nothing to evaluate", "Give at least one prediction with its truth")
     names = list(dict.fromkeys(name for row in rows for name in row.values))
     mean = {n: float(np.mean([r.values[n] for r in rows if n in r.values])) for n in names}
-    return Report(kind, tuple(rows), mean, _figures(pool), _intervals(rows, names, seed), notes)
+    pooled = metrics.figures_of(metrics.pooled(sums))
+    draws = Resampling.of([row.group for row in rows], seed)
+    intervals = (draws.of_means([r.values for r in rows], names), draws.of_pooled(sums)) if draws else ({}, {})
+    number = len({row.group for row in rows})
+    return Report(kind, tuple(rows), mean, pooled, intervals[0], notes, intervals[1], number)
 
 
 def guess_kind(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[Kind, str]:
@@ -241,7 +290,7 @@ def _partners(predictions: Path, truths: Path) -> list[tuple[str, Path, Path]]:
     """Name, prediction and truth of each image."""
     if _is_single(predictions) and _is_single(truths):
         return [(_stem(truths), predictions, truths)]
-    found, wanted = _by_stem(predictions), _by_stem(truths)
+    found, wanted = images_in(predictions), images_in(truths)
     lonely = [f"{name} has no truth" for name in sorted(found.keys() - wanted.keys())]
     lonely += [f"{name} has no prediction" for name in sorted(wanted.keys() - found.keys())]
     if lonely:
@@ -261,7 +310,8 @@ def _is_single(path: Path) -> bool:
     return path.is_file() or path.suffix.lower() == ".zarr"
 
 
-def _by_stem(path: Path) -> dict[str, Path]:
+def images_in(path: Path) -> dict[str, Path]:
+    """The image, or those of a folder, by their names without endings."""
     from im2im_core.io import is_image
 
     if _is_single(path):
@@ -293,20 +343,31 @@ def _read_pairs(partners: list[tuple[str, Path, Path]], first_only: bool = False
                 f"{truth_path} {truth.info.shape}",
                 "Compare images of the same size, with the same axes",
             )
-        for pair in _frames(name, prediction, truth):
-            yield pair
+        spacing = spacing_of(truth, prediction)
+        for place, (left, right) in frames(name, prediction, truth):
+            yield Pair(place, left, right, None, name, spacing)
             if first_only:
                 break
 
 
-def _frames(name: str, prediction: Image, truth: Image) -> Iterator[Pair]:
-    times, channels, depth, height, width = truth.info.shape
+def frames(name: str, *images: Image) -> Iterator[tuple[str, list[NDArray[Any]]]]:
+    """Name and pixels ``([Z], Y, X)`` of every time point and channel of images of one size."""
+    times, channels, depth, height, width = images[-1].info.shape
+    flat = (0, 0, 0) if depth == 1 else (0, 0)
     for t in range(times):
         for c in range(channels):
             region = (slice(t, t + 1), slice(c, c + 1), slice(0, depth), slice(0, height), slice(0, width))
-            flat = (0, 0, 0) if depth == 1 else (0, 0)
             place = f" t={t}" * (times > 1) + f" c={c}" * (channels > 1)
-            yield Pair(name + place, prediction.read(region)[flat], truth.read(region)[flat], group=name)
+            yield name + place, [image.read(region)[flat] for image in images]
+
+
+def spacing_of(*images: Image) -> tuple[float, float] | None:
+    """Size of a pixel along Y and X in micrometres, as the first of `images` that knows it says."""
+    for image in images:
+        _, y, x = image.info.voxel_size
+        if y is not None and x is not None:
+            return y, x
+    return None
 
 
 # ---- figures ----
@@ -316,76 +377,13 @@ def _measure(
     pair: Pair, kind: Kind, thresholds: tuple[float, ...], data_range: float | None
 ) -> tuple[Parts, dict[str, float]]:
     """Sums of a pair, and its figures."""
-    pred, truth, weight = pair.prediction, pair.truth, pair.weight
-    if kind == "labels":
-        matching = metrics.match(pred, truth, weight)
-        parts: Parts = {f"{t:g}": metrics.counts(matching, t) for t in thresholds}
-        parts |= {"seg": metrics.seg_sums(matching)}
-        return parts, _figures(parts) | {
-            "adapted_rand_error": metrics.adapted_rand_error(pred, truth, weight),
-            "variation_of_information": metrics.variation_of_information(pred, truth, weight),
-        }
-    if kind == "classes":
-        parts = {str(c): overlap for c, overlap in metrics.overlaps(pred, truth, weight).items()}
-        parts |= {"accuracy": metrics.accuracy_sums(pred, truth, weight)}
-        return parts, _figures(parts)
-    span = data_range if data_range is not None else metrics.range_of(truth, weight)
-    parts = {"": metrics.moments(pred, truth, span, weight), "ssim": metrics.ssim_sums(pred, truth, span, weight)}
-    return parts, _figures(parts)
+    scene = Scene(pair.prediction, pair.truth, pair.weight, data_range, pair.spacing)
+    parts = metrics.parts_of(scene, kind, thresholds)
+    return parts, metrics.completed(metrics.figures_of(parts), kind)
 
 
-_FIGURES: dict[type[Sums], tuple[str, ...]] = {
-    metrics.Counts: ("average_precision", "f1", "precision", "recall", "panoptic_quality", "mean_matched_iou"),
-    metrics.Overlap: ("dice", "iou"),
-    metrics.Moments: ("psnr", "scale_invariant_psnr", "pearson", "mean_absolute_error"),
-}
-
-
-def _figures(parts: Parts) -> dict[str, float]:
-    """Figures by name: ``metric@detail``, and the mean over details as ``metric``."""
-    result: dict[str, float] = {}
-    for detail, sums in parts.items():
-        if isinstance(sums, Ratio):
-            result[detail] = sums.value
-            continue
-        for name in _FIGURES[type(sums)]:
-            result[f"{name}@{detail}" if detail else name] = float(getattr(sums, name))
-    for name in ("average_precision", "dice", "iou"):
-        details = [value for key, value in result.items() if key.startswith(f"{name}@")]
-        if details:
-            result[name] = float(np.mean(details))
-    for detail, counts in parts.items():
-        if isinstance(counts, metrics.Counts):
-            result |= {f"{n}@{detail}": float(getattr(counts, n)) for n in ("tp", "fp", "fn")}
-    return result
-
-
-def _added(pool: Parts, parts: Parts) -> Parts:
-    return pool | {k: pool[k] + s if k in pool else s for k, s in parts.items()}
-
-
-def _intervals(rows: list[Row], names: list[str], seed: int) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap (Efron 1979) of the mean over rows, whole groups drawn with replacement."""
-    groups = {name: i for i, name in enumerate(dict.fromkeys(row.group for row in rows))}
-    if len(groups) < 2:
-        return {}
-    draws = np.random.default_rng(seed).integers(0, len(groups), (RESAMPLES, len(groups)))
-    owner = np.array([groups[row.group] for row in rows])
-    result = {}
-    for name in names:
-        has = np.array([name in row.values for row in rows])
-        values = np.array([row.values.get(name, 0.0) for row in rows])
-        if not np.isfinite(values).all():
-            continue
-        number = np.bincount(owner, has, len(groups))[draws].sum(axis=1)
-        total = np.bincount(owner, values, len(groups))[draws].sum(axis=1)
-        means = total[number > 0] / number[number > 0]
-        low, high = np.percentile(means, (2.5, 97.5))
-        result[name] = (float(low), float(high))
-    return result
-
-
-def _progress(done: int, total: int | None, elapsed: float) -> Progress:
+def progress(done: int, total: int | None, elapsed: float) -> Progress:
+    """How far an evaluation is after `elapsed` seconds."""
     remaining = elapsed / done * (total - done) if total else None
     return Progress("evaluating", done, total, elapsed, remaining)
 

@@ -29,6 +29,7 @@ from qtpy.QtWidgets import (
 from im2im_core.events import Losses, Validated
 from im2im_core.files import write_atomic
 from im2im_core.jobs.eventlog import merge_steps
+from im2im_core.metrics import is_figure, title_of
 from napari_im2im._later import Later
 from napari_im2im._runs_table import WORDS
 
@@ -110,6 +111,8 @@ def term_words(name: str, score: bool) -> str:
     """What a loss term or a score is called on the screen; tables keep the plain names."""
     if not score:
         return LOSSES.get(name, name.replace("_", " "))
+    if name not in WORDS and is_figure(name):
+        return title_of(name)
     lead, _, last = name.rpartition("_")
     return f"{lead.replace('_', ' ')} {WORDS.get(last, last)}".strip()
 

@@ -27,6 +27,8 @@ from qtpy.QtWidgets import (
 
 from im2im_core.errors import DataError, Im2ImError, ResourceError, Stopped
 from im2im_core.events import Progress
+from im2im_core.metrics import find_metric, title_of
+from im2im_core.metrics.registry import OBJECTS
 from napari_im2im._copy_menu import CopyMenu
 from napari_im2im._endings import when_destroyed
 from napari_im2im._evaluate_layers import (
@@ -61,15 +63,35 @@ KINDS = {
     "image": "Images",
 }
 FIGURES = {
-    "labels": {
-        "average_precision@0.5": "AP at IoU 0.5",
-        "average_precision": "AP, IoU 0.5 to 0.9",
-        "f1@0.5": "F1 at IoU 0.5",
-        "panoptic_quality@0.5": "Panoptic quality",
-        "seg": "SEG",
-    },
-    "classes": {"dice": "Dice", "iou": "IoU", "accuracy": "Accuracy"},
-    "image": {"psnr": "PSNR, dB", "ssim": "SSIM", "pearson": "Pearson r", "mean_absolute_error": "Mean absolute error"},
+    "labels": (
+        "average_precision@0.5",
+        "average_precision",
+        "f1@0.5",
+        "panoptic_quality@0.5",
+        "mean_matched_iou@0.5",
+        "seg",
+        "foreground_dice",
+        "foreground_iou",
+        "adapted_rand_error",
+        "variation_of_information_split",
+        "variation_of_information_merge",
+        "missed",
+        "extra",
+        "merged",
+        "split",
+    ),
+    "classes": ("dice", "iou", "accuracy"),
+    "image": (
+        "psnr",
+        "scale_invariant_psnr",
+        "ssim",
+        "ms_ssim",
+        "pearson",
+        "mean_absolute_error",
+        "nrmse",
+        "frc_resolution",
+        "frc_resolution_um",
+    ),
 }
 """Figures in the table by kind; the exported file holds all."""
 MEANINGS = {
@@ -292,6 +314,7 @@ class EvaluateWidget(QWidget):
         self.said.setText(said)
         self.said.setVisible(bool(said))
         _fill(self.figures, *figure_rows(report))
+        _explain(self.figures, report)
         self.mistakes_text.setText(mistakes_words(comparison))
         self._fill_mistakes(wrong[:MOST_ROWS])
 
@@ -390,18 +413,48 @@ class EvaluateWidget(QWidget):
 # ---- helpers -------------------------------------------------------------------
 
 
+def shown_figures(report: Report) -> list[str]:
+    """Names of the figures in the table, one per row."""
+    return [name for name in FIGURES[report.kind] if name in report.mean]
+
+
 def figure_rows(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Titles and rows of the table: one row per figure; mean, interval and all together stand before the images."""
-    several, names = len(report.rows) > 1, {n: w for n, w in FIGURES[report.kind].items() if n in report.mean}
-    summary = ["Mean", *(["95 % interval"] if report.interval else []), "All together"] if several else []
+    """Titles and rows of the table: one row per figure; mean, all together and intervals stand before the images."""
     rows = []
-    for name, words in names.items():
-        cells = [_number(row.values.get(name)) for row in report.rows]
-        if several:
-            interval = [_interval(report.interval.get(name))] if report.interval else []
-            cells = [_number(report.mean[name]), *interval, _number(report.pooled.get(name)), *cells]
-        rows.append([words, *cells])
-    return ["Figure", *summary, *(row.name for row in report.rows)], rows
+    for name in shown_figures(report):
+        summary = [_number(name, report.mean[name]), _number(name, report.pooled.get(name))]
+        if report.interval:
+            summary.insert(1, _interval(name, report.interval.get(name)))
+            summary.append(_interval(name, report.pooled_interval.get(name)))
+        cells = [_number(name, row.values.get(name)) for row in report.rows]
+        rows.append([title_of(name), *(summary if len(report.rows) > 1 else []), *cells])
+    head = ["Figure", *_summary_columns(report), *(row.name for row in report.rows)]
+    return head, rows
+
+
+def _summary_columns(report: Report) -> dict[str, str]:
+    """Titles of the columns before those of the images, with what they mean."""
+    if len(report.rows) < 2:
+        return {}
+    mean = {"Mean": "Mean over the images"}
+    pooled = {"All together": "The same formula over the objects or pixels of all images together"}
+    if not report.interval:
+        return mean | pooled
+    how = " ".join(report.remarks())
+    of_mean, of_pooled = (f"95 % interval{of} (n = {report.images})" for of in ("", " of all"))
+    return mean | {of_mean: f"Of the mean. {how}"} | pooled | {of_pooled: f"Of all together. {how}"}
+
+
+def _explain(table: QTableWidget, report: Report) -> None:
+    """Say what rows and columns are, where the pointer rests."""
+    for row, name in enumerate(shown_figures(report)):
+        item = table.item(row, 0)
+        assert item is not None
+        item.setToolTip(find_metric(name).explanation)
+    for column, text in enumerate(_summary_columns(report).values(), start=1):
+        head = table.horizontalHeaderItem(column)
+        assert head is not None
+        head.setToolTip(text)
 
 
 def _mistake_row(mistake: Mistake, several: bool) -> list[str]:
@@ -409,12 +462,16 @@ def _mistake_row(mistake: Mistake, several: bool) -> list[str]:
     return [mistake.kind, str(mistake.number), *time, *(f"{p:.0f}" for p in mistake.position[2:])]
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
+def _number(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    if find_metric(name).unit == OBJECTS and value.is_integer():
+        return f"{value:.0f}"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
 
 
-def _interval(limits: tuple[float, float] | None) -> str:
-    return f"{_number(limits[0])} to {_number(limits[1])}" if limits else ""
+def _interval(name: str, limits: tuple[float, float] | None) -> str:
+    return f"{_number(name, limits[0])} to {_number(name, limits[1])}" if limits else ""
 
 
 def _camera(viewer: Viewer) -> Any:

@@ -6,8 +6,9 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from im2im_core.evaluation import RESAMPLES, THRESHOLDS
+from im2im_core.metrics import THRESHOLDS
 from im2im_core.progress import duration
+from im2im_core.resampling import RESAMPLES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,9 @@ DEFINITIONS = {
         "average precision is TP / (TP + FP + FN), also given as the mean over these thresholds, F1 is "
         "2 TP / (2 TP + FP + FN), and panoptic quality is the summed IoU of matched objects over TP + FP/2 + FN/2 "
         "(Kirillov et al., CVPR 2019). SEG is the mean over true objects of the IoU with the prediction that covers "
-        "more than half of it"
+        "more than half of it. The adapted Rand error is 1 minus the F-score of pairs of pixels over the foreground of "
+        "the truth (Arganda-Carreras et al., Front. Neuroanat. 9, 142, 2015), the variation of information the entropy "
+        "of either segmentation given the other, in bits (Meilă, J. Multivar. Anal. 98, 873, 2007)"
     ),
     "classes": (
         "Classes of pixels were compared by the Dice coefficient, 2 |A ∩ B| / (|A| + |B|), and the intersection over "
@@ -32,8 +35,11 @@ DEFINITIONS = {
     ),
     "image": (
         "Images were compared by the peak signal-to-noise ratio, 10 log10(range² / mean squared error) with the range "
-        "of the truth, by structural similarity (SSIM; Wang et al., IEEE TIP 13, 600, 2004), by Pearson's correlation "
-        "of the pixels, and by the mean absolute error in units of the range"
+        "of the truth, also after the gain and offset that fit the truth best (Weigert et al., Nat. Methods 15, 1090, "
+        "2018), by structural similarity (SSIM; Wang et al., IEEE TIP 13, 600, 2004), also over five scales (MS-SSIM; "
+        "Wang et al., Asilomar 2003), by Pearson's correlation of the pixels, by the mean absolute error and the root "
+        "mean squared error in units of the range, and by the resolution at which their Fourier ring correlation falls "
+        "below 1/7 (Nieuwenhuizen et al., Nat. Methods 10, 557, 2013)"
     ),
 }
 """How the figures of each kind are made, in sentences without the last full stop."""
@@ -163,7 +169,7 @@ def _methods(kind: str, report: Report | None, partly: bool) -> str:
     if report is not None and report.interval:
         means = (
             f" Figures are means over {len(report.rows)} images with 95 % confidence intervals from {RESAMPLES} "
-            "resamplings of whole images."
+            f"resamplings of n = {report.images} whole images (percentiles 2.5 and 97.5)."
         )
     return f"{DEFINITIONS[kind]}.{known}{means} Figures were computed with napari-im2im {__version__}."
 

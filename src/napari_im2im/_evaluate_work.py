@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from im2im_core.errors import DataError, Stopped
-from im2im_core.evaluation import Pair, Report, evaluate_many, guess_kind
+from im2im_core.evaluation import Pair, Report, evaluate_many, guess_kind, spacing_of
 from im2im_core.events import Progress
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ class _Sides:
         """One pair per time point and channel; each counts as an image of its own."""
         times, channels, z, y, x = self.truth.info.shape
         flat = (0, 0, 0) if z == 1 else (0, 0)
+        spacing = spacing_of(self.truth, self.prediction)
         for t in range(times):
             for c in range(channels):
                 region = (slice(t, t + 1), slice(c, c + 1), slice(0, z), slice(0, y), slice(0, x))
@@ -108,7 +109,7 @@ class _Sides:
                 # Where labels are given once for all channels, so is the weight.
                 weight = None if self.weight is None else self.weight.read((region[0], slice(0, 1), *region[2:]))[flat]
                 left, right = self.prediction.read(region)[flat], self.truth.read(region)[flat]
-                yield Pair(f"{self.name}{place}", left, right, weight)
+                yield Pair(f"{self.name}{place}", left, right, weight, spacing=spacing)
 
 
 def compare(

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from im2im_core.errors import DataError, Im2ImError
+from im2im_core.metrics import is_figure, title_of
 from im2im_core.models import LocalModel, add_model, forget_model, list_models
 from napari_im2im._icons import icon
 from napari_im2im._later import Later
@@ -266,4 +267,6 @@ def _task(model: LocalModel) -> str:
 def metric_words(name: str) -> str:
     """Name of a metric as people say it."""
     words = {"ap50": "AP at IoU 0.5", "ap75": "AP at IoU 0.75", "dice": "Dice", "psnr": "PSNR", "pearson": "Pearson r"}
+    if name not in words and is_figure(name):
+        return title_of(name)
     return words.get(name, name.replace("_", " "))

@@ -550,6 +550,30 @@ def test_evaluate_scores_predictions(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert result["mean"]["dice@1"] == 1.0
 
 
+def test_evaluate_writes_all_figures_as_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import tifffile
+
+    labels = np.kron(np.arange(4, dtype=np.uint16).reshape(2, 2), np.ones((9, 9), np.uint16))
+    tifffile.imwrite(tmp_path / "a.tif", labels)
+    image, table = str(tmp_path / "a.tif"), tmp_path / "figures.csv"
+    assert main(["evaluate", image, image, "--kind", "labels", "--csv", str(table)]) == 0
+    assert "recall@0.9" in table.read_text().splitlines()[0]
+    assert "recall@0.9" not in capsys.readouterr().out
+    assert main(["evaluate", image, image, "--csv", str(tmp_path / "a.tif" / "none.csv")]) == 4
+
+
+def test_evaluate_of_images_alone_tells_their_resolution(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "a.tif", np.random.default_rng(0).random((24, 24)).astype(np.float32))
+    assert main(["evaluate", str(tmp_path / "a.tif"), "--json"]) == 0
+    assert list(lines_of(capsys.readouterr().out)[-1]["mean"]) == ["single_image_resolution"]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "rdf.yaml").write_text("type: model")
+    assert main(["evaluate", str(tmp_path / "model")]) == 2
+    assert "no data set is named" in capsys.readouterr().err
+
+
 def test_evaluate_of_a_model_goes_to_the_engine(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -561,7 +585,7 @@ def test_evaluate_of_a_model_goes_to_the_engine(
     (tmp_path / "rdf.yaml").write_text("type: model")
     monkeypatch.setattr(Report, "table", lambda self: "dice 0.5", raising=False)
     assert main(["evaluate", str(tmp_path), "data"]) == 0
-    assert capsys.readouterr().out == "dice 0.5\n"
+    assert capsys.readouterr().out.splitlines()[0] == "dice 0.5"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import tifffile
 
+from im2im_core import metrics
+from im2im_core.alone import evaluate_alone
 from im2im_core.errors import DataError, Stopped
 from im2im_core.evaluation import Pair, evaluate_files, evaluate_many, evaluate_pair, guess_kind
 from im2im_core.events import Message, Progress
-from im2im_core.metrics import METRICS, find_metric, psnr
+from im2im_core.metrics import METRICS, THRESHOLDS, find_metric, psnr
 from im2im_core.microscope import fluorescence
 
 
@@ -65,10 +67,38 @@ def test_classes_and_images_of_a_pair():
 @pytest.mark.parametrize("kind", ["labels", "classes", "image"])
 def test_every_figure_belongs_to_a_metric_of_its_kind(kind):
     labels = fluorescence((48, 48), seed=0).labels
-    values = evaluate_pair(labels, labels, kind)
-    figures = [n for n in values if not n.startswith(("tp@", "fp@", "fn@"))]
-    assert {find_metric(n).kind for n in figures} == {kind}
-    assert {n.partition("@")[0] for n in figures} == {n for n, m in METRICS.items() if m.kind == kind}
+    values = evaluate_pair(labels, labels, kind, spacing=(0.5, 0.5))
+    assert {find_metric(n).kind for n in values} == {kind}
+    compared = {n for n, m in METRICS.items() if m.kind == kind and not m.group.startswith("alone")}
+    assert {n.partition("@")[0] for n in values} == compared
+
+
+def test_names_of_figures_are_those_of_the_first_release():
+    """Who reads the JSON finds what was there."""
+    labels = fluorescence((48, 48), seed=0).labels
+    by_threshold = "average_precision f1 precision recall panoptic_quality mean_matched_iou tp fp fn".split()
+    expected = {
+        "labels": {f"{n}@{t:g}" for n in by_threshold for t in THRESHOLDS}
+        | {"average_precision", "seg", "adapted_rand_error", "variation_of_information"},
+        "classes": {"dice", "iou", "accuracy"} | {f"{n}@{c}" for n in ("dice", "iou") for c in np.unique(labels) if c},
+        "image": {"psnr", "scale_invariant_psnr", "pearson", "mean_absolute_error", "ssim"},
+    }
+    for kind, names in expected.items():
+        assert names <= set(evaluate_pair(labels, labels, kind))
+    content = evaluate_many([Pair("a", labels, labels)], "labels").to_dict()
+    assert {"kind", "rows", "mean", "pooled", "interval", "notes"} <= set(content)
+
+
+def test_resolution_is_told_in_micrometres_where_pixels_have_a_size():
+    image = np.random.default_rng(0).random((32, 32))
+    values = evaluate_pair(image, image, "image", spacing=(0.2, 0.1))
+    assert (values["frc_resolution"], values["frc_resolution_um"]) == (2, 0.4)
+    assert "frc_resolution_um" not in evaluate_pair(image, image, "image")
+
+
+def test_an_image_without_classes_counts_as_right():
+    nothing = np.zeros((4, 5), int)
+    assert evaluate_pair(nothing, nothing, "classes") == {"dice": 1, "iou": 1, "accuracy": 1}
 
 
 def test_mean_is_over_images_and_pooled_over_objects(good_and_bad):
@@ -128,17 +158,92 @@ def test_interval_resamples_whole_files():
     assert evaluate_many(pairs[:2], "labels").interval == {}
 
 
+def test_pooled_interval_is_that_of_pooled_resamples(good_and_bad):
+    """Three images, drawn by hand in the same way."""
+    pairs = [*good_and_bad, Pair("third", _dots(1, 6), _dots(1, 5))]
+    report = evaluate_many(pairs, "labels", seed=4)
+    draws = np.random.default_rng(4).integers(0, 3, (1000, 3))
+    tp, fn = (np.array([r.values[f"{n}@0.5"] for r in report.rows])[draws].sum(1) for n in ("tp", "fn"))
+    expected = np.percentile(tp / (tp + fn), (2.5, 97.5))
+    assert report.pooled_interval["recall@0.5"] == pytest.approx(tuple(expected))
+    assert set(report.pooled_interval) == set(report.pooled)
+    assert report.images == 3
+    assert evaluate_many(pairs, "labels", seed=4).pooled_interval == report.pooled_interval
+    assert evaluate_many(pairs[:1], "labels").pooled_interval == {}
+
+
+def test_pooled_rand_and_information_are_those_of_all_pixels():
+    rng = np.random.default_rng(0)
+    one, other = rng.integers(1, 4, (2, 2, 6, 6))
+    pairs = [Pair("a", one[0], other[0]), Pair("b", one[1], other[1])]
+    report = evaluate_many(pairs, "labels")
+    # Pixels of different images never belong together: the same as one image in which no number occurs twice.
+    table = metrics.contingency(one + np.array([0, 10])[:, None, None], other + np.array([0, 10])[:, None, None])
+    assert report.pooled["adapted_rand_error"] == pytest.approx(metrics.pixel_pairs(table).error)
+    assert report.pooled["variation_of_information_split"] == pytest.approx(metrics.information(table).split)
+    assert report.pooled["merged"] == sum(r.values["merged"] for r in report.rows)
+
+
+def test_a_class_that_some_images_lack_has_a_pooled_interval():
+    pairs = [Pair("a", _dots(1, 5), _dots(1, 5)), Pair("b", _dots(1), _dots(1))]
+    assert evaluate_many(pairs, "classes").pooled_interval["dice@2"] == (1, 1)
+
+
+def test_interval_of_a_time_lapse_draws_whole_films():
+    pairs = [Pair(f"{g}{t}", _dots(1), _dots(1 + (g == "b")), group=g) for g in "ab" for t in range(3)]
+    report = evaluate_many(pairs, "labels")
+    assert report.images == 2
+    assert report.pooled_interval["tp@0.5"] == (0, 6)
+
+
 def test_report_as_dictionary_csv_and_table(good_and_bad):
     report = evaluate_many(good_and_bad, "labels", notes=("Because",))
     content = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert content["rows"][1]["values"]["recall@0.5"] == 0.25
-    lines = list(csv.DictReader(io.StringIO(report.to_csv())))
-    assert [line["image"] for line in lines] == ["good", "bad", "mean", "pooled"]
-    assert float(lines[3]["recall@0.5"]) == 0.5
+    assert content["pooled_interval"]["recall@0.5"] == [0.25, 1]
+    assert content["images"] == 2
+    lines = {line["image"]: line for line in csv.DictReader(io.StringIO(report.to_csv()))}
+    ends = [f"{row} {end}" for row in ("mean", "pooled") for end in ("2.5 %", "97.5 %")]
+    assert list(lines) == ["good", "bad", "mean", "pooled", *ends, "n"]
+    assert float(lines["pooled"]["recall@0.5"]) == 0.5
+    assert float(lines["pooled 2.5 %"]["recall@0.5"]) == 0.25
+    assert lines["n"]["recall@0.5"] == "2"
     table = report.table().splitlines()
     assert table[:2] == ["2 images, compared as labels", "Because"]
     (line,) = (t for t in table if t.startswith("recall@0.5"))
-    assert line.split()[1:] == ["0.625", "0.25", "to", "1", "0.5"]
+    assert line.split()[1:] == ["0.625", "0.25", "to", "1", "0.5", "0.25", "to", "1", "higher"]
+    assert not any(t.startswith("recall@0.6") for t in table)
+    assert any(t.startswith("average_precision@0.9") for t in table)
+    assert any(t.startswith("missed") and t.endswith("objects  lower") for t in table)
+    assert "n = 2 whole images" in table[-2]
+    assert "too narrow" in table[-1]
+
+
+def test_a_report_of_one_image_has_no_intervals(good_and_bad):
+    report = evaluate_many(good_and_bad[:1], "labels")
+    assert "resampling" not in report.table()
+    assert "2.5 %" not in report.to_csv()
+
+
+# ---- one image alone ----
+
+
+def test_without_a_truth_the_resolution_is_told(tmp_path):
+    rng = np.random.default_rng(0)
+    film = rng.random((2, 32, 32)).astype(np.float32)
+    settings = {"axes": "TYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(tmp_path / "film.ome.tif", film, ome=True, photometric="minisblack", metadata=settings)
+    events = []
+    report = evaluate_alone(tmp_path, events.append)
+    assert [r.name for r in report.rows] == ["film t=0", "film t=1"]
+    assert {r.group for r in report.rows} == {"film"}
+    expected = metrics.single_image_resolution(film[1])
+    values = report.rows[1].values
+    assert values == pytest.approx({"single_image_resolution": expected, "single_image_resolution_um": expected / 2})
+    assert [e.done for e in events] == [1, 2]
+    assert evaluate_alone(film[1]).mean == pytest.approx({"single_image_resolution": expected})
+    with pytest.raises(DataError, match=r"array: .* too small"):
+        evaluate_alone(film[0, :2])
 
 
 def test_infinite_and_undefined_figures_stay_valid_json():

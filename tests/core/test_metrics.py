@@ -108,34 +108,70 @@ def test_match_settles_a_tie_that_greed_would_lose():
     assert metrics.counts(matching, 0.3).tp == 2
 
 
-@pytest.mark.parametrize("name", [n for n, m in metrics.METRICS.items() if m.kind in ("labels", "classes")])
+COUNTS = [n for n, m in metrics.METRICS.items() if m.unit == "objects"]
+WINDOWED = ("ssim", "ms_ssim", "frc_resolution")
+"""Metrics that look at the neighbours of a pixel."""
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, m in metrics.METRICS.items() if m.kind in ("labels", "classes") and n not in COUNTS]
+)
 def test_nothing_against_nothing_is_perfect_and_something_against_nothing_is_not(name):
     metric = metrics.METRICS[name]
     perfect = 1.0 if metric.higher_is_better else 0.0
     full = np.eye(4, dtype=int) * np.arange(1, 5)
     assert metric.function(E, E) == perfect
     assert metric.function(full, full) == pytest.approx(perfect)
-    for pred, truth in ((full, E), (E, full)):
-        worse = metric.function(pred, truth)
-        assert worse < 1 if metric.higher_is_better else worse > 0
+    found = [metric.function(pred, truth) for pred, truth in ((full, E), (E, full))]
+    worse = [value < 1 if metric.higher_is_better else value > 0 for value in found]
+    one_sided = name in ("variation_of_information_split", "variation_of_information_merge")
+    assert any(worse) if one_sided else all(worse)
 
 
-@pytest.mark.parametrize("name", metrics.METRICS)
-def test_every_metric_is_a_float_and_ignores_what_is_unknown(name):
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_of_nothing_are_0_and_something_against_nothing_is_counted(name):
+    count, full = metrics.METRICS[name].function, np.eye(4, dtype=int) * np.arange(1, 5)
+    assert count(E, E) == 0
+    assert count(full, E) == (4 if name in ("fp", "extra") else 0)
+    assert count(E, full) == (4 if name in ("fn", "missed") else 0)
+
+
+@pytest.mark.parametrize("name", [n for n, m in metrics.METRICS.items() if m.kind == "image" and m.measurable])
+def test_images_without_structure_have_figures(name):
+    value = metrics.METRICS[name].function(np.full((16, 16), 3.0), np.full((16, 16), 3.0))
+    same = {"psnr": math.inf, "scale_invariant_psnr": math.inf, "pearson": 0, "frc_resolution": 2}
+    assert value == same.get(name, 1.0 if metrics.METRICS[name].higher_is_better else 0.0)
+
+
+@pytest.mark.parametrize("name", [n for n, m in metrics.METRICS.items() if m.measurable])
+@pytest.mark.parametrize("depth", [None, 3])
+def test_every_metric_is_a_float_and_ignores_what_is_unknown(name, depth):
     metric = metrics.METRICS[name]
     pred, truth = _random_labels(1) + 0, np.roll(_random_labels(1), 1, axis=0)
     if metric.kind == "image":
         pred, truth = (a + np.random.default_rng(i).normal(size=a.shape) for i, a in enumerate((pred, truth)))
+    else:  # no object reaches from the known into the unknown
+        pred[:, 18:] += 100
+        truth[:, 18:] += 100
+    if depth:
+        pred, truth = (np.stack([a] * depth) for a in (pred, truth))
     weight = np.ones(truth.shape)
-    weight[:, 18:] = 0
-    spoiled = np.where(weight > 0, pred, 7)
+    weight[..., 18:] = 0
+    spoiled = np.where(weight > 0, pred, 777)
     value = metric.function(pred, truth, weight)
     assert isinstance(value, float)
     assert math.isfinite(value)
     assert metric.function(spoiled, truth, weight) == value
-    assert metric.function(spoiled, truth) != metric.function(pred, truth)
-    if name != "ssim":  # whose windows end before the crop
-        assert value == pytest.approx(metric.function(pred[:, :18], truth[:, :18]))
+    if name not in COUNTS and not name.startswith("foreground"):  # of which there is nothing else here
+        assert metric.function(spoiled, truth) != metric.function(pred, truth)
+    if name not in WINDOWED:  # whose windows end before the crop
+        assert value == pytest.approx(metric.function(pred[..., :18], truth[..., :18]))
+
+
+def test_metrics_of_files_cannot_be_told_from_arrays():
+    for name in ("frc_resolution_um", "single_image_resolution"):
+        with pytest.raises(DataError, match=name):
+            metrics.METRICS[name].function(E, E)
 
 
 def test_objects_wholly_ignored_do_not_exist():
@@ -144,13 +180,85 @@ def test_objects_wholly_ignored_do_not_exist():
     assert (matching.truth_ids.tolist(), matching.pred_ids.tolist()) == ([1], [1])
 
 
+@pytest.fixture
+def harbour():
+    """A region of which the right half is unknown; three boats in the truth, five in the prediction.
+
+    truth   1 1 1 . 2 2 | 2 2 2 2 . .      2 lies mostly in the unknown
+    pred    5 5 5 . . . | . . . 8 8 8      1 is found, 2 is not
+            . 6 6 7 7 7 | 7 7 . . . .      6 is extra, 7 mostly known and extra
+            . . . . . 9 | 9 9 9 . . .      9 lies mostly in the unknown
+    weight  1 1 1 1 1 1 | 0 0 0 0 0 0
+    """
+    truth, pred = np.zeros((3, 12), int), np.zeros((3, 12), int)
+    truth[0, :3], truth[0, 4:10] = 1, 2
+    pred[0, :3], pred[0, 9:], pred[1, 1:3], pred[1, 3:8], pred[2, 5:9] = 5, 8, 6, 7, 9
+    weight = np.zeros((3, 12))
+    weight[:, :6] = 1
+    return pred, truth, weight
+
+
+def test_objects_mostly_in_the_unknown_are_neither_missed_nor_extra(harbour):
+    matching = metrics.match(*harbour)
+    counts = metrics.counts(matching)
+    assert (counts.tp, counts.fp, counts.fn) == (1, 2, 0)
+    assert metrics.seg(matching) == 1
+    assert metrics.mistakes(matching) == metrics.Mistakes(missed=0, extra=2, merged=0, split=0)
+    assert {(e.kind, e.pred_ids) for e in metrics.errors(*harbour)} == {("extra", (6,)), ("extra", (7,))}
+    everything = metrics.counts(metrics.match(*harbour[:2]))
+    assert (everything.tp, everything.fp, everything.fn) == (1, 4, 1)
+
+
+def test_an_object_mostly_in_the_unknown_can_still_be_right(harbour):
+    pred, truth, weight = harbour
+    truth[2, 5] = 3
+    counts = metrics.counts(metrics.match(pred, truth, weight))  # 9 and 3 share their only known pixel
+    assert (counts.tp, counts.fp, counts.fn) == (2, 2, 0)
+
+
+def test_a_match_of_a_true_object_mostly_in_the_unknown_does_not_count(harbour):
+    pred, truth, weight = harbour
+    pred[0, 4:6] = 4
+    counts = metrics.counts(metrics.match(pred, truth, weight))
+    assert (counts.tp, counts.fp, counts.fn) == (1, 2, 0)
+
+
+def test_mistakes_of_the_village(village):
+    assert metrics.mistakes(metrics.match(*village)) == metrics.Mistakes(missed=0, extra=1, merged=1, split=1)
+
+
 @pytest.mark.parametrize("seed", range(4))
-def test_rand_error_and_information_are_those_of_skimage(seed):
-    pred, truth = _random_labels(seed), np.roll(_random_labels(seed + 9), 2, axis=0)
-    reference = skimage.metrics.adapted_rand_error(truth, pred)[0]
-    assert metrics.adapted_rand_error(pred, truth) == pytest.approx(reference)
-    reference = skimage.metrics.variation_of_information(truth, pred).sum()
-    assert metrics.variation_of_information(pred, truth) == pytest.approx(reference)
+@pytest.mark.parametrize("shape", [(24, 30), (3, 12, 18)])
+def test_rand_error_and_information_are_those_of_skimage(seed, shape):
+    pred, truth = _random_labels(seed, shape[-2:]), np.roll(_random_labels(seed + 9, shape[-2:]), 2, axis=0)
+    if len(shape) == 3:
+        pred, truth = (np.stack([np.roll(a, z, axis=1) for z in range(shape[0])]) for a in (pred, truth))
+    table = metrics.contingency(pred, truth)
+    pairs, bits = metrics.pixel_pairs(table), metrics.information(table)
+    reference = skimage.metrics.adapted_rand_error(truth, pred)
+    # scikit-image calls the pairs of its first image, the truth, the denominator of its precision.
+    assert (pairs.error, pairs.recall, pairs.precision) == pytest.approx(reference)
+    assert metrics.adapted_rand_error(pred, truth) == pairs.error
+    assert (bits.split, bits.merge) == pytest.approx(skimage.metrics.variation_of_information(truth, pred))
+    assert metrics.variation_of_information(pred, truth) == bits.total
+
+
+def test_rand_precision_tells_of_merging_and_recall_of_splitting():
+    two, one = np.array([[1, 1, 1, 2, 2, 2]]), np.array([[1, 1, 1, 1, 1, 1]])
+    # Of 30 ordered pairs of pixels 12 lie in one half; one bit says which half it is.
+    merged, split = (metrics.contingency(*pair) for pair in ((one, two), (two, one)))
+    assert metrics.pixel_pairs(merged) == metrics.PixelPairs(both=12, truth=12, pred=30)
+    assert (metrics.pixel_pairs(merged).precision, metrics.pixel_pairs(merged).recall) == (12 / 30, 1)
+    assert (metrics.pixel_pairs(split).precision, metrics.pixel_pairs(split).recall) == (1, 12 / 30)
+    assert (metrics.information(merged).split, metrics.information(merged).merge) == (0, 1)
+    assert (metrics.information(split).split, metrics.information(split).merge) == (1, 0)
+
+
+def test_foreground_is_that_of_a_binary_mask():
+    pred, truth = _random_labels(3), _random_labels(4)
+    found = metrics.foreground(metrics.contingency(pred, truth))
+    assert found.dice == metrics.dice(pred > 0, truth > 0)[1]
+    assert found.iou == metrics.iou(pred > 0, truth > 0)[1]
 
 
 def test_fault_13_shapes_are_named():
@@ -244,7 +352,7 @@ def test_ssim_of_a_deep_stack_and_of_a_small_image():
         metrics.ssim(pred[0, :2], truth[0, :2], 1.0)
 
 
-@pytest.mark.parametrize("name", [n for n, m in metrics.METRICS.items() if m.kind == "image"])
+@pytest.mark.parametrize("name", [n for n, m in metrics.METRICS.items() if m.kind == "image" and m.measurable])
 def test_fault_11_unknown_truth_is_ignored_and_a_nan_prediction_shows(name, noisy):
     metric, (pred, truth) = metrics.METRICS[name].function, noisy
     holes = truth.copy()
@@ -269,19 +377,242 @@ def test_sums_of_halves_give_the_figure_of_the_whole(noisy):
     assert halves.pearson == pytest.approx(metrics.pearson(pred, truth))
 
 
+def test_nrmse_is_that_of_skimage(noisy):
+    pred, truth = noisy
+    reference = skimage.metrics.normalized_root_mse(truth, pred, normalization="min-max")
+    assert metrics.nrmse(pred, truth, metrics.range_of(truth)) == pytest.approx(reference)
+    assert 20 * math.log10(1 / metrics.nrmse(pred, truth, 7.0)) == pytest.approx(metrics.psnr(pred, truth, 7.0))
+
+
+def test_scale_invariant_psnr_is_that_of_zero_mean_images_scaled_to_each_other(noisy):
+    """The form of Weigert et al. 2018: both without mean, the prediction times <truth, pred> / <pred, pred>."""
+    pred, truth = noisy
+    p, t = pred - pred.mean(), (truth - truth.mean()) / truth.std()
+    scaled = p * (t * p).sum() / (p * p).sum()
+    reference = skimage.metrics.peak_signal_noise_ratio(t, scaled, data_range=np.ptp(truth) / truth.std())
+    assert metrics.scale_invariant_psnr(pred, truth, np.ptp(truth)) == pytest.approx(reference)
+
+
+# ---- several scales ----
+
+
+def _textured(seed, shape):
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(seed)
+    truth = sum(gaussian_filter(rng.random(shape), s) * s for s in (1, 4, 12))
+    truth = (truth - truth.min()) / np.ptp(truth)
+    return truth + rng.normal(0, 0.1, shape), truth
+
+
+@pytest.mark.parametrize("shape", [(192, 200), (208, 181)])
+def test_ms_ssim_is_that_of_monai(shape):
+    torch = pytest.importorskip("torch")
+    from monai.metrics import MultiScaleSSIMMetric
+
+    pair = _textured(0, shape)
+    reference = MultiScaleSSIMMetric(spatial_dims=2, data_range=1.0, kernel_size=11, kernel_sigma=1.5)
+    expected = reference(*(torch.from_numpy(a)[None, None] for a in pair))
+    assert metrics.ms_ssim(*pair, 1.0) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_ms_ssim_of_a_stack_is_the_mean_over_planes_and_of_a_small_image_that_of_fewer_scales():
+    pred, truth = (np.stack(pair) for pair in zip(*(_textured(i, (40, 44)) for i in range(3)), strict=True))
+    planes = [metrics.ms_ssim(p, t, 1.0) for p, t in zip(pred, truth, strict=True)]
+    assert metrics.ms_ssim(pred, truth, 1.0) == pytest.approx(np.mean(planes))
+    assert 0 < metrics.ms_ssim(pred[0, :5, :9], truth[0, :5, :9], 1.0) < 1
+    with pytest.raises(DataError, match="too small"):
+        metrics.ms_ssim(pred[0, :2], truth[0, :2], 1.0)
+
+
+def test_ms_ssim_of_one_scale_is_the_gaussian_ssim_of_skimage():
+    pred, truth = _textured(2, (20, 21))  # half of it does not hold the window
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "win_size": 11}
+    reference = skimage.metrics.structural_similarity(truth, pred, data_range=1.0, **settings)
+    assert metrics.ms_ssim(pred, truth, 1.0) == pytest.approx(reference ** sum(metrics.multiscale.SCALES))
+
+
+# ---- Fourier rings ----
+
+
+def _band(seed, shape, low, high):
+    """Noise whose frequencies lie between `low` and `high` cycles per pixel."""
+    noise = np.random.default_rng(seed).normal(size=shape)
+    radius = np.hypot(np.fft.fftfreq(shape[-2])[:, None], np.fft.fftfreq(shape[-1])[None])
+    return np.fft.ifft2(np.fft.fft2(noise) * ((radius >= low) & (radius < high))).real
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (96, 130), (4, 64, 64)])
+@pytest.mark.parametrize("cut", [0.1, 0.25])
+def test_resolution_is_where_shared_frequencies_end(shape, cut):
+    shared = _band(0, shape, 0, cut)
+    first, second = (shared + _band(seed, shape, cut, 1) for seed in (1, 2))
+    found = metrics.frc_resolution(first, second)
+    assert 1 / found == pytest.approx(cut, abs=2 / min(shape[-2:]))  # two rings
+    assert metrics.frc_resolution(first, second, spacing=(0.2, 0.2)) == pytest.approx(0.2 * found)
+
+
+def test_ring_correlation_is_the_signal_over_signal_and_noise():
+    """Of two images with the same signal and independent noise, both white."""
+    signal = np.random.default_rng(0).normal(size=(256, 256))
+    for noise in (0.5, 2.0):
+        pair = (signal + noise * np.random.default_rng(i).normal(size=signal.shape) for i in (1, 2))
+        rings = metrics.fourier_ring_correlation(*pair)
+        assert rings.correlation[20:].mean() == pytest.approx(1 / (1 + noise**2), abs=0.02)
+
+
+def test_rings_of_a_direct_sum_are_the_same():
+    pred, truth = _band(1, (32, 32), 0, 1), _band(2, (32, 32), 0, 1)
+    rings = metrics.fourier_ring_correlation(pred, truth)
+    window = metrics.resolution._window(np.ones(pred.shape, bool))
+    spectra = [np.fft.fft2((a - a.mean()) * window) for a in (pred, truth)]
+    radius = np.rint(32 * np.hypot(np.fft.fftfreq(32)[:, None], np.fft.fftfreq(32)[None]))
+    for ring, value in enumerate(rings.correlation, start=1):
+        p, t = (s[radius == ring] for s in spectra)
+        expected = (p * t.conj()).sum().real / np.sqrt((abs(p) ** 2).sum() * (abs(t) ** 2).sum())
+        assert value == pytest.approx(expected)
+    np.testing.assert_allclose(rings.frequencies, np.arange(1, 17) / 32)
+
+
+def test_resolution_has_its_limits():
+    noise = np.random.default_rng(0).normal(size=(2, 48, 64))
+    assert metrics.frc_resolution(noise[0], noise[0]) == 2
+    assert metrics.frc_resolution(noise[0], np.zeros_like(noise[0])) == 48
+    assert metrics.frc_resolution(noise[0], noise[1], np.zeros_like(noise[0])) == 2
+    assert metrics.frc_resolution(noise[0], noise[0], spacing=(0.3, 0.1)) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("cut", [0.06, 0.12])
+def test_resolution_of_one_image_is_where_its_structure_ends(cut):
+    shape = (256, 256)
+    image, other = (4 * _band(0, shape, 0, cut) + _band(seed, shape, 0, 1) for seed in (1, 2))
+    found = metrics.single_image_resolution(image)
+    for expected in (cut, 1 / metrics.frc_resolution(image, other)):
+        assert 1 / found == pytest.approx(expected, abs=3 / 256)  # three rings
+    assert metrics.single_image_resolution(np.stack([image, image]), (0.5, 0.5)) == pytest.approx(found / 2)
+
+
+def test_resolution_of_one_image_is_at_best_4_pixels():
+    assert metrics.single_image_resolution(_band(0, (64, 64), 0, 0.2)) == 4
+    with pytest.raises(DataError, match="too small"):
+        metrics.single_image_resolution(np.zeros((3, 9)))
+    with pytest.raises(DataError, match="not finite"):
+        metrics.single_image_resolution(np.full((9, 9), np.nan))
+
+
+# ---- by name ----
+
+
+def test_names_of_others_are_found():
+    assert metrics.find_metric("recognition_quality@0.5") is metrics.METRICS["f1"]
+    assert metrics.find_metric("sq") is metrics.METRICS["mean_matched_iou"]
+
+
+def test_panoptic_quality_is_segmentation_times_recognition_quality(village):
+    found = {n: metrics.find_metric(n).function(*village) for n in ("pq", "sq", "rq")}
+    assert found["pq"] == pytest.approx(found["sq"] * found["rq"])
+
+
+def test_titles_say_what_a_figure_is():
+    titles = {
+        n: metrics.title_of(n) for n in ("average_precision@0.5", "average_precision", "dice@2", "psnr", "tp@0.5")
+    }
+    assert list(titles.values()) == [
+        "AP at IoU 0.5",
+        "AP, mean over IoU 0.5 to 0.9",
+        "Dice of class 2",
+        "PSNR, dB",
+        "Found at IoU 0.5",
+    ]
+
+
+def test_only_what_is_asked_for_is_measured(village, monkeypatch):
+    scene = metrics.Scene(*village)
+    selection = metrics.select(("f1", "f1@0.75", "sq", "seg"), "labels")
+    assert selection.figures == ("f1@0.5", "f1@0.75", "mean_matched_iou@0.5", "seg")
+    monkeypatch.setattr(metrics.partitions, "information", None)
+    found = selection.measure(scene)
+    assert found["f1@0.5"] == pytest.approx(4 / 9)
+    assert found["f1@0.75"] == pytest.approx(2 / 9)
+    both = metrics.select(("average_precision", "f1@0.75"), "labels").measure(scene)
+    assert both["f1@0.75"] == pytest.approx(2 / 9)
+    assert both["average_precision"] == metrics.select(("ap",), "labels").measure(scene)["average_precision"]
+    assert metrics.select(("average_precision",), "labels").measure(scene) == {
+        "average_precision": pytest.approx(
+            np.mean([metrics.average_precision(metrics.match(*village), t) for t in metrics.THRESHOLDS])
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("seg@0.5", "no thresholds"), ("f1@2", "no IoU"), ("f1@x", "no IoU"), ("dice@1.5", "no class"), ("sge", "'seg'")],
+)
+def test_figures_that_do_not_exist_are_refused(name, text):
+    with pytest.raises(ConfigError, match=text):
+        metrics.select((name,), "labels")
+
+
+def test_figures_of_another_kind_are_refused():
+    for name, kind in (("seg", "image"), ("psnr", "labels"), ("frc_resolution_um", "image")):
+        with pytest.raises(ConfigError, match="cannot be measured here"):
+            metrics.select((name,), kind)
+
+
 def test_find_metric_names_the_nearest():
     assert metrics.find_metric("average_precision@0.5") is metrics.METRICS["average_precision"]
     with pytest.raises(ConfigError, match="Did you mean 'pearson'"):
         metrics.find_metric("person")
 
 
-def test_match_of_2000_objects_in_a_large_image_is_fast():
+@pytest.fixture
+def city():
+    """2,025 houses in an image of 2,025 x 2,025 pixels, and their prediction, moved by 3 pixels."""
     tiles = np.arange(1, 2026, dtype=np.uint32).reshape(45, 45)
     truth = np.kron(tiles, np.ones((45, 45), np.uint32))
     truth[::45] = truth[:, ::45] = 0
-    pred = np.roll(truth, 3, axis=0)
+    return np.roll(truth, 3, axis=0), truth
+
+
+def _seconds(work):
     begun = time.process_time()
-    matching = metrics.match(pred, truth)
-    found = metrics.counts(matching).tp
-    assert time.process_time() - begun < 0.4
-    assert found == 2025
+    work()
+    return time.process_time() - begun
+
+
+def test_all_figures_of_2000_objects_cost_less_than_two_of_skimage(city):
+    pred, truth = city
+
+    def reference():
+        skimage.metrics.variation_of_information(truth, pred)
+        skimage.metrics.adapted_rand_error(truth, pred)
+
+    ours = min(_seconds(lambda: metrics.parts_of(metrics.Scene(pred, truth), "labels")) for _ in range(2))
+    assert ours < _seconds(reference)
+    assert metrics.counts(metrics.match(pred, truth)).tp == 2025
+
+
+def test_overlaps_are_counted_once_for_all_figures(city, monkeypatch):
+    counted, real = [], metrics.instances.contingency
+    monkeypatch.setattr(metrics.instances, "contingency", lambda *a: counted.append(1) or real(*a))
+    pred, truth = (a[:200, :200] for a in city)
+    metrics.parts_of(metrics.Scene(pred, truth), "labels")
+    assert counted == [1]
+
+
+@pytest.mark.parametrize("kind", ["labels", "image"])
+def test_what_a_training_measures_is_cheap(kind, city):
+    """Those that are left out cost more than all that are measured, or as little but say the same."""
+    pred, truth = (a[:512, :512] for a in city)
+    scene = (
+        metrics.Scene(pred.astype(np.float32), truth.astype(np.float32))
+        if kind == "image"
+        else metrics.Scene(pred, truth)
+    )
+    chosen = metrics.select(metrics.while_training(kind), kind)
+    chosen.measure(scene)
+    ours, everything = (
+        min(_seconds(work) for _ in range(3))
+        for work in (lambda: chosen.measure(scene), lambda: metrics.parts_of(scene, kind))
+    )
+    assert ours < (everything if kind == "labels" else 0.6 * everything)

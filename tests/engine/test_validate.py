@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from training_world import Training, discs, sample, small_recipe, split_of
 
 from im2im_core.engine import validate
 from im2im_core.engine.data import cut
-from im2im_core.engine.frameworks.contract import TargetSpec
+from im2im_core.engine.figures import Figures, kind_of
+from im2im_core.engine.frameworks.contract import OutputSpec, TargetSpec
 from im2im_core.engine.named_metrics import NamedMetric
 from im2im_core.engine.planning import make_plan
 from im2im_core.engine.prepare import Entry
@@ -134,6 +136,70 @@ def test_metrics_by_import_path_stand_beside_those_of_the_framework(tmp_path: Pa
     assert figures["MAEMetric"] == pytest.approx(figures["MSELoss"])  # classes are 0 and 1
     assert 0 < figures["MAEMetric"] < 1
     assert figures["DiceMetric"] == pytest.approx(figures["class_1_dice"], abs=1e-4)
+
+
+def trained_figures(tmp_path: Path, preset: str, task: str, figures: Any = "auto") -> tuple[dict[str, float], Any]:
+    """Figures of one validation image, and the framework."""
+    recipe = small_recipe(preset, training__figures=figures)
+    split = split_of(1, 1, task=task)
+    found = prepare_images(make_plan(recipe, split), split, tmp_path, lambda event: None, lambda: "")
+    framework = found.framework.eval()
+    chosen = Figures(recipe.training.figures, framework)
+    return Validator(found.views, torch.device("cpu"), 0, (), chosen).run(framework), framework
+
+
+def test_a_training_measures_the_cheap_figures_of_its_task(tmp_path: Path) -> None:
+    figures, framework = trained_figures(tmp_path, "instance_seg_2d", "instance")
+    assert kind_of(framework) == "labels"
+    assert {"ap50", "ap75", "average_precision", "f1@0.5", "panoptic_quality@0.5", "seg"} <= set(figures)
+    assert not {"variation_of_information", "missed"} & set(figures)
+    figures, framework = trained_figures(tmp_path / "c", "semantic_seg_2d", "classes")
+    assert kind_of(framework) == "classes"
+    assert {"dice", "iou"} <= set(figures)
+    figures, framework = trained_figures(tmp_path / "i", "restoration_2d", "image")
+    assert kind_of(framework) == "image"
+    assert {"psnr", "ssim", "pearson", "scale_invariant_psnr"} <= set(figures)
+    assert not {"ms_ssim", "frc_resolution"} & set(figures)
+
+
+def test_figures_of_the_validation_are_a_choice(tmp_path: Path) -> None:
+    figures, _ = trained_figures(tmp_path, "restoration_2d", "image", ["ms_ssim", "frc", "nrmse"])
+    assert {"ms_ssim", "frc_resolution", "nrmse"} <= set(figures)
+    assert "scale_invariant_psnr" not in figures
+    assert figures["psnr"] == pytest.approx(-20 * np.log10(figures["nrmse"]))
+
+
+def test_figures_that_do_not_fit_are_told_before_the_training() -> None:
+    with pytest.raises(ConfigError, match=r"training\.figures: seg cannot be measured here"):
+        make_plan(small_recipe("restoration_2d", training__figures=["seg"]), split_of(2, 1, task="image"))
+    with pytest.raises(ConfigError, match="Did you mean 'seg'"):
+        small_recipe(training__figures=["sge"])
+
+
+def test_what_is_unknown_does_not_count_in_figures_by_name() -> None:
+    labels = SimpleNamespace(results=(OutputSpec("labels", "labels", 1),), stitch="instances")
+    figures = Figures(("f1", "fp"), labels)
+    truth, weight = np.zeros((1, 4, 6), np.uint16), np.ones((1, 4, 6), np.float32)
+    found = truth.copy()
+    found[0, 0, :2] = truth[0, 0, :2] = 1
+    found[0, 3, 3:] = 2
+    assert figures(found, truth, weight) == {"f1@0.5": pytest.approx(2 / 3), "fp@0.5": 1}
+    weight[:, :, 4:] = 0  # most of the invented object
+    assert figures(found, truth, weight) == {"f1@0.5": 1, "fp@0.5": 0}
+    assert figures(found, truth, weight, there={"f1@0.5"}) == {"fp@0.5": 0}
+
+
+def test_results_that_are_no_image_of_the_target_have_no_figures_unless_asked_for() -> None:
+    twice = SimpleNamespace(results=(OutputSpec("image", "image", 1),), stitch="none")
+    pair = np.zeros((1, 8, 8)), np.zeros((1, 4, 4))
+    assert Figures("auto", twice)(*pair, None) == {}
+    with pytest.raises(ConfigError, match=r"\(1, 8, 8\) and the target \(1, 4, 4\) differ in size"):
+        Figures(("psnr",), twice)(*pair, None)
+    vector = SimpleNamespace(results=(OutputSpec("age", "vector", 1),), stitch="none")
+    assert kind_of(vector) is None
+    assert Figures("auto", vector)(*pair, None) == {}
+    with pytest.raises(ConfigError, match="kind vector have no figures"):
+        Figures(("psnr",), vector)
 
 
 def test_unknown_pixels_do_not_count_in_metrics_by_import_path() -> None:

@@ -140,6 +140,7 @@ def test_reading_is_the_same_on_a_logarithmic_axis(curves):
 def test_terms_have_words_and_tools_have_names(curves):
     assert term_words("cross_entropy", False) == "cross entropy"
     assert [term_words(n, True) for n in ("ap50", "class_2_dice", "psnr")] == ["AP", "class 2 Dice", "PSNR"]
+    assert term_words("panoptic_quality@0.5", True) == "PQ at IoU 0.5"
     for tool in (*curves.findChildren(QToolButton), *curves.findChildren(QSlider), *curves.findChildren(QCheckBox)):
         assert tool.toolTip()
         assert tool.accessibleName()

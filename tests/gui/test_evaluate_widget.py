@@ -18,9 +18,10 @@ from looks import crowded, nameless
 from im2im_core.errors import DataError, Stopped
 from im2im_core.evaluation import evaluate_pair
 from im2im_core.events import Progress
+from im2im_core.metrics import find_metric, title_of
 from napari_im2im._dataset_teach import add_correction, correction_of
 from napari_im2im._evaluate_layers import COLOURS, known_of
-from napari_im2im._evaluate_widget import EvaluateWidget, figure_rows
+from napari_im2im._evaluate_widget import FIGURES, EvaluateWidget, figure_rows, shown_figures
 from napari_im2im._evaluate_words import mistakes_words, progress_words
 from napari_im2im._evaluate_work import ERROR_KINDS, PIXEL_KINDS, Known, compare
 from napari_im2im._layers import OURS, RESULT, take_snapshot
@@ -86,7 +87,23 @@ def test_layers_are_guessed_and_figures_are_those_of_the_core(panel: Any, qtbot:
     assert head == ["Figure", "image · model"]
     assert rows[0] == ["AP at IoU 0.5", f"{expected['average_precision@0.5']:.3f}"]
     assert widget.figures.item(0, 1).text() == rows[0][1]
+    counted = {words: int(cell) for words, cell in rows if words in ("Missed", "Extra", "Merged", "Split")}
+    assert counted == {"Missed": 1, "Extra": 1, "Merged": 1, "Split": 1}
     assert "compared as objects" in widget.said.text().lower()
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_every_row_says_what_it_is_and_which_way_is_better(panel: Any, qtbot: Any, kind: str) -> None:
+    viewer, widget = panel
+    for name in ("image · model", "truth"):  # a size of a pixel, for the resolution in micrometres
+        viewer.layers[name].units = ("um", "um")
+    widget.kind.setCurrentIndex(widget.kind.findData(kind))
+    widget.button.click()
+    qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
+    assert shown_figures(widget._comparison.report) == list(FIGURES[kind])
+    for row, name in enumerate(FIGURES[kind]):
+        assert widget.figures.item(row, 0).text() == title_of(name)
+        assert widget.figures.item(row, 0).toolTip() == find_metric(name).explanation
 
 
 def test_mistakes_are_listed_coloured_and_shown(panel: Any, qtbot: Any) -> None:
@@ -126,8 +143,12 @@ def test_time_points_are_rows_with_mean_interval_and_pooled(make_napari_viewer: 
     qtbot.waitUntil(lambda: done(widget), timeout=PATIENCE)
     head, rows = figure_rows(widget._comparison.report)
     images = ["film · model t=0", "film · model t=1", "film · model t=2"]
-    assert head == ["Figure", "Mean", "95 % interval", "All together", *images]
-    assert " to " in rows[0][2]
+    intervals = ["95 % interval (n = 3)", "95 % interval of all (n = 3)"]
+    assert head == ["Figure", "Mean", intervals[0], "All together", intervals[1], *images]
+    report = widget._comparison.report
+    assert rows[0][2] == "{:.3f} to {:.3f}".format(*report.interval["average_precision@0.5"])
+    assert rows[0][4] == "{:.3f} to {:.3f}".format(*report.pooled_interval["average_precision@0.5"])
+    assert "n = 3 whole images" in widget.figures.horizontalHeaderItem(4).toolTip()
     assert {m.position[0] for m in widget._comparison.mistakes} == {1.0}
     widget.mistakes.selectRow(0)
     assert viewer.dims.current_step[0] == 1

@@ -11,18 +11,26 @@ from im2im_core.commands import Command, Output, add_trust, simple
 from im2im_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from im2im_core.evaluation import Report
     from im2im_core.recipe import DataSettings
 
 TOLD = ("axes", "input_channels", "target_channels", "labelling")
 """Settings of the data that files may not say."""
+MORE = "All figures of every image: --csv FILE, or --json"
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     from im2im_core.metrics import Kind
 
-    parser.usage = "im2im evaluate MODEL DATA | PREDICTION TRUTH [options]"
+    parser.usage = "im2im evaluate MODEL DATA | PREDICTION TRUTH | IMAGE [options]"
     parser.add_argument("first", metavar="MODEL|PREDICTION", help="bundle or run; or an image or folder of images")
-    parser.add_argument("second", metavar="DATA|TRUTH", help="folder or table with truth; or the true image or folder")
+    parser.add_argument(
+        "second",
+        nargs="?",
+        metavar="DATA|TRUTH",
+        help="folder or table with truth; or the true image or folder; without it, the resolution of the images alone",
+    )
+    parser.add_argument("--csv", metavar="FILE", type=Path, help="write every figure of every image as a table")
     parser.add_argument(
         "--kind",
         default="auto",
@@ -54,30 +62,47 @@ def _data(args: argparse.Namespace) -> str | DataSettings:
 
 
 def _evaluate(args: argparse.Namespace, output: Output) -> int:
+    from im2im_core.files import write_atomic
+    from im2im_core.trust import trust_for_this_process
+
+    trust_for_this_process(args.trust)
+    report = _of_images(args, output) if _holds_images(Path(args.first)) else _of_model(args, output)
+    if isinstance(report, int):
+        return report
+    if args.csv is not None:
+        write_atomic(args.csv, report.to_csv().encode())
+    output.result(report, f"{report.table()}\n{MORE}")
+    return 0
+
+
+def _of_images(args: argparse.Namespace, output: Output) -> Report:
+    from im2im_core import api
+    from im2im_core.progress import reporter
+
+    if told := [n for n in TOLD if getattr(args, n) is not None]:
+        raise ConfigError(
+            f"--{told[0].replace('_', '-')} says how a model is to read its data, but {args.first} is no model",
+            "Name a model and a data set, or leave the option out",
+        )
+    with reporter(output.json) as on_event:
+        return api.evaluate(args.first, args.second, kind=args.kind, on_event=on_event)
+
+
+def _of_model(args: argparse.Namespace, output: Output) -> Report | int:
+    """Report, or the exit code of an evaluation that was asked to end."""
     from im2im_core import api
     from im2im_core.errors import Stopped
     from im2im_core.jobs.signals import StopFlag
     from im2im_core.progress import reporter
-    from im2im_core.trust import trust_for_this_process
 
-    trust_for_this_process(args.trust)
-    if _holds_images(Path(args.first)):
-        if told := [n for n in TOLD if getattr(args, n) is not None]:
-            raise ConfigError(
-                f"--{told[0].replace('_', '-')} says how a model is to read its data, but {args.first} is no model",
-                "Name a model and a data set, or leave the option out",
-            )
-        with reporter(output.json) as on_event:
-            report = api.evaluate(args.first, args.second, kind=args.kind, on_event=on_event)
-    else:
-        with StopFlag() as stop, reporter(output.json) as on_event:
-            try:
-                report = api.evaluate_model(args.first, _data(args), on_event=on_event, should_stop=stop)
-            except Stopped as error:
-                sys.stderr.write(f"{error}\n")
-                return stop.exit_code or error.exit_code
-    output.result(report, report.table())
-    return 0
+    if args.second is None:
+        raise ConfigError(f"{args.first} is a model, but no data set is named", "Name a folder or table with truth")
+    with StopFlag() as stop, reporter(output.json) as on_event:
+        try:
+            return api.evaluate_model(args.first, _data(args), on_event=on_event, should_stop=stop)
+        except Stopped as error:
+            sys.stderr.write(f"{error}\n")
+            return stop.exit_code or error.exit_code
 
 
 def _holds_images(path: Path) -> bool:

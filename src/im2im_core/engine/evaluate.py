@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from im2im_core.engine.figures import kind_of
 from im2im_core.engine.predict import Predictor
 from im2im_core.engine.prepare import read_time, without_unknown
 from im2im_core.errors import DataError
-from im2im_core.evaluation import Pair, Report, evaluate_many
+from im2im_core.evaluation import Pair, Report, evaluate_many, spacing_of
 from im2im_core.io.labels import as_labels
 from im2im_core.layouts.base import load_samples
 from im2im_core.partial import to_learning
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from im2im_core.engine.frameworks.contract import Framework
     from im2im_core.events import Event
-    from im2im_core.metrics import Kind
     from im2im_core.partial import Labelling
     from im2im_core.samples import Sample
 
@@ -55,18 +54,11 @@ def evaluate_on(
     found = list(samples) if samples is not None else list(load_samples(settings, Path.cwd())[0])
     return evaluate_many(
         _pairs(predictor, found, settings.labelling, should_stop),
-        _kind(predictor.framework),
+        kind_of(predictor.framework) or "image",
         on_event,
         should_stop,
         total=sum(s.source.info.shape[0] for s in found),
     )
-
-
-def _kind(framework: Framework) -> Kind:
-    """What the main result is scored as."""
-    if framework.results[0].kind != "labels":
-        return "image"
-    return "labels" if framework.stitch == "instances" else "classes"
 
 
 def _pairs(
@@ -83,7 +75,8 @@ def _pairs(
             truth, weight = _truth(sample, time, labelling if labels else None)
             prediction = result[time] if times > 1 else result
             label = sample.name if times == 1 else f"{sample.name}@{time}"
-            yield Pair(label, np.squeeze(np.asarray(prediction)), truth, weight, group=sample.name)
+            pixel = spacing_of(sample.targets[TARGET], sample.source)
+            yield Pair(label, np.squeeze(np.asarray(prediction)), truth, weight, sample.name, pixel)
 
 
 def _truth(sample: Sample, time: int, labelling: Labelling | None) -> tuple[NDArray[Any], NDArray[Any] | None]:

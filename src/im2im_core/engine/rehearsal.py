@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from im2im_core.engine.figures import Figures
 from im2im_core.engine.frameworks.build import geometry
 from im2im_core.engine.named_metrics import NamedMetric
 from im2im_core.engine.optimizers import make_optimizer
@@ -45,6 +46,7 @@ def rehearse(recipe: Recipe, framework: Framework) -> None:
     _try_transforms(recipe, framework)
     for named in recipe.training.metrics:
         NamedMetric(named)
+    Figures(recipe.training.figures, framework)
     for player in framework.players():
         make_optimizer(player.optimizer or recipe.training.optimizer, list(player.parameters))
     shipped = all(type(part).__module__.startswith("im2im_core.") for part in (framework, recipe.network))

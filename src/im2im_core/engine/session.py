@@ -32,6 +32,7 @@ from im2im_core.engine.data import (
     target_statistics,
 )
 from im2im_core.engine.devices import choose_device, kept_torch
+from im2im_core.engine.figures import Figures
 from im2im_core.engine.frameworks.build import geometry
 from im2im_core.engine.named_metrics import NamedMetric
 from im2im_core.engine.networks.effective import effective_radius
@@ -459,7 +460,8 @@ class _Session:
         self.checkpointer = Checkpointer(self.checkpoints, self.recipe, on_event, self.ending)
         device = torch.device(self.plan.runtime.device)
         metrics = [NamedMetric(named) for named in self.recipe.training.metrics]
-        self.validator = Validator(prepared.views, device, self.recipe.training.seed, metrics)
+        figures = Figures(self.recipe.training.figures, prepared.framework)
+        self.validator = Validator(prepared.views, device, self.recipe.training.seed, metrics, figures)
         self.validation = Validation(
             self.validator,
             self.recipe,
@@ -618,7 +620,7 @@ class _Restore(KeepSignals):
 
 def replace_device(validator: Validator, device: str) -> Validator:
     """The same validation on another device."""
-    return Validator(validator.views, torch.device(device), validator.seed, validator.metrics)
+    return Validator(validator.views, torch.device(device), validator.seed, validator.metrics, validator.figures)
 
 
 def describe(prepared: Prepared, framework: Framework) -> Inference:

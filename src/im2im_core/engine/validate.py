@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from im2im_core.engine.figures import Figures
     from im2im_core.engine.frameworks.contract import Framework
     from im2im_core.engine.named_metrics import NamedMetric
     from im2im_core.engine.prepare import Entry
@@ -96,10 +97,19 @@ class Validator:
         Parts of validation images; always the same ones, so that curves can be compared.
     metrics : sequence of NamedMetric
         Figures beside those of the framework; they compare its main result.
+    figures : Figures, optional
+        Further ones by name.
     """
 
-    def __init__(self, views: list[View], device: torch.device, seed: int, metrics: Sequence[NamedMetric] = ()) -> None:
-        self.views, self.device, self.seed, self.metrics = views, device, seed, metrics
+    def __init__(
+        self,
+        views: list[View],
+        device: torch.device,
+        seed: int,
+        metrics: Sequence[NamedMetric] = (),
+        figures: Figures | None = None,
+    ) -> None:
+        self.views, self.device, self.seed, self.metrics, self.figures = views, device, seed, metrics, figures
 
     @torch.inference_mode()
     def run(self, framework: Framework) -> dict[str, float]:
@@ -110,9 +120,11 @@ class Validator:
             losses = self._losses(framework, batch)
             maps = self._maps(framework, batch["source"], view)
             results = framework.postprocess(maps, TranslateContext())
-            weight, truth = _known(batch, view), view.truth()
-            named = {m.name: m(results[framework.results[0].name], truth, weight) for m in self.metrics}
-            rows.append({**losses, **framework.metrics(results, {"target": truth}, weight), **named})
+            weight, truth, main = _known(batch, view), view.truth(), results[framework.results[0].name]
+            own = framework.metrics(results, {"target": truth}, weight)
+            further = self.figures(main, truth, weight, there=own) if self.figures else {}
+            named = {m.name: m(main, truth, weight) for m in self.metrics}
+            rows.append({**losses, **own, **further, **named})
         return {k: float(np.mean([r[k] for r in rows if k in r])) for k in dict.fromkeys(k for r in rows for k in r)}
 
     @torch.inference_mode()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from im2im_core.metrics.classes import accuracy, accuracy_sums, dice, iou, mean_dice, mean_iou, overlaps
+from im2im_core.metrics.classes import accuracy, accuracy_sums, dice, iou, mean_dice, mean_iou, overlaps, overlaps_of
 from im2im_core.metrics.images import (
     mean_absolute_error,
     moments,
+    nrmse,
     pearson,
     psnr,
     range_of,
@@ -15,58 +16,114 @@ from im2im_core.metrics.images import (
 )
 from im2im_core.metrics.instances import (
     Matching,
-    adapted_rand_error,
     average_precision,
     contingency,
     counts,
     f1,
     match,
     matched_pairs,
+    matching_of,
     mean_matched_iou,
     panoptic_quality,
     precision,
     recall,
     seg,
     seg_sums,
+)
+from im2im_core.metrics.measure import (
+    THRESHOLDS,
+    Key,
+    Parts,
+    Scene,
+    Selection,
+    check_figure,
+    completed,
+    figures_of,
+    parts_alone,
+    parts_of,
+    pooled,
+    select,
+    while_training,
+)
+from im2im_core.metrics.multiscale import ms_ssim, ms_ssim_sums
+from im2im_core.metrics.objects import ErrorKind, ObjectError, errors, mistakes
+from im2im_core.metrics.partitions import (
+    adapted_rand_error,
+    foreground,
+    information,
+    pixel_pairs,
     variation_of_information,
 )
-from im2im_core.metrics.objects import ErrorKind, ObjectError, errors
-from im2im_core.metrics.registry import METRICS, Kind, Metric, find_metric
-from im2im_core.metrics.sums import Counts, Moments, Overlap, Ratio, Sums
+from im2im_core.metrics.registry import METRICS, Group, Kind, Metric, find_metric, is_figure, title_of
+from im2im_core.metrics.resolution import (
+    RingCorrelation,
+    fourier_ring_correlation,
+    frc_resolution,
+    single_image_resolution,
+)
+from im2im_core.metrics.sums import Counts, Information, Mistakes, Moments, Overlap, PixelPairs, Ratio, Sums
 
 __all__ = [
     "METRICS",
+    "THRESHOLDS",
     "Counts",
     "ErrorKind",
+    "Group",
+    "Information",
+    "Key",
     "Kind",
     "Matching",
     "Metric",
+    "Mistakes",
     "Moments",
     "ObjectError",
     "Overlap",
+    "Parts",
+    "PixelPairs",
     "Ratio",
+    "RingCorrelation",
+    "Scene",
+    "Selection",
     "Sums",
     "accuracy",
     "accuracy_sums",
     "adapted_rand_error",
     "average_precision",
+    "check_figure",
+    "completed",
     "contingency",
     "counts",
     "dice",
     "errors",
     "f1",
+    "figures_of",
     "find_metric",
+    "foreground",
+    "fourier_ring_correlation",
+    "frc_resolution",
+    "information",
     "iou",
+    "is_figure",
     "match",
     "matched_pairs",
+    "matching_of",
     "mean_absolute_error",
     "mean_dice",
     "mean_iou",
     "mean_matched_iou",
+    "mistakes",
     "moments",
+    "ms_ssim",
+    "ms_ssim_sums",
+    "nrmse",
     "overlaps",
+    "overlaps_of",
     "panoptic_quality",
+    "parts_alone",
+    "parts_of",
     "pearson",
+    "pixel_pairs",
+    "pooled",
     "precision",
     "psnr",
     "range_of",
@@ -74,7 +131,11 @@ __all__ = [
     "scale_invariant_psnr",
     "seg",
     "seg_sums",
+    "select",
+    "single_image_resolution",
     "ssim",
     "ssim_sums",
+    "title_of",
     "variation_of_information",
+    "while_training",
 ]

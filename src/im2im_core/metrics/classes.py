@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from im2im_core.metrics.instances import Contingency
+
 
 def overlaps(
     pred: NDArray[Any],
@@ -28,7 +30,11 @@ def overlaps(
     classes : iterable of int
         Classes to report; by default those that occur, background (0) left out.
     """
-    table = contingency(pred, truth, weight)
+    return overlaps_of(contingency(pred, truth, weight), classes)
+
+
+def overlaps_of(table: Contingency, classes: Iterable[int] | None = None) -> dict[int, Overlap]:
+    """The same from overlaps that are counted already."""
     preds, truths = table.pred_ids[table.columns], table.truth_ids[table.rows]
     if classes is None:
         classes = sorted({*preds.tolist(), *truths.tolist()} - {0})
@@ -72,13 +78,12 @@ def mean_iou(pred: NDArray[Any], truth: NDArray[Any], weight: NDArray[Any] | Non
     return float(np.mean(list(iou(pred, truth, weight).values()) or [1.0]))
 
 
-def accuracy_sums(pred: NDArray[Any], truth: NDArray[Any], weight: NDArray[Any] | None = None) -> Ratio:
+def accuracy_sums(table: Contingency) -> Ratio:
     """Number of pixels of the right class, and of all known pixels."""
-    table = contingency(pred, truth, weight)
     right = table.pred_ids[table.columns] == table.truth_ids[table.rows]
     return Ratio(float(table.pixels[right].sum()), float(table.pixels.sum()))
 
 
 def accuracy(pred: NDArray[Any], truth: NDArray[Any], weight: NDArray[Any] | None = None) -> float:
     """Part of the known pixels that have the right class, background included."""
-    return accuracy_sums(pred, truth, weight).value
+    return accuracy_sums(contingency(pred, truth, weight)).value

@@ -84,6 +84,11 @@ def mean_absolute_error(
     return moments(pred, truth, data_range, weight).mean_absolute_error
 
 
+def nrmse(pred: NDArray[Any], truth: NDArray[Any], data_range: float, weight: NDArray[Any] | None = None) -> float:
+    """Root of the mean squared error in units of `data_range`."""
+    return moments(pred, truth, data_range, weight).nrmse
+
+
 def ssim(pred: NDArray[Any], truth: NDArray[Any], data_range: float, weight: NDArray[Any] | None = None) -> float:
     """Structural similarity (Wang et al., IEEE TIP 13 (2004) 600), mean over the known pixels whose window fits.
 

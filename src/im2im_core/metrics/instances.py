@@ -26,6 +26,19 @@ class Contingency:
     columns: NDArray[np.intp]
     """Index into `pred_ids` of each pair."""
     pixels: NDArray[np.int64]
+    truth_hidden: NDArray[np.int64]
+    """Pixels of each of `truth_ids` that are unknown and not in `pixels`, as far as the truth says."""
+    pred_hidden: NDArray[np.int64]
+
+    @cached_property
+    def truth_sizes(self) -> NDArray[np.int64]:
+        """Known pixels of each of `truth_ids`."""
+        return np.bincount(self.rows, self.pixels, len(self.truth_ids)).astype(np.int64)
+
+    @cached_property
+    def pred_sizes(self) -> NDArray[np.int64]:
+        """Known pixels of each of `pred_ids`."""
+        return np.bincount(self.columns, self.pixels, len(self.pred_ids)).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,10 @@ class Matching:
     """Index into `pred_ids` of each pair."""
     pixels: NDArray[np.int64]
     """Pixels that each pair shares."""
+    truth_known: NDArray[np.bool_]
+    """Whether at least half of each true object is known; others are neither found nor missed."""
+    pred_known: NDArray[np.bool_]
+    """Whether at least half of each predicted object is known; others may be found, and are never invented."""
 
     @cached_property
     def iou(self) -> NDArray[np.float64]:
@@ -59,8 +76,10 @@ def contingency(pred: NDArray[Any], truth: NDArray[Any], weight: NDArray[Any] | 
     """
     check_shapes(pred, truth, weight)
     pred, truth = _as_labels(pred, "prediction").ravel(), _as_labels(truth, "truth").ravel()
+    hidden_pred, hidden_truth = pred[:0], truth[:0]
     if weight is not None:
         known = np.asarray(weight).ravel() > 0
+        hidden_pred, hidden_truth = pred[~known], truth[~known]
         pred, truth = pred[known], truth[known]
     # Labels come in runs along a row: sorting runs instead of pixels is an order of magnitude faster.
     starts = np.flatnonzero(
@@ -71,18 +90,28 @@ def contingency(pred: NDArray[Any], truth: NDArray[Any], weight: NDArray[Any] | 
     truth_ids, rows = np.unique(truth[starts], return_inverse=True)
     codes, place = np.unique(rows.astype(np.int64) * len(pred_ids) + columns, return_inverse=True)
     pixels = np.bincount(place, weights=lengths, minlength=len(codes)).astype(np.int64)
-    return Contingency(truth_ids, pred_ids, *np.divmod(codes, max(len(pred_ids), 1)), pixels)
+    return Contingency(
+        truth_ids,
+        pred_ids,
+        *np.divmod(codes, max(len(pred_ids), 1)),
+        pixels,
+        truth_hidden=_numbers_of(truth_ids, hidden_truth),
+        pred_hidden=_numbers_of(pred_ids, hidden_pred),
+    )
 
 
 def match(pred: NDArray[Any], truth: NDArray[Any], weight: NDArray[Any] | None = None) -> Matching:
     """All overlaps between objects of prediction and truth; pixels of weight 0 are taken out of both.
 
     Labels are whole numbers, 0 is background. An object without a single
-    known pixel does not exist.
+    known pixel does not exist. One that lies mostly on unknown pixels is no
+    mistake where it has no partner (Kirillov et al., CVPR 2019, "void").
     """
-    table = contingency(pred, truth, weight)
-    truth_sizes = np.bincount(table.rows, table.pixels, len(table.truth_ids)).astype(np.int64)
-    pred_sizes = np.bincount(table.columns, table.pixels, len(table.pred_ids)).astype(np.int64)
+    return matching_of(contingency(pred, truth, weight))
+
+
+def matching_of(table: Contingency) -> Matching:
+    """The same from overlaps that are counted already."""
     # Identities are sorted, so that background, where there is any, stands first.
     t = int(bool(table.truth_ids.size) and table.truth_ids[0] == 0)
     p = int(bool(table.pred_ids.size) and table.pred_ids[0] == 0)
@@ -90,11 +119,13 @@ def match(pred: NDArray[Any], truth: NDArray[Any], weight: NDArray[Any] | None =
     return Matching(
         truth_ids=table.truth_ids[t:],
         pred_ids=table.pred_ids[p:],
-        truth_sizes=truth_sizes[t:],
-        pred_sizes=pred_sizes[p:],
+        truth_sizes=table.truth_sizes[t:],
+        pred_sizes=table.pred_sizes[p:],
         rows=table.rows[both] - t,
         columns=table.columns[both] - p,
         pixels=table.pixels[both],
+        truth_known=(table.truth_hidden <= table.truth_sizes)[t:],
+        pred_known=(table.pred_hidden <= table.pred_sizes)[p:],
     )
 
 
@@ -117,12 +148,14 @@ def matched_pairs(matching: Matching, iou: float = 0.5) -> NDArray[np.intp]:
 def counts(matching: Matching, iou: float = 0.5) -> Counts:
     """Objects found, invented and missed at the threshold `iou`."""
     pairs = matched_pairs(matching, iou)
-    found = len(pairs)
+    invented, missed = matching.pred_known.copy(), matching.truth_known.copy()
+    invented[matching.columns[pairs]] = missed[matching.rows[pairs]] = False
+    right = pairs[matching.truth_known[matching.rows[pairs]]]
     return Counts(
-        tp=found,
-        fp=len(matching.pred_ids) - found,
-        fn=len(matching.truth_ids) - found,
-        iou=float(matching.iou[pairs].sum()),
+        tp=len(right),
+        fp=int(invented.sum()),
+        fn=int(missed.sum()),
+        iou=float(matching.iou[right].sum()),
     )
 
 
@@ -163,9 +196,10 @@ def mean_matched_iou(matching: Matching, iou: float = 0.5) -> float:
 def seg_sums(matching: Matching) -> Ratio:
     """Sum of the SEG measure over true objects, and their number."""
     majority = 2 * matching.pixels > matching.truth_sizes[matching.rows]
-    number = len(matching.truth_ids)
+    majority &= matching.truth_known[matching.rows]
+    number = int(matching.truth_known.sum())
     if number == 0:  # nothing to find: right unless something was invented
-        return Ratio(0.0, float(len(matching.pred_ids) > 0))
+        return Ratio(0.0, float(matching.pred_known.any()))
     return Ratio(float(matching.iou[majority].sum()), number)
 
 
@@ -177,29 +211,6 @@ def seg(matching: Matching) -> float:
     return seg_sums(matching).value
 
 
-def adapted_rand_error(pred: NDArray[Any], truth: NDArray[Any], weight: NDArray[Any] | None = None) -> float:
-    """1 - F-score of the Rand index over the foreground of the truth.
-
-    Arganda-Carreras et al., Frontiers in Neuroanatomy 9 (2015) 142, as in scikit-image.
-    """
-    table = contingency(pred, truth, weight)
-    foreground = table.truth_ids[table.rows] != 0
-    if not foreground.any():
-        return float((table.pred_ids != 0).any())
-    shared, in_truth, in_pred = (_pixel_pairs(sizes) for sizes in _with_margins(table, foreground))
-    # Without any pair of pixels in one object there is nothing to tear apart or to join.
-    return 1 - 2 * shared / (in_truth + in_pred) if in_truth + in_pred else 0.0
-
-
-def variation_of_information(pred: NDArray[Any], truth: NDArray[Any], weight: NDArray[Any] | None = None) -> float:
-    """Entropy of either segmentation given the other, summed, in bits, background included (Meila 2007)."""
-    table = contingency(pred, truth, weight)
-    if not table.rows.size:
-        return 0.0
-    shared, in_truth, in_pred = (_entropy(sizes) for sizes in _with_margins(table, np.ones(len(table.rows), bool)))
-    return max(2 * shared - in_truth - in_pred, 0.0)
-
-
 def check_shapes(pred: NDArray[Any], truth: NDArray[Any], weight: NDArray[Any] | None = None) -> None:
     """Raise a DataError that names both shapes where they differ."""
     for name, other in (("prediction", pred), ("weight", weight)):
@@ -208,6 +219,14 @@ def check_shapes(pred: NDArray[Any], truth: NDArray[Any], weight: NDArray[Any] |
                 f"The {name} has the shape {np.shape(other)}, the truth {np.shape(truth)}",
                 "Compare images of the same size, with the same axes",
             )
+
+
+def _numbers_of(ids: NDArray[Any], pixels: NDArray[Any]) -> NDArray[np.int64]:
+    """How often each of the sorted `ids` occurs in `pixels`."""
+    if not ids.size or not pixels.size:
+        return np.zeros(len(ids), np.int64)
+    place = np.minimum(np.searchsorted(ids, pixels), len(ids) - 1)
+    return np.bincount(place[ids[place] == pixels], minlength=len(ids))
 
 
 def _as_labels(array: NDArray[Any], name: str) -> NDArray[Any]:
@@ -258,24 +277,3 @@ def _assign(matching: Matching, group: NDArray[np.intp]) -> NDArray[np.intp]:
     chosen = np.zeros(value.shape, bool)
     chosen[linear_sum_assignment(value, maximize=True)] = True
     return group[chosen[row, column]]
-
-
-def _with_margins(
-    table: Contingency, keep: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Pixels of each pair kept, of each true label and of each predicted label."""
-    pixels = table.pixels[keep].astype(np.float64)
-    in_truth = np.bincount(table.rows[keep], pixels).astype(np.float64)
-    in_pred = np.bincount(table.columns[keep], pixels).astype(np.float64)
-    return pixels, in_truth, in_pred
-
-
-def _pixel_pairs(sizes: NDArray[np.float64]) -> float:
-    """Twice the number of pairs of pixels that lie in one set."""
-    return float(sizes @ (sizes - 1))
-
-
-def _entropy(sizes: NDArray[np.float64]) -> float:
-    """Bits needed to say in which set a pixel lies."""
-    part = sizes[sizes > 0] / sizes.sum()
-    return float(-(part @ np.log2(part)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from im2im_core.metrics.instances import match, matched_pairs
+from im2im_core.metrics.sums import Mistakes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,27 +42,40 @@ def errors(
     merged them; a true object that holds more than half of each of several
     predictions was split. Objects named there are not missed or extra as well.
     """
-    matching = match(pred, truth, weight)
-    found = [*_groups("merged", matching), *_groups("split", matching)]
-    pairs = matched_pairs(matching, iou)
-    in_truth = {i for _, truths, _ in found for i in truths} | set(matching.truth_ids[matching.rows[pairs]].tolist())
-    in_pred = {i for _, _, preds in found for i in preds} | set(matching.pred_ids[matching.columns[pairs]].tolist())
-    found += [("missed", (i,), ()) for i in matching.truth_ids.tolist() if i not in in_truth]
-    found += [("extra", (), (i,)) for i in matching.pred_ids.tolist() if i not in in_pred]
-    return _located(found, np.asarray(pred), np.asarray(truth))
+    return _located(list(_wrong(match(pred, truth, weight), iou)), np.asarray(pred), np.asarray(truth))
+
+
+def mistakes(matching: Matching, iou: float = 0.5) -> Mistakes:
+    """How many objects went wrong in each way, counted as in `errors`."""
+    kinds = [kind for kind, _, _ in _wrong(matching, iou)]
+    return Mistakes(*(kinds.count(kind) for kind in ("missed", "extra", "merged", "split")))
 
 
 _Found = tuple[ErrorKind, tuple[int, ...], tuple[int, ...]]
+
+
+def _wrong(matching: Matching, iou: float) -> Iterator[_Found]:
+    """Merged, split, missed and extra objects by their numbers; what is mostly unknown is no mistake."""
+    found = [*_groups("merged", matching), *_groups("split", matching)]
+    yield from found
+    pairs = matched_pairs(matching, iou)
+    in_truth = {i for _, truths, _ in found for i in truths} | set(matching.truth_ids[matching.rows[pairs]].tolist())
+    in_pred = {i for _, _, preds in found for i in preds} | set(matching.pred_ids[matching.columns[pairs]].tolist())
+    truths, preds = matching.truth_ids[matching.truth_known], matching.pred_ids[matching.pred_known]
+    yield from (("missed", (i,), ()) for i in truths.tolist() if i not in in_truth)
+    yield from (("extra", (), (i,)) for i in preds.tolist() if i not in in_pred)
 
 
 def _groups(kind: Literal["merged", "split"], matching: Matching) -> Iterator[_Found]:
     """Whole objects on one side that hold several parts of the other."""
     truths, preds = matching.truth_ids[matching.rows], matching.pred_ids[matching.columns]
     if kind == "merged":
-        wholes, parts, sizes = preds, truths, matching.truth_sizes[matching.rows]
+        wholes, parts, index = preds, truths, matching.rows
+        sizes, known = matching.truth_sizes[index], matching.truth_known[index]
     else:
-        wholes, parts, sizes = truths, preds, matching.pred_sizes[matching.columns]
-    held = 2 * matching.pixels > sizes
+        wholes, parts, index = truths, preds, matching.columns
+        sizes, known = matching.pred_sizes[index], matching.pred_known[index]
+    held = (2 * matching.pixels > sizes) & known
     owners, number = np.unique(wholes[held], return_counts=True)
     for owner in owners[number > 1].tolist():
         inside = tuple(int(i) for i in parts[held & (wholes == owner)])

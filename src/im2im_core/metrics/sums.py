@@ -70,9 +70,73 @@ class Counts(Sums):
 
     def _part(self, numerator: float, denominator: float) -> float:
         """Quotient; without any object on either side all is right (1), otherwise 0/0 is 0."""
-        if denominator:
-            return numerator / denominator
-        return 0.0 if self.fp or self.fn else 1.0
+        return _quotient(numerator, denominator, wrong=bool(self.fp or self.fn))
+
+
+@dataclass(frozen=True)
+class Mistakes(Sums):
+    """Objects that went wrong, by the way in which they did."""
+
+    missed: int
+    extra: int
+    merged: int
+    """Predicted objects that hold several true ones."""
+    split: int
+    """True objects that hold several predicted ones."""
+
+
+@dataclass(frozen=True)
+class PixelPairs(Sums):
+    """Ordered pairs of different pixels that lie in one object: in both, in the truth, in the prediction."""
+
+    both: float
+    truth: float
+    pred: float
+
+    @property
+    def precision(self) -> float:
+        """Part of the pairs that the prediction joins that belong together."""
+        return self._part(self.both, self.pred)
+
+    @property
+    def recall(self) -> float:
+        """Part of the pairs that belong together that the prediction joins."""
+        return self._part(self.both, self.truth)
+
+    @property
+    def error(self) -> float:
+        """1 - harmonic mean of precision and recall."""
+        return 1 - self._part(2 * self.both, self.truth + self.pred)
+
+    def _part(self, numerator: float, denominator: float) -> float:
+        """Quotient; without any pair there is nothing to tear apart or to join, and all is right."""
+        return _quotient(numerator, denominator, wrong=self.truth + self.pred > 0)
+
+
+@dataclass(frozen=True)
+class Information(Sums):
+    """Bits times pixels by which two segmentations differ, and pixels."""
+
+    split_bits: float
+    """Entropy of the prediction given the truth, summed over pixels."""
+    merge_bits: float
+    """Entropy of the truth given the prediction, summed over pixels."""
+    pixels: float
+
+    @property
+    def split(self) -> float:
+        """Bits per pixel by which the prediction is finer."""
+        return self.split_bits / self.pixels if self.pixels else 0.0
+
+    @property
+    def merge(self) -> float:
+        """Bits per pixel by which the truth is finer."""
+        return self.merge_bits / self.pixels if self.pixels else 0.0
+
+    @property
+    def total(self) -> float:
+        """Variation of information, bits."""
+        return self.split + self.merge
 
 
 @dataclass(frozen=True)
@@ -122,6 +186,11 @@ class Moments(Sums):
         return _decibel(self.fitted, self.count)
 
     @property
+    def nrmse(self) -> float:
+        """Root of the mean squared error in units of the data range."""
+        return math.sqrt(self.squared / self.count) if self.count else 0.0
+
+    @property
     def mean_absolute_error(self) -> float:
         """In units of the data range."""
         return self.absolute / self.count if self.count else 0.0
@@ -137,6 +206,13 @@ class Moments(Sums):
             return 0.0
         covariance = self.pred_truth - self.pred * self.truth / count
         return covariance / math.sqrt(pred * truth)
+
+
+def _quotient(numerator: float, denominator: float, *, wrong: bool) -> float:
+    """`numerator` over `denominator`; of nothing at all 1, or 0 where something is `wrong`."""
+    if denominator:
+        return numerator / denominator
+    return 0.0 if wrong else 1.0
 
 
 def _decibel(squared: float, count: int) -> float:

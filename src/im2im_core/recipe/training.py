@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Interval
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from im2im_core._base import Config
+from im2im_core.errors import ConfigError
 from im2im_core.recipe.classpath import ClassPath
 from im2im_core.recipe.start import NewNetwork, StartSettings
 
@@ -145,6 +146,8 @@ class TrainingSettings(Config):
     """Memory of the moving average of the weights that validates and predicts; 0 = off."""
     swa: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Last part of the budget over which all weights count alike in that average (Izmailov et al. 2018); 0 = off."""
+    figures: tuple[str, ...] | Literal["auto"] = "auto"
+    """Figures of the validation by name, for example f1, f1@0.75, seg; auto: those of the task that are cheap."""
     metrics: tuple[ClassPath, ...] = ()
     """Further figures of the validation by import path, for example monai.metrics.MAEMetric."""
     early_stopping: EarlyStopping = EarlyStopping()
@@ -176,6 +179,20 @@ class TrainingSettings(Config):
     def taught_on(self) -> str | None:
         """Model that it starts from, as the recipe names it; None for a new network."""
         return None if isinstance(self.start, NewNetwork) else self.start.model
+
+    @field_validator("figures")
+    @classmethod
+    def _figures_exist(cls, names: tuple[str, ...] | Literal["auto"]) -> tuple[str, ...] | Literal["auto"]:
+        if names == "auto":
+            return names
+        from im2im_core.metrics import check_figure
+
+        for name in names:
+            try:
+                check_figure(name)
+            except ConfigError as error:
+                raise ValueError(f"{error.message}. {error.cure}") from error
+        return names
 
     @model_validator(mode="after")
     def _one_budget(self) -> TrainingSettings:
