@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from im2im_core.finetuning import start_words
 from im2im_core.plans import Plan
 from im2im_core.recipe import Recipe
-from im2im_core.recipe.framework import EmbedSegSettings, FcnSettings, FlowsSettings, InstanceSettings
+from im2im_core.recipe.framework import EmbedSegSettings, FcnSettings, FlowsSettings, InstanceSettings, StarDistSettings
 from im2im_core.recipe.start import TrainedModel
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ REFERENCES = {
     "Ounkomol et al. 2018": "Ounkomol et al. Nat. Methods 15, 917–920 (2018), doi:10.1038/s41592-018-0111-2",
     "Neven et al. 2019": "Neven et al. CVPR, 8837–8845 (2019), arXiv:1906.11109",
     "Lalit et al. 2022": "Lalit et al. Med. Image Anal. 81, 102523 (2022), arXiv:2101.10033",
+    "Schmidt et al. 2018": "Schmidt et al. MICCAI, 265–273 (2018), doi:10.1007/978-3-030-00934-2_30",
+    "Weigert et al. 2020": "Weigert et al. WACV, 3655–3662 (2020), doi:10.1109/WACV45572.2020.9093435",
     "Cardoso et al. 2022": "Cardoso et al. arXiv:2211.02701 (2022)",
     "Paszke et al. 2019": "Paszke et al. NeurIPS 32, 8024–8035 (2019), arXiv:1912.01703",
 }
@@ -166,6 +168,13 @@ def _learns(recipe: Recipe) -> str:
         return (
             f"instance labels, predicting for each pixel the offset to the {recipe.framework.centre} of its object, "
             "a margin and a seediness, by which pixels were clustered (Neven et al. 2019; Lalit et al. 2022)"
+        )
+    if isinstance(recipe.framework, StarDistSettings):
+        rays = recipe.framework.ray_count(recipe.data.dimensions)
+        return (
+            f"instance labels, predicting for every pixel the probability of being a centre and the distances to the "
+            f"object rim along {rays} rays, of which non-maximum suppression kept one star-convex shape per object "
+            f"({'Schmidt et al. 2018' if recipe.data.dimensions == 2 else 'Weigert et al. 2020'})"
         )
     if not isinstance(recipe.framework, FcnSettings):  # of another package
         return f"{recipe.framework.learns_from} with the method “{_said(recipe.framework)}”"

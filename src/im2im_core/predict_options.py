@@ -35,6 +35,10 @@ class PredictOptions(Config):
     """Replaces the model's foreground threshold."""
     seed_threshold: Annotated[float, Interval(gt=0, lt=1)] | None = None
     """Replaces the model's smallest height of a seed."""
+    probability: Annotated[float, Interval(gt=0, lt=1)] | None = None
+    """Replaces the model's least probability of a centre (star-convex shapes)."""
+    overlap: Annotated[float, Interval(gt=0, lt=1)] | None = None
+    """Replaces the model's largest part of a shape that a better one may cover (star-convex shapes)."""
     min_size: Annotated[int, Ge(0)] | None = None
     """Replaces the model's smallest object, pixels."""
     seed: Annotated[int, Ge(0)] = 0
@@ -46,7 +50,13 @@ class PredictOptions(Config):
 
     def decoding(self) -> dict[str, float | int]:
         """Thresholds that replace those of the model, by their names in its decoding settings."""
-        named = {"foreground": self.foreground, "seed": self.seed_threshold, "min_size": self.min_size}
+        named = {
+            "foreground": self.foreground,
+            "seed": self.seed_threshold,
+            "probability": self.probability,
+            "overlap": self.overlap,
+            "min_size": self.min_size,
+        }
         return {name: value for name, value in named.items() if value is not None}
 
 

@@ -178,7 +178,7 @@ def test_help_of_a_preset_lists_every_setting(capsys: pytest.CaptureFixture[str]
     missing = [name for name in names if f"--{name}  " not in text]
     assert missing == []
     assert "--training.accumulate  whole number >= 1  [1]" in text
-    assert "--framework.kind  fcn | instance | flows | embedseg" in text
+    assert "--framework.kind  fcn | instance | flows | embedseg | stardist" in text
     assert "degrees; 0 = off" in text
 
 

@@ -24,6 +24,7 @@ from im2im_core.recipe.framework import (
     FlowsSettings,
     FrameworkSettings,
     InstanceSettings,
+    StarDistSettings,
 )
 from im2im_core.recipe.losses import L1, SSIM, CrossEntropy, Dice, Focal
 from im2im_core.recipe.network import AttentionUnet, BasicUNet, DynUNet, UNet
@@ -122,6 +123,8 @@ CASES = [
     Case("flows_3d", FlowsSettings(anisotropy=2.0), DEEP, discs_volume, "flow", steps=60),
     Case("embedseg", EmbedSegSettings(diameter=6), FLAT, discs, "instance", factor=0.6),
     Case("embedseg_3d", EmbedSegSettings(diameter=6, sigmas="one"), DEEP, discs_volume, "instance", factor=0.6),
+    Case("stardist", StarDistSettings(diameter=6), FLAT, discs, "foreground", steps=90),
+    Case("stardist_3d", StarDistSettings(grid=1, anisotropy=2.0, diameter=6), DEEP, discs_volume, "foreground"),
     Case("toy_gan", toys.Gan(), FLAT, tartan, "l1"),
     Case("toy_gan_3d", toys.Gan(), DEEP, tartan_volume, "l1"),
     Case("toy_diffusion", toys.Diffusion(), FLAT, tartan, "l1"),
@@ -170,6 +173,7 @@ def state_dict_keys() -> dict[str, list[str]]:
     built["instance/basic_unet"] = build_framework(InstanceSettings(), NETWORKS["basic_unet"], FLAT)
     built["flows/basic_unet"] = build_framework(FlowsSettings(), NETWORKS["basic_unet"], FLAT)
     built["embedseg/basic_unet"] = build_framework(EmbedSegSettings(), NETWORKS["basic_unet"], FLAT)
+    built["stardist/basic_unet"] = build_framework(StarDistSettings(), NETWORKS["basic_unet"], FLAT)
     return {name: list(framework.state_dict()) for name, framework in built.items()}
 
 

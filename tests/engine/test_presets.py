@@ -27,7 +27,7 @@ SMALLER: dict[str, dict[str, Any]] = {
 
 
 def test_all_presets_are_known() -> None:
-    tasks = ("embedseg", "flows", "instance_seg", "labelfree", "restoration", "semantic_seg")
+    tasks = ("embedseg", "flows", "instance_seg", "labelfree", "restoration", "semantic_seg", "stardist")
     assert PRESETS == [f"{task}_{d}d" for task in tasks for d in (2, 3)]
 
 

@@ -36,6 +36,8 @@ MEMORY_LIMIT = 2**29
 """Bytes of float32 maps of one volume that are held in memory; larger ones go to a float16 scratch file."""
 DECODE_PIXELS = 2**24
 """Pixels of a volume that are decoded at once; larger ones block by block."""
+USUAL_VALUES = 4
+"""Values of all maps per pixel for which that many pixels fit into memory; of more, fewer pixels are taken."""
 SCRATCH = f".im2im-{hashlib.sha256(platform.node().encode()).hexdigest()[:8]}-"
 """How names of scratch files begin: the computer, then the process. Computers may share a folder."""
 Maps = dict[str, NDArray[Any]]
@@ -223,10 +225,12 @@ class _Volume:
 
     def _blocks(self) -> tuple[Block, ...]:
         shape = _lengths(self._needed)
-        if int(np.prod(shape)) <= DECODE_PIXELS or any(is_vector(s) for s in self._framework.results):
+        values = sum(s.channels * float(np.prod(spec_scale(s))) for s in self._specs.values() if not is_vector(s))
+        pixels = DECODE_PIXELS * min(1.0, USUAL_VALUES / max(values, 1.0))
+        if int(np.prod(shape)) <= pixels or any(is_vector(s) for s in self._framework.results):
             return split_blocks(shape, shape, (0, 0, 0))
         flat = shape[0] == 1
-        side = round(DECODE_PIXELS ** (1 / (2 if flat else 3))) // 16 * 16 or 16
+        side = round(pixels ** (1 / (2 if flat else 3))) // 16 * 16 or 16
         halo = -(-self._framework.decode_halo // 16) * 16
         # Half of the side leaves room for the halo on both sides within the pixels allowed.
         side = max(16, side // 2, halo)

@@ -66,6 +66,7 @@ class Translator:
             asked, count = asked or once, count + 1
             for spec in self._framework.outputs:
                 back = _flip_back(maps[spec.name].float(), spec, axes, x.ndim)
+                back = self._framework.turn_back(spec.name, back, axes) if axes else back
                 total[spec.name] = total[spec.name] + back if spec.name in total else back
         return {name: value / count if count > 1 else value for name, value in total.items()}, asked
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from im2im_core.engine.blend import scaled
 from im2im_core.engine.data import cut
 from im2im_core.engine.frameworks.contract import TrainContext, TranslateContext
 from im2im_core.engine.sampling import window_around
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from im2im_core.engine.figures import Figures
-    from im2im_core.engine.frameworks.contract import Framework
+    from im2im_core.engine.frameworks.contract import Framework, OutputSpec
     from im2im_core.engine.named_metrics import NamedMetric
     from im2im_core.engine.prepare import Entry
 
 LARGEST = {2: (1, 512, 512), 3: (48, 192, 192)}
 """Largest part of a validation image that is looked at, along Z, Y, X."""
+
+GRAIN = 4
+"""Pixels of the image per pixel of the coarsest map."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,11 @@ def view_of(
     if dimensions == 2:
         size = (1, *size[1:])
     middle = centre or tuple(n // 2 for n in entry.shape)
-    return View(entry, window_around(middle, size, size, entry.shape), dimensions == 2)
+    place = window_around(middle, size, size, entry.shape)
+    # Before the image there is padding of whole pixels of every map.
+    shifts = [p.start % -GRAIN if p.start < 0 else 0 for p in place]
+    place = tuple(slice(p.start - s, p.stop - s) for p, s in zip(place, shifts, strict=True))
+    return View(entry, place, dimensions == 2)
 
 
 class Validator:
@@ -154,12 +162,15 @@ class Validator:
 
     def _maps(self, framework: Framework, source: Tensor, view: View) -> dict[str, NDArray[Any]]:
         maps = framework.translate(source, TranslateContext(seed=self.seed))
-        scaled = {s.name for s in framework.outputs if any(f != 1 for f in s.scale) or s.axes != "CZYX"}
-        inner = (slice(None), *view.inner())
-        return {
-            n: (m[0].float().cpu().numpy() if n in scaled else m[0].float().cpu().numpy()[inner])
-            for n, m in maps.items()
-        }
+        return {s.name: maps[s.name][0].float().cpu().numpy()[_inner(s, view)] for s in framework.outputs}
+
+
+def _inner(spec: OutputSpec, view: View) -> tuple[slice, ...]:
+    """The part of a map that is image and not padding."""
+    if spec.axes != "CZYX":
+        return (slice(None),)
+    inner = view.inner()
+    return slice(None), *scaled(inner, spec.scale[-len(inner) :])
 
 
 def _known(batch: dict[str, Tensor], view: View) -> NDArray[Any]:

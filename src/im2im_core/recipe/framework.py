@@ -8,12 +8,15 @@ from im2im_core.recipe.frameworks.embedseg import EmbedSegDecoding, EmbedSegSett
 from im2im_core.recipe.frameworks.fcn import FcnSettings
 from im2im_core.recipe.frameworks.flows import FlowsDecoding, FlowsSettings
 from im2im_core.recipe.frameworks.instance import InstanceDecoding, InstanceSettings
+from im2im_core.recipe.frameworks.stardist import StarDistDecoding, StarDistSettings
 from im2im_core.recipe.plugins import with_plugins
 
 if TYPE_CHECKING:
-    FrameworkSettings = FcnSettings | InstanceSettings | FlowsSettings | EmbedSegSettings
+    FrameworkSettings = FcnSettings | InstanceSettings | FlowsSettings | EmbedSegSettings | StarDistSettings
 else:
-    FrameworkSettings = with_plugins("framework", FcnSettings, InstanceSettings, FlowsSettings, EmbedSegSettings)
+    FrameworkSettings = with_plugins(
+        "framework", FcnSettings, InstanceSettings, FlowsSettings, EmbedSegSettings, StarDistSettings
+    )
 
 __all__ = [
     "EmbedSegDecoding",
@@ -24,4 +27,6 @@ __all__ = [
     "FrameworkSettings",
     "InstanceDecoding",
     "InstanceSettings",
+    "StarDistDecoding",
+    "StarDistSettings",
 ]

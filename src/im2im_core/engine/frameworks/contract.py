@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
@@ -128,6 +128,18 @@ class Framework(nn.Module, ABC):
     @abstractmethod
     def translate(self, x: Tensor, context: TranslateContext) -> dict[str, Tensor]:
         """Blendable maps ``(B, C, [Z], Y, X)`` of a normalised input ``(B, C, [Z], Y, X)``."""
+
+    def turn_back(self, name: str, values: Tensor, mirrored: Sequence[int]) -> Tensor:
+        """Map `name` of a mirrored tile, whose pixels are back in place, as that of the tile itself.
+
+        For maps whose channels are directions; displacements of two or three channels are turned already.
+
+        Parameters
+        ----------
+        mirrored : sequence of int
+            Axes that were mirrored, counted from the last.
+        """
+        return values
 
     @abstractmethod
     def postprocess(self, maps: Mapping[str, NDArray[Any]], context: TranslateContext) -> dict[str, NDArray[Any]]:
