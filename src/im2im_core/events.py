@@ -49,7 +49,7 @@ class Losses(Event):
     step: int
     epoch: float
     values: dict[str, float]
-    """Name of the term -> value; ``total`` is the weighted sum."""
+    """Name of the term -> value; ``total`` is the sum by the weights of the end of the training."""
     learning_rate: float
     samples_per_second: float = 0.0
 

@@ -15,6 +15,7 @@ from im2im_core.recipe.start import TrainedModel
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from im2im_core.recipe.losses import LossSettings
     from im2im_core.runs import Run
 
 REFERENCES = {
@@ -31,6 +32,21 @@ REFERENCES = {
     "Milletari et al. 2016": "Milletari et al. 3DV, 565–571 (2016), doi:10.1109/3DV.2016.79",
     "Lin et al. 2017": "Lin et al. ICCV, 2980–2988 (2017), arXiv:1708.02002",
     "Howard & Ruder 2018": "Howard & Ruder. ACL, 328–339 (2018), doi:10.18653/v1/P18-1031",
+    "Wang et al. 2003": "Wang et al. Asilomar Conf. 2, 1398–1402 (2003), doi:10.1109/ACSSC.2003.1292216",
+    "Saxton & Baumeister 1982": "Saxton & Baumeister. J. Microsc. 127, 127–138 (1982), "
+    "doi:10.1111/j.1365-2818.1982.tb00405.x",
+    "Johnson et al. 2016": "Johnson et al. ECCV, 694–711 (2016), arXiv:1603.08155",
+    "He et al. 2016": "He et al. NeurIPS 29 (2016), arXiv:1606.04801",
+    "Sudre et al. 2017": "Sudre et al. DLMIA, LNCS 10553, 240–248 (2017), doi:10.1007/978-3-319-67558-9_28",
+    "Salehi et al. 2017": "Salehi et al. MLMI, LNCS 10541, 379–387 (2017), doi:10.1007/978-3-319-67389-9_44",
+    "Abraham & Khan 2019": "Abraham & Khan. ISBI, 683–687 (2019), arXiv:1810.07842",
+    "Berman et al. 2018": "Berman et al. CVPR, 4413–4421 (2018), arXiv:1705.08790",
+    "Kervadec et al. 2019": "Kervadec et al. MIDL, PMLR 102, 285–296 (2019), arXiv:1812.07032",
+    "Karimi & Salcudean 2020": "Karimi & Salcudean. IEEE TMI 39, 499–513 (2020), doi:10.1109/TMI.2019.2930068",
+    "Shit et al. 2021": "Shit et al. CVPR, 16560–16569 (2021), arXiv:2003.07311",
+    "Hu et al. 2019": "Hu et al. NeurIPS 32 (2019), arXiv:1906.05404",
+    "Kampffmeyer et al. 2019": "Kampffmeyer et al. IEEE TIP 28, 2518–2529 (2019), arXiv:1804.07836",
+    "Lee et al. 2015": "Lee et al. AISTATS, PMLR 38, 562–570 (2015), arXiv:1409.5185",
     "Ounkomol et al. 2018": "Ounkomol et al. Nat. Methods 15, 917–920 (2018), doi:10.1038/s41592-018-0111-2",
     "Neven et al. 2019": "Neven et al. CVPR, 8837–8845 (2019), arXiv:1906.11109",
     "Lalit et al. 2022": "Lalit et al. Med. Image Anal. 81, 102523 (2022), arXiv:2101.10033",
@@ -178,8 +194,17 @@ def _learns(recipe: Recipe) -> str:
         )
     if not isinstance(recipe.framework, FcnSettings):  # of another package
         return f"{recipe.framework.learns_from} with the method “{_said(recipe.framework)}”"
-    terms = [f"{t.weight:g} × {t.kind.replace('_', ' ')} ({_said(t)})" for t in recipe.framework.loss_terms()]
-    return f"image pairs with the loss {' + '.join(terms)}"
+    terms = [
+        f"{t.weight:g} × {t.kind.replace('_', ' ')} ({_said(t)}{_schedule_words(t)})"
+        for t in recipe.framework.loss_terms()
+    ]
+    levels = recipe.framework.deep_supervision
+    deep = f", also at {_count(levels, 'coarser level')} (deep supervision, Lee et al. 2015)" if levels else ""
+    return f"image pairs with the loss {' + '.join(terms)}{deep}"
+
+
+def _schedule_words(loss: LossSettings) -> str:
+    return loss.schedule.words() if hasattr(loss, "schedule") else ""
 
 
 def _data(account: Account) -> str:

@@ -1,6 +1,8 @@
-"""Losses: closed forms, other libraries, and no trace of what is unknown."""
+"""The contract of all losses: no trace of what is unknown, weights that matter; closed forms of the simple ones."""
 
 from __future__ import annotations
+
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,23 +14,69 @@ from torch.nn import functional
 
 from im2im_core.engine.losses import build_losses
 from im2im_core.errors import ConfigError, TrustError
-from im2im_core.recipe.losses import L1, L2, SSIM, ClassLoss, CrossEntropy, Dice, Focal, Huber
+from im2im_core.recipe.fields import kind_of
+from im2im_core.recipe.losses import (
+    L1,
+    L2,
+    SSIM,
+    Boundary,
+    CenterlineDice,
+    ClassesLoss,
+    ClassLoss,
+    Connectivity,
+    CrossEntropy,
+    Dice,
+    Focal,
+    FourierRing,
+    GeneralizedDice,
+    Hausdorff,
+    Huber,
+    LossSettings,
+    Lovasz,
+    MultiScaleSSIM,
+    Perceptual,
+    RegionLoss,
+    Topology,
+    Tversky,
+)
 
-REGRESSION = [L1(), L2(), Huber(delta=0.3), SSIM(window=5), ClassLoss(class_path="torch.nn.SmoothL1Loss")]
-CLASSES = [
+REGRESSION = [
+    L1(),
+    L2(),
+    Huber(delta=0.3),
+    SSIM(window=5),
+    MultiScaleSSIM(window=3, scales=3),
+    FourierRing(),
+    Perceptual(),
+    ClassLoss(class_path="torch.nn.SmoothL1Loss"),
+]
+SHARED = [
     Dice(),
     Dice(background=True),
+    GeneralizedDice(),
     CrossEntropy(),
     Focal(),
     Focal(gamma=0.5),
+    Tversky(),
+    Tversky(gamma=4 / 3),
+    Lovasz(),
+    Lovasz(errors="hinge", background=False),
+    Boundary(),
+    Boundary(thickness=2.5, background=True),
+    Hausdorff(),
+    CenterlineDice(iterations=2),
+    Topology(),
+    Topology(holes=False),
+    Connectivity(),
+]
+CLASSES = [
+    *SHARED,
     CrossEntropy(class_weights=(0.5, 2.0, 1.0)),
     ClassLoss(class_path="torch.nn.CrossEntropyLoss"),
 ]
 BINARY = [
-    Dice(),
-    CrossEntropy(),
+    *SHARED,
     CrossEntropy(class_weights=(0.5, 2.0)),
-    Focal(),
     ClassLoss(class_path="torch.nn.BCEWithLogitsLoss"),
 ]
 SHAPES = {2: (12, 14), 3: (6, 9, 10)}
@@ -98,6 +146,54 @@ def test_only_relative_weight_counts(kind: str, settings) -> None:
     torch.testing.assert_close(
         loss(prediction, target, weight), loss(prediction, target, 3 * weight), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize(("kind", "settings"), ALL, ids=IDS)
+def test_a_cost_map_matters(kind: str, settings) -> None:
+    prediction, target, weight = world(kind, 2)
+    loss = make(settings)
+    costly = weight * torch.linspace(0.1, 10, weight.shape[-1])
+    value, gradient = value_and_gradient(loss, prediction, target, weight)
+    other, changed = value_and_gradient(loss, prediction, target, costly)
+    assert abs(value - other) > 1e-4 * abs(value)
+    assert not torch.allclose(gradient, changed)
+
+
+@pytest.mark.parametrize(("kind", "settings"), ALL, ids=IDS)
+def test_an_image_without_any_weight_does_not_count(kind: str, settings) -> None:
+    prediction, target, weight = world(kind, 2)
+    weight[1] = 0
+    loss = make(settings)
+    torch.testing.assert_close(
+        loss(prediction, target, weight), loss(prediction[:1], target[:1], weight[:1]), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("settings", [s for s in CLASSES if isinstance(s, ClassesLoss)], ids=lambda s: s.kind)
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_class_weights_matter(settings: ClassesLoss, dimensions: int) -> None:
+    prediction, target, weight = world("classes", dimensions)
+    plain = make(settings.replace(class_weights=None))(prediction, target, weight)
+    equal = make(settings.replace(class_weights=(2.0, 2.0, 2.0)))(prediction, target, weight)
+    torch.testing.assert_close(plain, equal, rtol=1e-4, atol=1e-5)
+    other = make(settings.replace(class_weights=(1.0, 3.0, 0.5)))(prediction, target, weight)
+    assert abs(plain - other) > 1e-4 * abs(plain)
+    with pytest.raises(ConfigError, match="Give one per class"):
+        make(settings.replace(class_weights=(1.0, 2.0)))(prediction, target, weight)
+
+
+@pytest.mark.parametrize("settings", [s for s in CLASSES if isinstance(s, RegionLoss)], ids=lambda s: s.kind)
+def test_classes_without_weight_do_not_count(settings: RegionLoss) -> None:
+    prediction, target, weight = world("classes", 2)
+    without = make(settings.replace(background=False, class_weights=None))(prediction, target, weight)
+    ignored = make(settings.replace(background=True, class_weights=(0.0, 1.0, 1.0)))(prediction, target, weight)
+    torch.testing.assert_close(without, ignored, rtol=1e-4, atol=1e-5)
+
+
+def test_every_loss_is_under_the_contract() -> None:
+    shipped = {kind_of(cls) for cls in get_args(LossSettings) if cls.__module__.startswith("im2im_core.")}
+    assert {settings.kind for _, settings in ALL} == shipped
+    assert len(shipped) == 19
 
 
 @pytest.mark.parametrize(("kind", "settings"), ALL, ids=IDS)
@@ -231,12 +327,6 @@ def test_labels_may_come_in_any_integer_type(dtype: type) -> None:
     stored = torch.from_numpy(target.numpy().astype(dtype))
     for settings in CLASSES:
         assert torch.equal(make(settings)(prediction, stored, weight), make(settings)(prediction, target, weight))
-
-
-def test_class_weights_must_match_the_classes() -> None:
-    prediction, target, weight = world("classes", 2)
-    with pytest.raises(ConfigError, match="Give one per class"):
-        make(CrossEntropy(class_weights=(1.0, 2.0)))(prediction, target, weight)
 
 
 def test_names_are_unique() -> None:

@@ -18,6 +18,7 @@ from im2im_core.errors import ConfigError
 from im2im_core.layouts import PreSplitLayout, SuffixLayout
 from im2im_core.recipe import DataSettings, FcnSettings, NetworkSettings, Recipe
 from im2im_core.recipe.fields import union_classes
+from im2im_core.recipe.losses import Ramp
 from im2im_core.recipe.network import BasicUNet, ClassNetwork, UNet
 from im2im_core.recipe.training import SGD, AdamW, TrainingSettings
 from napari_im2im._form import ConfigForm
@@ -325,6 +326,17 @@ def test_items_are_added_and_removed(form: Callable[..., ConfigForm]) -> None:
     assert [loss.kind for loss in made.value().losses] == ["dice", "l1"]  # type: ignore[attr-defined]
     button(made, "Remove").click()
     assert [loss.kind for loss in made.value().losses] == ["l1"]  # type: ignore[attr-defined]
+
+
+def test_the_schedule_of_a_loss_is_chosen_within_it(form: Callable[..., ConfigForm]) -> None:
+    made = form(FcnSettings(losses=({"kind": "l1"}, {"kind": "fourier_ring"})))  # type: ignore[arg-type]
+    unfold_all(made)
+    combo = rows(made)["losses.1.schedule.kind"].editor.findChild(QComboBox)
+    combo.setCurrentIndex(combo.findText("ramp"))
+    unfold_all(made)
+    assert made.value().losses[1].schedule == Ramp()  # type: ignore[attr-defined]
+    assert made.value().losses[0].schedule.kind == "constant"  # type: ignore[attr-defined]
+    assert {f"losses.1.schedule.{name}" for name in ("start", "end", "first", "last")} <= set(rows(made))
 
 
 def test_optional_settings_can_be_left_out(form: Callable[..., ConfigForm]) -> None:

@@ -67,8 +67,9 @@ class Reporter(pl.Callback):
 
     def _report(self, trainer: pl.Trainer, module: StepModule, step: int, now: float) -> None:
         values = {n: float(v) for n, v in module.last.items()}
-        weights = module.framework.loss_weights()
-        values["total"] = sum(weights[n] * v for n, v in values.items())
+        # By the weights of the end, as the validation has it, so that a schedule does not bend the curve.
+        weights = module.framework.weights_at(1.0)
+        values["total"] = sum(weights[n] * v for n, v in values.items() if weights[n])
         speed = (step - self._mark[0]) / max(now - self._mark[1], 1e-6) * self.samples * trainer.world_size
         self._mark = (step, now)
         self.on_event(Losses(step, step / self.per_epoch, values, module.learning_rate, speed))

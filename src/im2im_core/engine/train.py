@@ -91,7 +91,8 @@ class StepModule(pl.LightningModule):
         self.bad_losses = 0
         self.last: dict[str, Tensor] = {}
         self.learning_rate = 0.0
-        self._weights = framework.loss_weights()
+        self._weights = framework.weights_at(0.0)
+        self._used = 0.0
         self._buffer_places = buffer_places(framework)
         self.agreed_seconds: float | None = None
         """Time of the first of several processes, which all learn by."""
@@ -111,6 +112,7 @@ class StepModule(pl.LightningModule):
         first = self.global_rank * self.recipe.training.accumulate
         batch = [self._augmented(b, seed + first + k) for k, b in enumerate(batch)]
         used = self._schedule(step)
+        self._used, self._weights = used, self.framework.weights_at(used)
         optimizers = self.optimizers(use_pl_optimizer=False)
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         terms: dict[str, Tensor] = {}
@@ -168,14 +170,21 @@ class StepModule(pl.LightningModule):
         terms: dict[str, Tensor] = {}
         first = self.global_rank * len(batch)
         for k, micro in enumerate(batch, first):
-            context = TrainContext(self.counters.step, torch.Generator(device="cpu").manual_seed(seed + 7919 * (k + 1)))
+            rng = torch.Generator(device="cpu").manual_seed(seed + 7919 * (k + 1))
+            context = TrainContext(self.counters.step, rng, self._used)
             with autocast(self.device, self.recipe.training.precision):
                 found = self.framework.losses(micro, player.name, context)
-                total = torch.stack([self._weights[n] * v for n, v in found.items()]).sum() / len(batch)
-            self.manual_backward(self._scaler.scale(total))
+                total = self._total(found) / len(batch)
+            if total.requires_grad:  # a schedule may let nothing count for a while
+                self.manual_backward(self._scaler.scale(total))
             for name, value in found.items():
                 terms[name] = terms.get(name, 0) + value.detach() / len(batch)
         return terms
+
+    def _total(self, terms: dict[str, Tensor]) -> Tensor:
+        """Weighted sum of the terms that count at the moment: 0 times an infinite one would be NaN."""
+        counting = [self._weights[n] * v for n, v in terms.items() if self._weights[n]]
+        return torch.stack(counting).sum() if counting else torch.zeros((), device=self.device)
 
     def _split_further(self, batch: list[dict[str, Tensor]]) -> None:
         """Halve the batches; twice as many are summed, so that a step learns from as many patches as before.
@@ -211,12 +220,14 @@ class StepModule(pl.LightningModule):
 
     def _update(self, optimizer: torch.optim.Optimizer, player: Any, terms: dict[str, Tensor]) -> bool:
         """Clip and step, unless the losses or gradients are not finite: then the weights stay as they are."""
+        if all(p.grad is None for p in player.parameters):  # a schedule lets nothing count for a while
+            return True
         self._scaler.unscale_(optimizer)
         limit = self.recipe.training.clip
         norm = torch.nn.utils.clip_grad_norm_(list(player.parameters), limit or float("inf"))
         finite = bool(torch.isfinite(norm))
         if self.trainer.world_size == 1:  # with several devices only what all of them see may decide
-            finite = finite and all(bool(torch.isfinite(v)) for v in terms.values())
+            finite = finite and all(bool(torch.isfinite(v)) for n, v in terms.items() if self._weights[n])
         self.bad_losses = 0 if finite else self.bad_losses + 1
         if finite or self._scaler.is_enabled():
             self._scaler.step(optimizer)

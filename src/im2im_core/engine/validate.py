@@ -156,9 +156,10 @@ class Validator:
         found: dict[str, Tensor] = {}
         for player in framework.players():
             found |= framework.losses(batch, player.name, TrainContext(0, rng))
-        weights = framework.loss_weights()
+        # By the weights of the end: what a schedule changes meanwhile is no progress.
+        weights = framework.weights_at(1.0)
         values = {name: float(value) for name, value in found.items()}
-        return {**values, "total": sum(weights[name] * value for name, value in values.items())}
+        return {**values, "total": sum(weights[n] * value for n, value in values.items() if weights[n])}
 
     def _maps(self, framework: Framework, source: Tensor, view: View) -> dict[str, NDArray[Any]]:
         maps = framework.translate(source, TranslateContext(seed=self.seed))

@@ -69,6 +69,8 @@ class TrainContext:
 
     step: int
     rng: torch.Generator
+    used: float | None = None
+    """Part of the budget that is used, by which terms that do not count need no gradient; None = outside a training."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,16 @@ class Framework(nn.Module, ABC):
 
     @abstractmethod
     def loss_weights(self) -> dict[str, float]:
-        """Factor of each term."""
+        """Factor of each term, before any schedule."""
+
+    def loss_factors(self, used: float) -> dict[str, float]:
+        """What the weight of a term is multiplied by when the part `used` of the budget is spent; 1 where not named."""
+        return {}
+
+    def weights_at(self, used: float) -> dict[str, float]:
+        """Weight of each term when the part `used` of the budget is spent."""
+        factors = self.loss_factors(used)
+        return {name: weight * factors.get(name, 1.0) for name, weight in self.loss_weights().items()}
 
     @abstractmethod
     def translate(self, x: Tensor, context: TranslateContext) -> dict[str, Tensor]:

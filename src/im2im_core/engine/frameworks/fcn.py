@@ -17,8 +17,10 @@ from im2im_core.engine.frameworks.contract import (
     TrainContext,
     TranslateContext,
 )
-from im2im_core.engine.losses import CrossEntropy, build_losses
+from im2im_core.engine.losses import Classes, build_losses
+from im2im_core.engine.losses.scales import over_scales, sum_scales
 from im2im_core.errors import ConfigError, DataError
+from im2im_core.recipe.losses import factor_of, kinds_for, outputs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,9 +30,6 @@ if TYPE_CHECKING:
     from im2im_core.engine.networks import Network
     from im2im_core.inference import Shapes
     from im2im_core.recipe.framework import FcnSettings
-
-FOR_IMAGES = ("l1", "l2", "huber", "ssim")
-FOR_CLASSES = ("dice", "cross_entropy", "focal")
 
 
 class Fcn(Framework):
@@ -43,22 +42,22 @@ class Fcn(Framework):
     ----------
     settings : FcnSettings
     make_network : callable
-        ``make_network(in_channels, out_channels)`` builds the network.
+        ``make_network(in_channels, out_channels, deep)`` builds the network.
     shapes : Shapes
     """
 
-    def __init__(self, settings: FcnSettings, make_network: Callable[[int, int], Network], shapes: Shapes) -> None:
+    def __init__(self, settings: FcnSettings, make_network: Callable[[int, int, int], Network], shapes: Shapes) -> None:
         super().__init__()
         self.settings = settings
         self.shapes = shapes
         self.segments = settings.output == "segmentation"
         self.channels = _channels(settings, shapes)
-        self.network = make_network(shapes.input_channels, self.channels)
+        self.network = make_network(shapes.input_channels, self.channels, settings.deep_supervision)
+        self._refuse_losses()
         self.terms = build_losses(settings.loss_terms())
-        self._refuse_losses(FOR_IMAGES if self.segments else FOR_CLASSES)
         for term in self.terms:
-            if isinstance(term.loss, CrossEntropy):
-                term.loss.check_classes(self.channels)
+            if isinstance(classes := getattr(term.loss, "classes", None), Classes):
+                classes.check(self.channels)
         if self.segments:
             probability = OutputSpec("probability", "probability", self.channels)
             self.outputs = (probability,)
@@ -73,13 +72,12 @@ class Fcn(Framework):
     def _label_type(self) -> type[np.generic]:
         return np.uint8 if self.channels <= 256 else np.uint16
 
-    def _refuse_losses(self, kinds: tuple[str, ...]) -> None:
+    def _refuse_losses(self) -> None:
         for settings in self.settings.losses:
-            if settings.kind in kinds:
-                fitting = FOR_CLASSES if self.segments else FOR_IMAGES
+            if self.settings.output not in outputs_of(settings):
                 raise ConfigError(
                     f"loss {settings.kind} cannot learn framework.output {self.settings.output}",
-                    f"Choose from: {', '.join(fitting)}, or change framework.output",
+                    f"Choose from: {', '.join(kinds_for(self.settings.output))}, or change framework.output",
                 )
 
     # ---- learning ----
@@ -105,13 +103,27 @@ class Fcn(Framework):
         return (Player("network", list(self.network.parameters())),)
 
     def losses(self, batch: Batch, player: str, context: TrainContext) -> dict[str, Tensor]:
-        """Every term of the recipe."""
-        prediction = self.network(batch["source"])
-        return {term.name: term.loss(prediction, batch["target"], batch["weight"]) for term in self.terms}
+        """Every term of the recipe; while learning with deep supervision, its mean over the scales of the network.
+
+        A term whose factor is 0 at the moment is shown, but not learned from.
+        """
+        target, weight = batch["target"], batch["weight"]
+        scales = self.network.scales(batch["source"]) if self.training else [self.network(batch["source"])]
+        levels = over_scales(scales, target, weight, self.channels if self.segments else None)
+        found = {}
+        for term in self.terms:
+            counts = context.used is None or factor_of(term.settings, context.used) > 0
+            with torch.set_grad_enabled(counts and torch.is_grad_enabled()):
+                found[term.name] = sum_scales([term.loss(p, t, w) for p, t, w in levels])
+        return found
 
     def loss_weights(self) -> dict[str, float]:
         """Factors of the recipe."""
         return {term.name: term.weight for term in self.terms}
+
+    def loss_factors(self, used: float) -> dict[str, float]:
+        """What the schedule of each term says."""
+        return {term.name: factor_of(term.settings, used) for term in self.terms}
 
     # ---- predicting ----
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from im2im_core.engine.networks import receptive_field
+from im2im_core.engine.networks.deep_heads import DeepHeads
 from im2im_core.engine.networks.stem import Folded
 from im2im_core.engine.targets import import_target
 
@@ -26,6 +28,8 @@ class Network(nn.Module):
         What the settings asked for.
     divisor : tuple of int
         Along each spatial axis the input must be a multiple of this.
+    deep : int
+        Coarser levels that predict too, while it learns.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class Network(nn.Module):
         out_channels: int,
         divisor: tuple[int, ...],
         stem: int = 1,
+        deep: int = 0,
     ) -> None:
         super().__init__()
         factors = (1,) * (dimensions - 2) + (stem, stem)
@@ -44,6 +49,10 @@ class Network(nn.Module):
         self.out_channels = out_channels
         self.divisor = tuple(d * f for d, f in zip(divisor, factors, strict=True))
         self._radius: tuple[int, ...] | None = None
+        if deep:
+            # Two pixels at the bottom: layers that normalise an image by itself refuse a single one.
+            probe = torch.zeros(1, in_channels, *(2 * d for d in self.divisor))
+            self.heads = DeepHeads(self.body, deep, out_channels * stem**2, probe)
 
     @property
     def receptive_field(self) -> tuple[int, ...]:
@@ -57,9 +66,21 @@ class Network(nn.Module):
         y: Tensor = self.body(x)
         return y
 
+    def scales(self, x: Tensor) -> list[Tensor]:
+        """Output on the grid of `x`, then those of the coarser levels that learn, each on its own grid."""
+        if not hasattr(self, "heads"):
+            return [self(x)]
+        found: list[Tensor] = self.heads(self.body, x)
+        return found
+
 
 def build_network(
-    settings: NetworkSettings, dimensions: int, in_channels: int, out_channels: int, voxel_size: VoxelSize | None = None
+    settings: NetworkSettings,
+    dimensions: int,
+    in_channels: int,
+    out_channels: int,
+    voxel_size: VoxelSize | None = None,
+    deep: int = 0,
 ) -> Network:
     """Network of the recipe for the channels at hand, with fresh weights of the global random state.
 
@@ -67,13 +88,15 @@ def build_network(
     ----------
     voxel_size
         Decides which levels leave Z alone where the settings say "auto".
+    deep
+        Coarser levels that predict too, while it learns.
     """
     fold = settings.stem**2
     builder = import_target(settings.target)
     body, divisor = builder(
         settings, dimensions, in_channels * fold, out_channels * fold, behind_stem(voxel_size, settings.stem)
     )
-    return Network(body, dimensions, in_channels, out_channels, divisor, settings.stem)
+    return Network(body, dimensions, in_channels, out_channels, divisor, settings.stem, deep)
 
 
 def behind_stem(voxel_size: VoxelSize | None, stem: int) -> VoxelSize:

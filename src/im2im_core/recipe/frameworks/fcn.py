@@ -29,6 +29,9 @@ class FcnSettings(Config):
     losses: tuple[Loss, ...] = ()
     """Terms of the loss; where empty: Dice + cross entropy for segmentation, L1 + L2 for images."""
 
+    deep_supervision: Annotated[int, Ge(0)] = 0
+    """Coarser levels of the network that learn too, each with half the weight of the next finer (Lee et al. 2015)."""
+
     def loss_terms(self) -> tuple[LossSettings, ...]:
         """Terms that are used, the usual ones where none are named."""
         if self.losses:
