@@ -96,4 +96,4 @@ def _offsets(rays: Rays, grid: tuple[int, ...], longest: int) -> NDArray[np.int6
     main = rays.steps / np.abs(rays.steps).max(1, keepdims=True)
     half = np.where(np.asarray(grid) % 2 == 0, 0.5, 0.0)
     times = np.arange(1, longest + 2)[:, None, None] - _phase(rays, grid)[:, None]
-    return np.floor(times * main - half + 0.5).astype(np.int64)
+    return np.asarray(np.floor(times * main - half + 0.5), np.int64)
