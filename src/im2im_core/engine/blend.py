@@ -18,7 +18,7 @@ Scale = tuple[Fraction, Fraction, Fraction]
 UNIT: Scale = (Fraction(1), Fraction(1), Fraction(1))
 
 
-def scaled(region: Slices, scale: Scale) -> Slices:
+def scaled(region: Slices, scale: Sequence[Fraction]) -> Slices:
     """`region` of the network grid on the grid of a map; a dropped axis (scale 0) has one element."""
     return tuple(
         slice(int(r.start * s), -int(-r.stop * s // 1)) if s else slice(0, 1)

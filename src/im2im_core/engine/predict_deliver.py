@@ -7,6 +7,7 @@ see more (instances, vectors), the maps of one volume are kept first, in memory 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 import tempfile
@@ -225,7 +226,7 @@ class _Volume:
 
     def _blocks(self) -> tuple[Block, ...]:
         shape = _lengths(self._needed)
-        values = sum(s.channels * float(np.prod(spec_scale(s))) for s in self._specs.values() if not is_vector(s))
+        values = sum(s.channels * float(math.prod(spec_scale(s))) for s in self._specs.values() if not is_vector(s))
         pixels = DECODE_PIXELS * min(1.0, USUAL_VALUES / max(values, 1.0))
         if int(np.prod(shape)) <= pixels or any(is_vector(s) for s in self._framework.results):
             return split_blocks(shape, shape, (0, 0, 0))

@@ -204,7 +204,8 @@ def cell_means(pixels: NDArray[np.float32], side: int) -> NDArray[np.float32]:
     y, x = (-(-n // side) * side - n for n in pixels.shape[-2:])
     padded = np.pad(pixels, [(0, 0)] * (pixels.ndim - 2) + [(0, y), (0, x)], mode="edge")
     rows, columns = padded.shape[-2] // side, padded.shape[-1] // side
-    return padded.reshape(*pixels.shape[:-2], rows, side, columns, side).mean((-3, -1), dtype=np.float32)
+    means: NDArray[np.float32] = padded.reshape(*pixels.shape[:-2], rows, side, columns, side).mean((-3, -1))
+    return means
 
 
 def refined(labels: NDArray[np.uint32], foreground: NDArray[np.bool_]) -> NDArray[np.uint32]:
