@@ -50,13 +50,13 @@ NAME_LETTERS = 18
 """Letters of a run's name that fit into a legend."""
 LOSSES = {
     "total": "loss",
-    "dice": "Dice loss",
+    "dice_loss": "Dice loss",
     "cross_entropy": "cross entropy",
     "l1": "absolute difference",
     "l2": "squared difference",
     "huber": "Huber loss",
     "focal": "focal loss",
-    "ssim": "SSIM loss",
+    "ssim_loss": "SSIM loss",
 }
 """Loss terms in words; others are named as they are."""
 Key = tuple[str, str]

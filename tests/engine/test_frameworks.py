@@ -249,7 +249,7 @@ def test_losses_must_fit_the_output() -> None:
 
 def test_loss_weights_are_those_of_the_recipe() -> None:
     framework = fcn(SEGMENTATION.replace(losses=[Dice(weight=2).dump(), CrossEntropy(weight=0.5).dump()]))
-    assert framework.loss_weights() == {"dice": 2.0, "cross_entropy": 0.5}
+    assert framework.loss_weights() == {"dice_loss": 2.0, "cross_entropy": 0.5}
 
 
 def test_probabilities_sum_to_one_and_labels_are_their_argmax() -> None:

@@ -105,7 +105,7 @@ def test_terms_that_do_not_count_are_shown_but_not_learned_from() -> None:
     }
     context = TrainContext(0, torch.Generator(), 0.2)
     terms = module.framework.losses(batch, "network", context)
-    assert terms["dice"].requires_grad
+    assert terms["dice_loss"].requires_grad
     assert not terms["cross_entropy"].requires_grad
     assert terms["cross_entropy"] > 0
     outside = module.framework.losses(batch, "network", TrainContext(0, torch.Generator()))
@@ -115,12 +115,12 @@ def test_terms_that_do_not_count_are_shown_but_not_learned_from() -> None:
 
 def test_what_does_not_count_cannot_break_a_step() -> None:
     module = module_of((Dice(), CrossEntropy(schedule=StartAt(at=0.5))), Budget(steps=10))
-    terms = {"dice": torch.tensor(2.0), "cross_entropy": torch.tensor(torch.inf)}
+    terms = {"dice_loss": torch.tensor(2.0), "cross_entropy": torch.tensor(torch.inf)}
     module._weights = module.framework.weights_at(0.2)
     assert module._total(terms) == 2
     module._weights = module.framework.weights_at(0.5)
     assert module._total(terms) == torch.inf
-    module._weights = {"dice": 0.0, "cross_entropy": 0.0}
+    module._weights = {"dice_loss": 0.0, "cross_entropy": 0.0}
     assert module._total(terms) == 0
 
 
@@ -159,8 +159,8 @@ def test_curves_show_unweighted_terms_and_the_sum_of_the_end(tmp_path: Path) -> 
     shown = [e.values for e in training.of(Losses)]
     assert len(shown) == 4
     for values in shown:
-        assert min(values["cross_entropy"], values["dice"]) > 0  # from the first step on
-        total = values["cross_entropy"] + 0.5 * values["boundary"] + values["dice"]
+        assert min(values["cross_entropy"], values["dice_loss"]) > 0  # from the first step on
+        total = values["cross_entropy"] + 0.5 * values["boundary"] + values["dice_loss"]
         assert values["total"] == pytest.approx(total, rel=1e-5)
 
 
@@ -168,12 +168,12 @@ def test_a_training_of_which_nothing_counts_for_a_while_goes_on(tmp_path: Path) 
     late = [{"kind": "dice", "schedule": {"kind": "start", "at": 0.5}}]
     training = Training(tmp_path / "run", semantic(framework__losses=late), split_of(task="classes"))
     assert training.run().state == "finished"
-    assert all(e.values["dice"] > 0 for e in training.of(Losses))
+    assert all(e.values["dice_loss"] > 0 for e in training.of(Losses))
 
 
 def test_weights_at_a_moment_are_those_of_the_recipe_times_the_schedule() -> None:
     settings = FcnSettings(output="segmentation", losses=(Dice(weight=2.0, schedule=Ramp()), CrossEntropy(weight=0.5)))
     framework = build_framework(settings, DynUNet(filters=(4, 8, 8)), Shapes(dimensions=2, input_channels=1, classes=2))
-    assert framework.loss_weights() == {"dice": 2.0, "cross_entropy": 0.5}
-    assert framework.weights_at(0.25) == {"dice": 0.5, "cross_entropy": 0.5}
+    assert framework.loss_weights() == {"dice_loss": 2.0, "cross_entropy": 0.5}
+    assert framework.weights_at(0.25) == {"dice_loss": 0.5, "cross_entropy": 0.5}
     assert framework.weights_at(1.0) == framework.loss_weights()

@@ -339,7 +339,7 @@ def test_names_are_unique() -> None:
             ClassLoss(class_path="torch.nn.SmoothL1Loss", weight=3),
         ]
     )
-    assert [t.name for t in terms] == ["dice", "cross_entropy", "dice_2", "l1", "smooth_l1_loss"]
+    assert [t.name for t in terms] == ["dice_loss", "cross_entropy", "dice_loss_2", "l1", "smooth_l1_loss"]
     assert [t.weight for t in terms] == [1.0, 0.5, 1.0, 1.0, 3.0]
 
 

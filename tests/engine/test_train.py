@@ -576,7 +576,7 @@ def test_metrics_have_every_step_once_after_crash_and_resume(tmp_path: Path, mon
     assert validated == [3, 6, 8]
     assert {r["name"] for r in found if r["part"] == "train"} == {
         "cross_entropy",
-        "dice",
+        "dice_loss",
         "distance",
         "total",
         "learning_rate",

@@ -105,7 +105,7 @@ def test_figures_are_means_over_the_views(tmp_path: Path) -> None:
     whole = Validator(found.views, device, 0).run(framework)
     single = [Validator([v], device, 0).run(framework) for v in found.views]
     assert whole == pytest.approx({k: np.mean([s[k] for s in single]) for k in whole})
-    assert whole["total"] == pytest.approx(whole["cross_entropy"] + whole["dice"] + whole["distance"])
+    assert whole["total"] == pytest.approx(whole["cross_entropy"] + whole["dice_loss"] + whole["distance"])
 
 
 def test_unknown_regions_and_padding_do_not_count(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ class Instance(InstanceFramework):
 
     def loss_weights(self) -> dict[str, float]:
         s = self.settings
-        return {"cross_entropy": s.foreground_weight, "dice": s.foreground_weight, s.maps: s.separation_weight}
+        return {"cross_entropy": s.foreground_weight, "dice_loss": s.foreground_weight, s.maps: s.separation_weight}
 
     def losses(self, batch: Batch, player: str, context: TrainContext) -> dict[str, Tensor]:
         """Cross entropy and Dice of the foreground, cross entropy of the soft separation map."""
@@ -103,7 +103,7 @@ class Instance(InstanceFramework):
         least = 1 / (1 + self.settings.touch_weight)
         return {
             "cross_entropy": _mean(entropy[:, :1], weight * maps[:, 2:3].clamp(min=least)),
-            "dice": _dice(torch.sigmoid(logits[:, :1]), maps[:, :1], weight),
+            "dice_loss": _dice(torch.sigmoid(logits[:, :1]), maps[:, :1], weight),
             self.settings.maps: _mean(entropy[:, 1:2], known),
         }
 

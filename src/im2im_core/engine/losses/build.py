@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from im2im_core.engine.targets import import_target
+from im2im_core.metrics.registry import is_figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,8 +36,8 @@ def build_losses(terms: Iterable[LossSettings]) -> list[Term]:
 
 
 def _name(settings: LossSettings) -> str:
-    """Name of a term: its kind, or the class name in snake case."""
+    """Name of a term: its kind, or the class name in snake case; never that of a figure of validation."""
     if settings.kind != "class":
-        return settings.kind
+        return f"{settings.kind}_loss" if is_figure(settings.kind) else settings.kind
     camel = settings.class_path.rpartition(".")[2]
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", camel).lower()
