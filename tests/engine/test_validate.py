@@ -305,7 +305,7 @@ def test_validation_previews_and_checkpoints_take_little_time(
     training.run()
     total = time.monotonic() - start
     assert len(training.of(Losses)) > 20
-    assert len(training.of(Validated)) > 3
+    assert len(training.of(Validated)) > 1
     assert training.of(Previewed)
     assert training.of(Checkpointed)
     assert spent[0] / total < 0.15
