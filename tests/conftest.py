@@ -29,6 +29,12 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(autouse=True)
+def _no_shipped_models(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of models hold what the test put there."""
+    monkeypatch.setattr("im2im_core.models.SHIPPED", tmp_path_factory.getbasetemp() / "no_models_shipped")
+
+
+@pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse every connection that leaves the machine."""
     connect = socket.socket.connect

@@ -23,6 +23,8 @@ RECIPE = Path(__file__).parent / "shipped" / "nuclei_2d.yaml"
 TARGET = Path(__file__).parents[1] / "src" / "im2im_core" / "models_shipped" / "nuclei_2d"
 LARGEST = 5_000_000
 """Bytes of the whole package."""
+SAMPLE = 96
+"""Side of the test tensors, pixels."""
 DESCRIPTION = (
     "Finds every nucleus in 2D fluorescence images and gives each its own number. "
     "Bright nuclei on dark ground, one channel, of about 8 to 80 pixels in diameter."
@@ -144,7 +146,7 @@ def pack(run: Path, data: Path, held: list[str], metrics: dict[str, float], rows
         bundle.inference.replace(name="nuclei_2d"),
         TARGET,
         metadata=metadata,
-        sample=tifffile.imread(data / "train/IM" / held[0])[None],
+        sample=tifffile.imread(data / "train/IM" / held[0])[None, :SAMPLE, :SAMPLE],
         provenance={"recipe": recipe, "metrics": metrics, "metrics_by_image_size": rows},
     )
 

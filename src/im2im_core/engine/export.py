@@ -278,10 +278,11 @@ def _save_array(path: Path, array: NDArray[Any]) -> dict[str, str]:
 
 
 def _save_weights(path: Path, framework: nn.Module) -> dict[str, str]:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    # Tied weights share memory, which safetensors refuses; copies load back the same.
-    save_file({k: v.detach().clone().contiguous() for k, v in framework.state_dict().items()}, path)
+    # Tied weights share memory, which safetensors refuses; copies load back the same. Its own writer
+    # would make a file that nobody else may read.
+    path.write_bytes(save({k: v.detach().clone().contiguous() for k, v in framework.state_dict().items()}))
     return _entry(path)
 
 
