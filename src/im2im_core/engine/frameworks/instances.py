@@ -56,8 +56,10 @@ class InstanceFramework(Framework):
         A network that sees planes learns what can be seen in a plane: each is encoded on its own.
         """
         labels = only_channel(targets["target"])
-        unknown = None if weight is None else np.broadcast_to(weight[0] == 0, labels.shape)
-        if unknown is not None:
+        unknown = None
+        if weight is not None:
+            # A single plane of labels, as of a projection, holds for all planes that are known.
+            labels, unknown = np.broadcast_arrays(labels, weight[0] == 0)
             # What stands in an unknown region must not shape the targets of known objects.
             labels = np.where(unknown, np.zeros((), labels.dtype), labels)
         if self.shapes.dimensions == 3:
