@@ -18,7 +18,7 @@ from napari_im2im._run_panel import RunPanel
 
 
 def losses(steps, attempt=1, start=0, **terms):
-    values = terms or {"total": lambda step: 1 / step, "dice": lambda step: 0.5 / step}
+    values = terms or {"total": lambda step: 1 / step, "dice_loss": lambda step: 0.5 / step}
     return [
         Stamped(start + i + 1, attempt, 0.0, Losses(s, s / 10, {k: f(s) for k, f in values.items()}, 1e-3))
         for i, s in enumerate(steps)
@@ -26,7 +26,7 @@ def losses(steps, attempt=1, start=0, **terms):
 
 
 def validated(steps, attempt=1, start=1000, **values):
-    values = values or {"total": 0.5, "dice": 0.3, "ap50": 0.8}
+    values = values or {"total": 0.5, "dice_loss": 0.3, "ap50": 0.8}
     return [Stamped(start + i, attempt, 0.0, Validated(s, s / 10, values)) for i, s in enumerate(steps)]
 
 
@@ -65,7 +65,7 @@ def test_smoothing_leaves_gaps():
 def test_metrics_are_told_from_losses():
     series = RunSeries()
     series.extend(losses([10, 20]) + validated([20]) + [Stamped(5, 1, 0.0, Progress("training", 1, 2, 0.0))])
-    assert series.losses() == ["total", "dice"]
+    assert series.losses() == ["total", "dice_loss"]
     assert series.scores() == ["ap50"]
 
 
@@ -87,8 +87,8 @@ def test_the_sum_and_the_metrics_are_drawn_first(curves):
 
 def test_terms_can_be_shown_and_hidden(curves):
     curves.add("a", losses([10, 20]) + validated([20]))
-    curves._on_term("dice", True)
-    assert ("a", "train", "dice") in drawn(curves)
+    curves._on_term("dice_loss", True)
+    assert ("a", "train", "dice_loss") in drawn(curves)
     curves._on_term("total", False)
     assert ("a", "train", "total") not in drawn(curves)
     assert [a.text() for a in curves._terms.menu().actions()] == ["loss", "Dice loss", "AP"]
