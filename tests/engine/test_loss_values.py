@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -551,4 +552,14 @@ def test_weights_that_hold_more_than_tensors_are_refused(tmp_path: Path) -> None
     path = tmp_path / "vgg.pt"
     torch.save({"features.0.weight": threshold_otsu}, path)
     with pytest.raises(TrustError, match="more than weights"):
+        make(Perceptual(weights=str(path)))(*images((8, 8)), torch.ones(1, 1, 8, 8))
+
+
+def test_weights_that_unpack_to_more_than_their_file_are_refused(tmp_path: Path) -> None:
+    torch.save({"features.0.weight": torch.zeros(100_000)}, tmp_path / "stored.pt")
+    path = tmp_path / "vgg.pt"
+    with zipfile.ZipFile(tmp_path / "stored.pt") as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(TrustError, match="unpacks to more than its size"):
         make(Perceptual(weights=str(path)))(*images((8, 8)), torch.ones(1, 1, 8, 8))

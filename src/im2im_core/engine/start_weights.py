@@ -6,15 +6,15 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from im2im_core.engine.weights_file import read_state_dict
-from im2im_core.errors import ConfigError, DataError, TrustError
+from im2im_core.engine.weights_file import read_state_dict, read_weights
+from im2im_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
 
-STATE_DICTS = (".pt", ".pth", ".ckpt")
+FILES = (".safetensors", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -43,23 +43,10 @@ def read_start(source: Path) -> StartWeights:
             f"The model to start from is not there: {source}",
             "Put it back, name another one in training.start.model, or set training.start.kind to new",
         )
-    if source.is_file() and source.suffix.lower() == ".safetensors":
-        return _from_safetensors(source)
-    if source.is_file() and source.suffix.lower() in STATE_DICTS:
+    if source.is_file() and source.suffix.lower() in FILES:
         content = source.read_bytes()
-        return StartWeights(read_state_dict(content, source.name), hashlib.sha256(content).hexdigest())
+        return StartWeights(read_weights(content, source.name), hashlib.sha256(content).hexdigest())
     return _from_package(source)
-
-
-def _from_safetensors(source: Path) -> StartWeights:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    content = source.read_bytes()
-    try:
-        return StartWeights(load(content), hashlib.sha256(content).hexdigest())
-    except SafetensorError as error:
-        raise TrustError(f"{source} is not a safetensors file: {error}", "Choose the file with the weights") from error
 
 
 def _from_package(source: Path) -> StartWeights:

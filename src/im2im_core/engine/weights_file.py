@@ -1,4 +1,4 @@
-"""State dicts of PyTorch files: tensors alone, no more of them than the file holds; nothing is unpickled."""
+"""Files with weights, safetensors or a state dict: tensors alone, no more than the file holds; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -14,6 +14,25 @@ from im2im_core.errors import TrustError
 
 NESTED = ("state_dict", "model_state_dict")
 """Keys below which training programs put the weights."""
+
+
+def read_weights(content: bytes, name: str) -> dict[str, Tensor]:
+    """Weights by name in the bytes of a safetensors file, or of a state dict; the ending of `name` says which.
+
+    Raises
+    ------
+    TrustError
+        It is neither, holds more than tensors, or claims to hold more numbers than it has bytes.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    if not name.lower().endswith(".safetensors"):
+        return read_state_dict(content, name)
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise TrustError(f"{name} is not a safetensors file: {error}", "Choose the file with the weights") from error
 
 
 def read_state_dict(content: bytes, name: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from im2im_core.engine.losses.shrink import block_mean
-from im2im_core.errors import DataError, TrustError
+from im2im_core.engine.weights_file import read_weights
+from im2im_core.errors import DataError
 
 STAGES = 4
 """Stages whose features are compared, each half the size of the one before (Johnson et al. 2016)."""
@@ -76,9 +77,11 @@ def vgg_network(path: Path) -> FeatureNetwork:
     DataError
         There is no such file, or it holds no convolutions ``features.N.weight`` of a VGG network.
     TrustError
-        It holds more than tensors.
+        It holds more than tensors, or claims to hold more numbers than it has bytes.
     """
-    weights = _read(path)
+    if not path.is_file():
+        raise DataError(f"There is no file {path}", "Give the weights of a VGG network, or leave weights empty")
+    weights = read_weights(path.read_bytes(), path.name)
     numbers = sorted(int(m[1]) for k in weights if (m := re.fullmatch(r"features\.(\d+)\.weight", k)))
     stages: list[list[Convolution]] = []
     before, channels = -3, 3
@@ -99,29 +102,6 @@ def vgg_network(path: Path) -> FeatureNetwork:
             "Give the state dict of a VGG network without batch normalisation, as torchvision names its weights",
         )
     return FeatureNetwork(tuple(kept), colours=True)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """Tensors by name of a safetensors file or a state dict; nothing is unpickled but tensors."""
-    import pickle
-
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise DataError(f"There is no file {path}", "Give the weights of a VGG network, or leave weights empty")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise DataError(f"{path} is no safetensors file: {error}", "Get the file again") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise TrustError(
-            f"{path} holds more than weights: {str(error).splitlines()[0]}",
-            "Files that run code when opened are never loaded",
-        ) from error
-    return {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
 
 
 def _largest(x: Tensor, factors: tuple[int, ...]) -> Tensor:
