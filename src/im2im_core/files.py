@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,8 +72,24 @@ def publish(part: Path, path: Path) -> None:
         remove(old)
 
 
-def remove(path: Path) -> None:
-    """Delete a file or folder if it is there."""
+def remove(path: Path, patience: float = 0.0) -> None:
+    """Delete a file or folder if it is there.
+
+    For `patience` seconds it is tried again where it fails: another thread may still be ending a
+    write into the folder, which makes it "not empty" after all its files were deleted.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            _remove_once(path)
+            return
+        except OSError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _remove_once(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

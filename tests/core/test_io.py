@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ from io_contract import (
 )
 
 from im2im_core.errors import DataError, ResourceError
+from im2im_core.files import remove
 from im2im_core.io import as_labels, create_output, is_image, open_image, scenes, write_image
 from im2im_core.io import space as space_module
 
@@ -529,6 +531,23 @@ def test_nothing_heavy_is_imported_before_it_is_used() -> None:
     code = f"import sys, im2im_core.io; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_folder_into_which_a_late_write_falls_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, real, calls = tmp_path / "a", shutil.rmtree, []
+
+    def busy(path: Path) -> None:
+        calls.append(path)
+        if len(calls) < 3:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+        real(path)
+
+    folder.mkdir()
+    monkeypatch.setattr(shutil, "rmtree", busy)
+    with pytest.raises(OSError, match="not empty"):
+        remove(folder)
+    remove(folder, patience=5)
+    assert not folder.exists()
 
 
 _SMALL_DISK = """

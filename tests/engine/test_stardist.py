@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from im2im_core.engine.frameworks.build import build_framework
 from im2im_core.engine.frameworks.contract import TrainContext, TranslateContext
-from im2im_core.engine.frameworks.stardist import CELLS, cell_means, centre_probability, refined
+from im2im_core.engine.frameworks.instance import distance_map
+from im2im_core.engine.frameworks.stardist import CELLS, cell_means, refined
 from im2im_core.engine.predict_forward import Translator
 from im2im_core.engine.ray_march import march
 from im2im_core.engine.star_shapes import Painter, Proposals, Rays, make_rays, paint, propose
@@ -107,7 +108,7 @@ def test_a_ray_to_the_unknown_is_only_a_lower_bound() -> None:
     assert complete[0, [right, down, left]].tolist() == [False, False, True]
 
 
-def test_labels_become_ids_and_a_centre_probability() -> None:
+def test_labels_become_ids_and_a_distance_map() -> None:
     labels = np.zeros((1, 40, 40), np.uint32)
     labels[0, 5:26, 5:26] = 900_000
     labels[0, 30:36, 30:36] = 4_000_000_000
@@ -126,15 +127,15 @@ def test_labels_become_ids_and_a_centre_probability() -> None:
 def test_the_centre_of_a_flat_volume_is_measured_in_space() -> None:
     labels = np.zeros((9, 31, 31), np.uint16)
     labels[ball(labels.shape, (4, 15, 15), 12, (3, 1, 1))] = 1
-    found = centre_probability(labels, np.array([3.0, 1, 1]))
+    found = distance_map(labels, np.array([3.0, 1, 1]))
     assert np.unravel_index(found.argmax(), found.shape) == (4, 15, 15)
     assert found[4, 15, 3] == pytest.approx(found[4, 3, 15])
     assert found[4, 15, 9] > 1.5 * found[4, 15, 4]
 
 
 def test_an_image_that_is_one_object_is_all_centre() -> None:
-    assert (centre_probability(np.ones((1, 4, 4), int), np.ones(3)) == 1).all()
-    assert (centre_probability(np.zeros((1, 4, 4), int), np.ones(3)) == 0).all()
+    assert (distance_map(np.ones((1, 4, 4), int), np.ones(3)) == 1).all()
+    assert (distance_map(np.zeros((1, 4, 4), int), np.ones(3)) == 0).all()
 
 
 def test_centres_of_objects_cut_by_the_unknown_are_not_known() -> None:
@@ -284,7 +285,7 @@ def test_views_of_one_object_are_one_proposal_and_neighbours_stay_apart() -> Non
     found, _ = march(torch.from_numpy(labels)[None], torch.nn.functional.pad(cells, (1, 0)), rays, (1, 1))
     distances = np.zeros((32, *labels.shape), np.float32)
     distances[:, *cells.numpy().T] = found.T
-    probability = centre_probability(labels[None], np.ones(3))[0]
+    probability = distance_map(labels[None], np.ones(3))[0]
     shapes = propose(probability, distances, rays, 0.3, (1, 1))
     assert 2 <= len(shapes.cells) <= 6
     assert {int(labels[tuple(c)]) for c in shapes.cells} == {1, 2}
@@ -343,7 +344,7 @@ def perfect_maps(model: Any, labels: NDArray[np.int32]) -> dict[str, NDArray[np.
     distances = np.zeros((len(model.rays.directions), *own.shape), np.float32)
     distances[:, *cells.numpy().T] = found.T
     stack = labels.reshape(-1, *labels.shape[-2:])
-    probability = centre_probability(stack, np.ones(3)).reshape(1, *labels.shape)
+    probability = distance_map(stack, np.ones(3)).reshape(1, *labels.shape)
     return {"probability": probability, "foreground": (labels > 0)[None].astype(np.float32), "distances": distances}
 
 

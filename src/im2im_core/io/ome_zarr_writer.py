@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TYPES = {"T": "time", "C": "channel"}
+_SETTLE, _SETTLE_LIMIT = 0.1, 10.0  # seconds
 _LABEL_SHARE = 8  # label images shrink at least this much when compressed
 _COLOURS = ("FFFFFF", "FF00FF", "00FF00", "00FFFF", "FFFF00", "FF0000", "0000FF")
 
@@ -90,7 +92,11 @@ class OmeZarrWriter(WriterBlock):
     def abort(self) -> None:
         """Remove everything that was written."""
         self._levels.clear()
-        remove(self._part)
+        # A failed chunk ends `write` while its neighbours are still on their way to the disk:
+        # they make the folder "not empty" while it is deleted, or make it anew.
+        remove(self._part, patience=_SETTLE_LIMIT)
+        time.sleep(_SETTLE)
+        remove(self._part, patience=_SETTLE_LIMIT)
 
     # ---- arrays ----
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from im2im_core.engine.follow_flows import follow_flows
 from im2im_core.engine.frameworks.contract import Batch, OutputSpec, TargetSpec, TrainContext, TranslateContext
-from im2im_core.engine.frameworks.instances import InstanceFramework, beside_unknown, tidy
+from im2im_core.engine.frameworks.instances import InstanceFramework, beside_unknown, mean_by, tidy
 from im2im_core.engine.heat_flows import heat_flows
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Flows(InstanceFramework):
         flow = LENGTH * turned(maps[:, 1:-1], batch.get("motion"))
         entropy = F.binary_cross_entropy_with_logits(made[:, :1], maps[:, :1], reduction="none")
         error = (made[:, 1:] - flow).square().mean(1, keepdim=True)
-        return {"cross_entropy": _mean(entropy, weight), "flow": _mean(error, weight * maps[:, -1:])}
+        return {"cross_entropy": mean_by(entropy, weight), "flow": mean_by(error, weight * maps[:, -1:])}
 
     # ---- predicting ----
 
@@ -104,10 +104,6 @@ class Flows(InstanceFramework):
         error = flow_errors(labels, flow, self.anisotropy)
         wrong = (error > decoding.flow_error) & ~cut_objects(labels)
         return tidy(np.where(wrong[labels], np.uint32(0), labels), 1, fill_holes=False)
-
-
-def _mean(values: Tensor, weight: Tensor) -> Tensor:
-    return (values * weight).sum() / weight.sum().clamp(min=1e-6)
 
 
 def turned(flow: Tensor, motion: Tensor | None) -> Tensor:

@@ -16,10 +16,10 @@ from im2im_core.engine.frameworks.contract import (
     TrainContext,
     TranslateContext,
 )
-from im2im_core.engine.frameworks.instances import InstanceFramework, beside_unknown, tidy
+from im2im_core.engine.frameworks.instances import InstanceFramework, beside_unknown, mean_by, tidy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -102,9 +102,9 @@ class Instance(InstanceFramework):
         # The foreground of objects that reach into the unknown is known, though not how far their rim is.
         least = 1 / (1 + self.settings.touch_weight)
         return {
-            "cross_entropy": _mean(entropy[:, :1], weight * maps[:, 2:3].clamp(min=least)),
+            "cross_entropy": mean_by(entropy[:, :1], weight * maps[:, 2:3].clamp(min=least)),
             "dice_loss": _dice(torch.sigmoid(logits[:, :1]), maps[:, :1], weight),
-            self.settings.maps: _mean(entropy[:, 1:2], known),
+            self.settings.maps: mean_by(entropy[:, 1:2], known),
         }
 
     # ---- predicting ----
@@ -119,10 +119,6 @@ class Instance(InstanceFramework):
         if self.settings.maps == "boundary":
             separation = foreground * (1 - separation)
         return cut_instances(foreground, separation, decoding)
-
-
-def _mean(values: Tensor, weight: Tensor) -> Tensor:
-    return (values * weight).sum() / weight.sum().clamp(min=1e-6)
 
 
 def _dice(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -169,8 +165,14 @@ def touching(labels: NDArray[Any], reach: int) -> NDArray[np.float32]:
     return near
 
 
-def distance_map(labels: NDArray[Any]) -> NDArray[np.float32]:
-    """Distance to the rim of the own object, divided by its largest value there; 0 in the background."""
+def distance_map(labels: NDArray[Any], spacing: Sequence[float] | None = None) -> NDArray[np.float32]:
+    """Distance to the rim of the own object, divided by its largest value there; 0 in the background.
+
+    Parameters
+    ----------
+    spacing : sequence of float, optional
+        Size of a pixel along each axis; all alike where not given.
+    """
     from scipy import ndimage
 
     inside = labels > 0
@@ -180,7 +182,7 @@ def distance_map(labels: NDArray[Any]) -> NDArray[np.float32]:
     if not rim.any():  # one object covers the whole image: everything is centre
         return inside.astype(np.float32)
     # The nearest rim pixel is always one of the own object: a line to another one crosses it first.
-    distance = (ndimage.distance_transform_edt(~rim) + 1).astype(np.float32)
+    distance = (ndimage.distance_transform_edt(~rim, spacing) + 1).astype(np.float32)
     distance[~inside] = 0
     ids, compact = np.unique(labels, return_inverse=True)
     compact = compact.reshape(labels.shape)

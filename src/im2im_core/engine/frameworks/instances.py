@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from im2im_core.inference import Shapes
 
@@ -110,6 +111,11 @@ class InstanceFramework(Framework):
             self.metrics(self.postprocess(maps, context), targets, targets.get("weight")) for maps, targets in pairs
         ]
         return float(np.mean([s["ap50"] + s["ap75"] for s in scores]))
+
+
+def mean_by(values: Tensor, weight: Tensor) -> Tensor:
+    """Mean of `values` by `weight`; 0 without any weight."""
+    return (values * weight).sum() / weight.sum().clamp(min=1e-6)
 
 
 # ---- labels (Z, Y, X) or (Y, X) ----

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from im2im_core.engine.frameworks.contract import Batch, OutputSpec, TargetSpec, TrainContext, TranslateContext
-from im2im_core.engine.frameworks.instance import inner_boundary
-from im2im_core.engine.frameworks.instances import InstanceFramework, beside_unknown, tidy
+from im2im_core.engine.frameworks.instance import distance_map
+from im2im_core.engine.frameworks.instances import InstanceFramework, beside_unknown, mean_by, tidy
 from im2im_core.engine.networks.stem import fold
 from im2im_core.engine.ray_march import march
 from im2im_core.engine.star_shapes import Painter, make_rays, paint, propose
@@ -88,7 +88,7 @@ class StarDist(InstanceFramework):
         _, ids = np.unique(np.append(labels.ravel(), 0), return_inverse=True)
         spacing = self.rays.spacing if self.shapes.dimensions == 3 else np.ones(3)
         rim = np.empty((2, *labels.shape), np.uint8)
-        rim[0] = np.round(centre_probability(labels, spacing) * FULL)
+        rim[0] = np.round(distance_map(labels, spacing) * FULL)
         rim[1] = FULL if unknown is None else np.where(beside_unknown(labels, unknown), 0, FULL)
         return {"objects": ids[:-1].reshape(1, *labels.shape).astype(np.int32), "rim": rim}
 
@@ -113,8 +113,8 @@ class StarDist(InstanceFramework):
         importance = weight * rim[:, :1]
         distance, background = self._distance_terms(self._distances(raw), objects[:, 0], importance[:, 0], context)
         return {
-            "probability": _mean(centre, weight * rim[:, 1:2]),
-            "foreground": _mean(inside, weight),
+            "probability": mean_by(centre, weight * rim[:, 1:2]),
+            "foreground": mean_by(inside, weight),
             "distance": distance,
             "background": background,
         }
@@ -130,7 +130,7 @@ class StarDist(InstanceFramework):
         middle = slice(self.side // 2, None, self.side)
         own, importance = objects[..., middle, middle], importance[..., middle, middle]
         distances = distances.movedim(1, -1)
-        background = _mean(distances.abs().mean(-1), (own == 0).float())
+        background = mean_by(distances.abs().mean(-1), (own == 0).float())
         cells = (own > 0).nonzero()
         if len(cells) > CELLS:
             order = torch.randperm(len(cells), generator=context.rng, device=context.rng.device)
@@ -139,7 +139,7 @@ class StarDist(InstanceFramework):
         found, complete = march(objects, cells, self.rays, self.cell)
         short = found - distances[at]
         error = torch.where(complete, short.abs(), short.clamp(min=0))
-        return _mean(error.mean(-1), importance[at]), background
+        return mean_by(error.mean(-1), importance[at]), background
 
     # ---- predicting ----
 
@@ -169,34 +169,7 @@ class StarDist(InstanceFramework):
         return tidy(labels, decoding.min_size, fill_holes=decoding.refine)
 
 
-def _mean(values: Tensor, weight: Tensor) -> Tensor:
-    return (values * weight).sum() / weight.sum().clamp(min=1e-6)
-
-
 # ---- maps from labels, labels from maps; (Z, Y, X) or (Y, X) ----
-
-
-def centre_probability(labels: NDArray[Any], spacing: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Distance to the rim of the own object, divided by its largest value there; 0 in the background.
-
-    Parameters
-    ----------
-    spacing : array (3)
-        Size of a pixel along Z, Y, X.
-    """
-    from scipy import ndimage
-
-    inside = labels > 0
-    rim = inner_boundary(labels)
-    if not rim.any():  # nothing, or one object that covers the whole image: everything is centre
-        return inside.astype(np.float32)
-    # The nearest rim pixel is always one of the own object: a line to another one crosses it first.
-    distance = (ndimage.distance_transform_edt(~rim, spacing) + 1).astype(np.float32)
-    ids, compact = np.unique(labels, return_inverse=True)
-    compact = compact.reshape(labels.shape)
-    largest = np.asarray(ndimage.maximum(distance, compact, np.arange(len(ids))), np.float32)
-    relative: NDArray[np.float32] = np.where(inside, distance / largest[compact], 0)
-    return relative
 
 
 def cell_means(pixels: NDArray[np.float32], side: int) -> NDArray[np.float32]:
