@@ -11,12 +11,20 @@ from im2im_core.errors import ConfigError
 from im2im_core.normalize import NormalizeSettings, Scaling
 from im2im_core.recipe.data import RescaleSettings
 from im2im_core.recipe.framework import FrameworkSettings
-from im2im_core.recipe.migrations import Migration, lift_by
+from im2im_core.recipe.migrations import Migration, levels_by_axis, lift_by
 from im2im_core.recipe.network import NetworkSettings
 from im2im_core.recipe.plugins import require_usable
 
-INFERENCE_VERSION = 1
-INFERENCE_MIGRATIONS: dict[int, Migration] = {}
+INFERENCE_VERSION = 2
+
+
+def _inference_1(content: dict[str, Any]) -> dict[str, Any]:
+    shapes = content.get("shapes")
+    dimensions = shapes.get("dimensions", 2) if isinstance(shapes, dict) else 2
+    return {**content, "network": levels_by_axis(content["network"], dimensions)} if "network" in content else content
+
+
+INFERENCE_MIGRATIONS: dict[int, Migration] = {1: _inference_1}
 """Version -> function that lifts that version of the description to the next one."""
 
 

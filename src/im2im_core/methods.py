@@ -156,7 +156,7 @@ def _model(account: Account) -> str:
     network = _said(recipe.network)
     sizes = getattr(recipe.network, "features", None) or getattr(recipe.network, "channels", None)
     sizes = sizes or getattr(recipe.network, "filters", None)
-    widths = f" ({', '.join(map(str, sizes))} channels)" if sizes else ""
+    widths = f" ({', '.join(map(str, sizes))} channels)" if sizes and sizes != "auto" else ""
     channels = f" with {_count(facts.input_channels, 'input channel')}" if facts else ""
     stem = recipe.network.stem
     fold = f", which sees {stem} × {stem} pixels folded into channels," if stem > 1 else ""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NONE_WORD = "none"
+BETWEEN = "×"
+"""Stands between the numbers of one element, where elements are lists themselves."""
 _CELL = re.compile(r'\s*(?:"((?:[^"]|"")*)"\s*|([^,]*))(?:,|$)')
 
 
@@ -104,6 +106,8 @@ def list_text(values: Sequence[Any]) -> str:
 
 
 def _element_text(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return BETWEEN.join(_element_text(v) for v in value)
     if value is None:
         return NONE_WORD
     if isinstance(value, bool):
@@ -130,11 +134,17 @@ def parse_list(text: str, annotation: Any) -> tuple[Any, ...] | Unreadable:
         return Unreadable(text, f"Needs {len(kinds)} values separated by commas, not {len(cells)}")
     values = []
     for index, (cell, quoted) in enumerate(cells):
-        value = _element(cell, quoted, _members(kinds[index if fixed else 0]))
+        kind = kinds[index if fixed else 0]
+        value = _inner_list(cell, kind) if get_origin(kind) is tuple else _element(cell, quoted, _members(kind))
         if isinstance(value, Unreadable):
             return Unreadable(text, value.reason)
         values.append(value)
     return tuple(values)
+
+
+def _inner_list(cell: str, annotation: Any) -> tuple[Any, ...] | Unreadable:
+    """Elements of a list within a list: ``1×2×2``, also with x, * or blanks between them."""
+    return parse_list(",".join(re.split(rf"[x*{BETWEEN}\s]+", cell.strip())), annotation)
 
 
 def _cells(text: str) -> list[tuple[str, bool]]:

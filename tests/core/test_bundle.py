@@ -21,6 +21,7 @@ from im2im_core.bundle.onnx_data import external_files
 from im2im_core.bundle.processing import REFUSED, Tensor, process, require_steps
 from im2im_core.bundle.processing import STEPS as STANDARD
 from im2im_core.errors import ConfigError, DataError, TrustError
+from im2im_core.recipe.network import DynUNet
 
 
 class Evil:
@@ -336,7 +337,23 @@ def test_older_inference_descriptions_are_lifted(world: Path, monkeypatch: pytes
     assert (found.halo, found.schema_version) == ((20, 20), 2)
 
 
+def test_flat_levels_of_older_descriptions_become_kernels_and_strides(world: Path) -> None:
+    def old(content: dict[str, Any]) -> None:
+        described = content["config"]["im2im"]["inference"]
+        described["schema_version"] = 1
+        described["network"] = {"kind": "dynunet", "filters": [4, 4, 4], "anisotropy": [False, False, False]}
+
+    _edit(world, old)
+    network = open_bundle(world).inference.network
+    assert isinstance(network, DynUNet)
+    dimensions = open_bundle(world).inference.shapes.dimensions
+    assert network.strides == ((1,) * dimensions, (2,) * dimensions, (2,) * dimensions)
+    assert network.kernels == ((3,) * dimensions,) * 3
+
+
 def test_inference_description_of_a_newer_version_is_refused(world: Path) -> None:
     _edit(world, lambda content: content["config"]["im2im"]["inference"].update(schema_version=99))
-    with pytest.raises(ConfigError, match=r"99, this program knows up to 1.*Update"):
+    with pytest.raises(
+        ConfigError, match=rf"99, this program knows up to {inference_module.INFERENCE_VERSION}.*Update"
+    ):
         _ = open_bundle(world).inference

@@ -126,6 +126,48 @@ def test_a_path_to_start_from_became_a_choice(before: str | None, after: dict[st
     assert old["training"] == {"start_from": before, "seed": 3}
 
 
+@pytest.mark.parametrize(
+    ("dimensions", "network", "expected"),
+    [
+        (
+            3,
+            {"filters": [8, 8, 8], "anisotropy": [True]},
+            {
+                "filters": (8, 8, 8),
+                "strides": ((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+                "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+            },
+        ),
+        (
+            2,
+            {"filters": [8, 8, 8], "anisotropy": [False, False, False]},
+            {"strides": ((1, 1), (2, 2), (2, 2)), "kernels": ((3, 3),) * 3},
+        ),
+        (3, {"filters": [8, 8, 8], "anisotropy": "auto"}, {"strides": "auto", "kernels": "auto"}),
+        (3, {}, {"filters": (32, 64, 128, 256), "strides": "auto"}),
+    ],
+)
+def test_flat_levels_of_the_first_version_become_kernels_and_strides(
+    dimensions: int, network: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    old = {
+        "schema_version": 1,
+        "data": {"dimensions": dimensions},
+        "network": {"kind": "dynunet", **network},
+    }
+    found = Recipe.load(old)
+    assert {name: getattr(found.network, name) for name in expected} == expected
+    assert found.schema_version == SCHEMA_VERSION
+    assert Recipe.load(found.dump()) == found
+    assert old["network"] == {"kind": "dynunet", **network}
+
+
+def test_other_networks_of_the_first_version_stay() -> None:
+    old = {"schema_version": 1, "network": {"kind": "unet", "anisotropy": [True]}}
+    assert Recipe.load(old).network.anisotropy == (True,)  # type: ignore[union-attr]
+    assert Recipe.load({"schema_version": 1}).network == Recipe().network
+
+
 def test_old_recipes_are_lifted_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrations, "SCHEMA_VERSION", 3)
     monkeypatch.setattr(

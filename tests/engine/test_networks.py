@@ -10,6 +10,7 @@ from im2im_core.engine.networks import Network, build_network
 from im2im_core.engine.networks.monai_nets import flat_levels
 from im2im_core.engine.networks.receptive_field import UNBOUNDED, radius
 from im2im_core.engine.networks.stem import Folded, fold, unfold
+from im2im_core.engine.planning.unet import choose_kernels, choose_strides
 from im2im_core.engine.targets import import_target
 from im2im_core.errors import ConfigError
 from im2im_core.recipe.network import AttentionUnet, BasicUNet, ClassNetwork, DynUNet, UNet
@@ -63,6 +64,26 @@ def test_tile_with_halo_equals_the_whole_image(name: str, dimensions: int) -> No
     other[..., padded + 2 * step + halo :] = -5.0
     with torch.no_grad():
         core = slice(padded + step, padded + 2 * step)
+        torch.testing.assert_close(network(whole)[..., core], network(other)[..., core])
+
+
+@pytest.mark.parametrize(
+    ("patch", "spacing"), [((128, 128), (1.0, 1.0)), ((96, 40), (1.0, 1.0)), ((4, 32, 32), (5.0, 1.0, 1.0))]
+)
+def test_tile_of_a_planned_network_equals_the_whole_image(patch: tuple[int, ...], spacing: tuple[float, ...]) -> None:
+    strides = choose_strides(patch, spacing)
+    kernels = choose_kernels(patch, spacing, strides)
+    settings = DynUNet(filters=(2,) * len(strides), strides=strides, kernels=kernels)
+    network = build_network(settings, len(patch), 1, 1).eval()
+    step, halo = network.divisor[-1], network.receptive_field[-1]
+    assert halo > step
+    padded = -(-halo // step) * step
+    whole = torch.rand(1, 1, *network.divisor[:-1], 2 * padded + step)
+    other = whole.clone()
+    other[..., : padded - halo] = 5.0
+    other[..., padded + step + halo :] = -5.0
+    with torch.no_grad():
+        core = slice(padded, padded + step)
         torch.testing.assert_close(network(whole)[..., core], network(other)[..., core])
 
 
@@ -166,14 +187,26 @@ def test_unknown_spacing_is_taken_as_isotropic() -> None:
     assert flat_levels("auto", 3, 3, (None, 0.1, 0.1)) == flat_levels("auto", 3, 3, None) == [False] * 3
 
 
-@pytest.mark.parametrize("name", ["unet", "unet_plain", "dynunet"])
+@pytest.mark.parametrize("name", ["unet", "unet_plain"])
 def test_flat_levels_keep_z(name: str) -> None:
     network = build_network(SMALL[name].replace(anisotropy=(True, True)), 3, 1, 1)
     assert network.divisor == (1, 4, 4)
     all_flat = build_network(SMALL[name].replace(anisotropy=(True, True, True)), 3, 1, 1)
     assert all_flat.divisor == (1, 4, 4)
-    if name.startswith("dynunet"):
-        assert all_flat.receptive_field[0] == 0
+
+
+def test_kernels_and_strides_are_those_of_the_settings() -> None:
+    steps = {"strides": ((1, 1, 1), (1, 2, 2), (2, 2, 1)), "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3))}
+    network = build_network(SMALL["dynunet"].replace(**steps), 3, 1, 1, (9.0, 1.0, 1.0))
+    assert network.divisor == (2, 4, 2)
+    flat = build_network(SMALL["dynunet"].replace(**steps | {"kernels": ((1, 3, 3),) * 3}), 3, 1, 1)
+    downwards = [m.kernel_size for m in flat.modules() if isinstance(m, nn.Conv3d)]
+    assert set(downwards) == {(1, 3, 3), (1, 1, 1)}
+
+
+def test_a_network_that_was_not_planned_cannot_be_built() -> None:
+    with pytest.raises(ConfigError, match=r"network\.filters is still auto\. Make a plan"):
+        build_network(DynUNet(), 2, 1, 1)
 
 
 def test_the_stem_counts_in_the_spacing() -> None:

@@ -14,12 +14,14 @@ from training_world import CountedImage, discs, sample, small_recipe, split_of
 from im2im_core import api
 from im2im_core.engine import planning
 from im2im_core.engine.devices import choose_device
-from im2im_core.engine.planning import fingerprint, make_plan
-from im2im_core.engine.session import prepare_images
+from im2im_core.engine.frameworks.build import divisor_of
+from im2im_core.engine.planning import fingerprint, labels, make_plan, runtime
+from im2im_core.engine.session import plan_and_split, prepare_images
 from im2im_core.errors import ConfigError, DataError, ResourceError
 from im2im_core.image import ArrayImage
 from im2im_core.plans import Plan
 from im2im_core.project import Project
+from im2im_core.recipe.network import DynUNet
 from im2im_core.samples import Sample, Split
 
 
@@ -74,8 +76,12 @@ def test_a_patch_that_does_not_fit_the_network_is_refused_with_the_nearest_that_
 def test_flat_levels_follow_the_voxels(voxel: tuple[Any, Any, Any], flat: list[bool]) -> None:
     recipe = api.load_preset("instance_seg_3d").override({"network.filters": [8, 8, 8], "training.device": "cpu"})
     plan = make_plan(recipe, volumes(voxel))
-    assert list(plan.recipe.network.anisotropy) == flat  # type: ignore[union-attr]
-    assert "times as deep as wide" in plan.reasons["network.anisotropy"]
+    network = plan.recipe.network
+    assert isinstance(network, DynUNet)
+    assert network.kernels == tuple((1, 3, 3) if level else (3, 3, 3) for level in flat)
+    assert network.strides == ((1, 1, 1), *((1, 2, 2) if level else (2, 2, 2) for level in flat[:-1]))
+    known = "times as deep as wide" if voxel[0] else "not known"
+    assert known in plan.reasons["network.strides"] == plan.reasons["network.kernels"]
 
 
 @pytest.mark.parametrize(("voxel", "depth"), [((2.5, 0.5, 0.5), 5), ((None, 1.0, 1.0), 1)])
@@ -100,9 +106,9 @@ def test_classes_come_from_the_labels() -> None:
     assert plan.reasons["framework.classes"] == "labels go from 0 to 4"
 
 
-def classes_in(*pictures: np.ndarray) -> tuple[Sample, ...]:
+def classes_in(*pictures: np.ndarray, name: str = "s") -> tuple[Sample, ...]:
     """Small images with these classes."""
-    return tuple(sample(f"s{n}", np.zeros((16, 16), np.float32), p) for n, p in enumerate(pictures))
+    return tuple(sample(f"{name}{n}", np.zeros((16, 16), np.float32), p) for n, p in enumerate(pictures))
 
 
 def painted(number: int) -> np.ndarray:
@@ -114,14 +120,14 @@ def painted(number: int) -> np.ndarray:
 
 @pytest.mark.parametrize("rare", ["training", "validation", "time"])
 def test_a_rare_class_is_counted_wherever_it_is(rare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "LOOK_AT", 2)
+    monkeypatch.setattr(labels, "LOOK_AT", 2)
     train = [painted(1) for _ in range(5)]
     validation = [painted(0)]
     if rare == "training":
         train[3] = painted(4)
     if rare == "validation":
         validation[0] = painted(4)
-    split = Split(classes_in(*train), classes_in(*validation))
+    split = Split(classes_in(*train), classes_in(*validation, name="v"))
     if rare == "time":
         times = np.stack([painted(0), painted(4)])
         source, target = (ArrayImage(a, "TYX", identity=str(a.dtype)) for a in (times.astype(np.float32), times))
@@ -136,14 +142,14 @@ def test_classes_of_test_images_and_of_unknown_regions_do_not_count() -> None:
     weight = np.ones((16, 16), np.float32)
     weight[:, :8] = 0
     hidden = sample("v", np.zeros((16, 16), np.float32), painted(9), weight)
-    split = Split(classes_in(painted(1)), (hidden,), classes_in(painted(7)))
+    split = Split(classes_in(painted(1)), (hidden,), classes_in(painted(7), name="t"))
     assert fingerprint(small_recipe("semantic_seg_2d"), split).classes == 2
     sparse = small_recipe("semantic_seg_2d", data__labelling="sparse")
-    assert fingerprint(sparse, Split(classes_in(painted(2)), classes_in(painted(4)))).classes == 4
+    assert fingerprint(sparse, Split(classes_in(painted(2)), classes_in(painted(4), name="v"))).classes == 4
 
 
 def test_labels_are_not_all_read_where_their_number_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "LOOK_AT", 2)
+    monkeypatch.setattr(labels, "LOOK_AT", 2)
     for preset, changes in (("semantic_seg_2d", {"framework__classes": 3}), ("instance_seg_2d", {})):
         split = split_of(6, 1, task="classes", wrap=CountedImage)
         fingerprint(small_recipe(preset, **changes), split)
@@ -209,7 +215,7 @@ def test_a_cache_larger_than_the_free_disk_rolls(preset: str, tmp_path: Path, mo
     split = split_of(4, task=task)
     folder = tmp_path / "cache"
     free = 10**9
-    monkeypatch.setattr(planning, "free_bytes", lambda path: free)
+    monkeypatch.setattr(runtime, "free_bytes", lambda path: free)
     plan = make_plan(recipe, split, cache_folder=folder)
     assert plan.runtime.cache == "disk"
     assert "data.cache.kind" not in plan.reasons
@@ -230,7 +236,7 @@ def test_a_limit_of_the_cache_is_named_as_the_reason() -> None:
 
 def test_free_space_is_that_of_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
-    monkeypatch.setattr(planning, "free_bytes", lambda path: asked.append(path) or 1)
+    monkeypatch.setattr(runtime, "free_bytes", lambda path: asked.append(path) or 1)
     recipe = small_recipe(data__cache__kind="auto", data__cache__memory_limit=1e-6)
     image, labels = discs(0)
     data = [(image, labels)] * 2
@@ -431,3 +437,206 @@ def test_a_plan_and_a_network_leave_z_alone_at_the_same_levels(ratio: float, ste
     auto = build_network(recipe.network, 3, 1, 1, (ratio, 1.0, 1.0))
     planned = make_plan(recipe.override({"data.patch": "auto"}), volumes((ratio, 1.0, 1.0))).recipe.network
     assert build_network(planned, 3, 1, 1).divisor == auto.divisor
+
+
+# ---- the self-configuring network ----
+
+PAIRWISE = [f"{task}_{d}d" for task in ("labelfree", "restoration", "semantic_seg") for d in (2, 3)]
+
+
+def blank(shape: tuple[int, ...], voxel: tuple[Any, Any, Any] = (None, None, None), count: int = 3) -> Split:
+    """Samples of one size; nothing but their headers and a class matters."""
+    axes = "ZYX"[-len(shape) :]
+    target = np.zeros(shape, np.uint8)
+    target[..., :2, :2] = 1
+    return Split(
+        tuple(
+            Sample(
+                f"s{n}",
+                f"s{n}",
+                ArrayImage(np.zeros(shape, np.float32), axes, voxel_size=voxel, identity=f"image {n}"),
+                {"target": ArrayImage(target, axes, voxel_size=voxel, identity=f"target {n}")},
+            )
+            for n in range(count)
+        )
+    )
+
+
+def planned(preset: str, split: Split, **changes: Any) -> tuple[Plan, DynUNet]:
+    named = {name.replace("__", "."): value for name, value in changes.items()}
+    plan = make_plan(api.load_preset(preset).override({"training.device": "cpu", **named}), split)
+    assert isinstance(plan.recipe.network, DynUNet)
+    return plan, plan.recipe.network
+
+
+@pytest.mark.parametrize("preset", PAIRWISE)
+def test_pairwise_presets_plan_their_network_in_numbers_with_reasons(preset: str) -> None:
+    shape = (64, 64) if preset.endswith("2d") else (16, 48, 48)
+    plan, network = planned(preset, blank(shape, (1.0, 1.0, 1.0)))
+    assert "auto" not in (network.filters, network.strides, network.kernels, plan.recipe.data.patch)
+    assert len(network.filters) == len(network.strides) == len(network.kernels)
+    names = {"network.filters", "network.strides", "network.kernels", "data.patch", "training.batch"}
+    assert names <= set(plan.reasons)
+    again = make_plan(plan.recipe, blank(shape, (1.0, 1.0, 1.0)))
+    assert again.recipe == plan.recipe
+    assert not names & set(again.reasons)
+
+
+@pytest.mark.parametrize(
+    ("preset", "shape", "voxel", "patch", "divisor"),
+    [
+        ("semantic_seg_2d", (512, 512), (None, 0.3, 0.3), (128, 128), (32, 32)),
+        ("semantic_seg_2d", (40, 40), (None, None, None), (40, 40), (8, 8)),
+        ("semantic_seg_2d", (9, 12), (None, None, None), (16, 16), (4, 4)),
+        ("labelfree_3d", (80, 80, 80), (1.0, 1.0, 1.0), (64, 64, 64), (16, 16, 16)),
+        ("labelfree_3d", (20, 512, 512), (2.0, 0.3, 0.3), (16, 112, 112), (4, 16, 16)),
+        ("labelfree_3d", (1, 64, 64), (None, 0.3, 0.3), (1, 64, 64), (1, 16, 16)),
+        ("labelfree_3d", (5, 6, 7), (None, None, None), (5, 16, 16), (1, 4, 4)),
+        ("labelfree_3d", (40, 20, 20), (0.2, 1.0, 1.0), (40, 20, 20), (8, 4, 4)),
+    ],
+)
+def test_any_images_give_a_valid_plan(
+    preset: str, shape: tuple[int, ...], voxel: tuple[Any, Any, Any], patch: tuple[int, ...], divisor: tuple[int, ...]
+) -> None:
+    plan, _ = planned(preset, blank(shape, voxel))
+    assert plan.recipe.patch_size == patch
+    assert divisor_of(planning.framework_of(plan.recipe, plan.facts)) == divisor
+    smaller = any(n < p for n, p in zip(shape, patch, strict=True))
+    assert any(m.code == "smaller_than_patch" for m in plan.messages) == smaller
+
+
+def test_reasons_of_a_stack_with_deep_voxels() -> None:
+    plan, _ = planned("labelfree_3d", blank((20, 256, 256), (2.0, 0.3, 0.3)))
+    said = plan.reasons
+    assert (
+        "Z twice, Y and X 4 times; voxels are 6.7 times as deep as wide, so Z waits until level 4"
+        in (said["network.strides"])
+    )
+    assert "in levels 1 to 2" in said["network.kernels"]
+    assert "20 x 256 x 256, the largest part with equal sides in micrometres" in said["data.patch"]
+    assert said["network.filters"].startswith("5 levels, the lowest of 4 x 7 x 7 pixels")
+    assert "odd" not in said["network.strides"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "count", "batch", "reason"),
+    [
+        ((128, 128), 200, 8, "network.budget has room for 8 patches of 5"),
+        ((128, 128), 80, 4, "5% of the pixels of the training images; network.budget has room for 8"),
+        ((128, 128), 2, 2, "the fewest"),
+    ],
+)
+def test_a_batch_is_as_large_as_budget_and_data_allow(
+    shape: tuple[int, ...], count: int, batch: int, reason: str
+) -> None:
+    plan, _ = planned("labelfree_2d", blank(shape, count=count), network__budget=44)
+    assert plan.recipe.patch_size == (128, 128)
+    assert plan.recipe.batch_size == batch
+    assert plan.reasons["training.batch"].startswith(reason)
+
+
+def test_a_larger_budget_takes_larger_patches() -> None:
+    patches = [
+        planned("labelfree_2d", blank((700, 700)), network__budget=b)[0].recipe.patch_size[0] for b in (4, 64, 1000)
+    ]
+    assert patches == sorted(set(patches))
+
+
+def test_what_is_given_is_kept() -> None:
+    split = blank((100, 100))
+    plan, network = planned("labelfree_2d", split, data__patch=[100, 40], training__batch=3)
+    assert (plan.recipe.patch_size, plan.recipe.batch_size) == ((100, 40), 3)
+    assert divisor_of(planning.framework_of(plan.recipe, plan.facts)) == (4, 8)
+    assert "odd number" in plan.reasons["network.strides"]
+    steps = [[1, 1], [2, 2], [2, 1]]
+    plan, network = planned("labelfree_2d", split, network__strides=steps, network__first_filters=8)
+    assert (network.strides, network.filters) == (((1, 1), (2, 2), (2, 1)), (8, 16, 32))
+    assert plan.recipe.patch_size == (100, 100)
+    assert "network.strides" not in plan.reasons
+    _, network = planned("labelfree_2d", split, network__kernels=[[5, 5], [3, 3], [3, 3]])
+    assert network.kernels == ((5, 5), (3, 3), (3, 3))
+    assert network.strides == ((1, 1), (2, 2), (2, 2))
+
+
+def test_a_stem_counts_in_patch_and_depth() -> None:
+    plan, network = planned("labelfree_3d", blank((16, 128, 128), (2.0, 1.0, 1.0)), network__stem=2)
+    assert network.strides[1] == (2, 2, 2)  # behind the stem voxels are cubes
+    divisor = divisor_of(planning.framework_of(plan.recipe, plan.facts))
+    assert all(p % d == 0 for p, d in zip(plan.recipe.patch_size, divisor, strict=True))
+    assert plan.recipe.patch_size[1] > 96
+
+
+def test_a_patch_too_odd_for_three_levels_is_refused_with_the_nearest_that_fit() -> None:
+    with pytest.raises(ConfigError, match=r"data.patch \(33, 32\) is not divisible by \(4, 4\).*Use 32 or 36 x 32"):
+        planned("labelfree_2d", blank((64, 64)), data__patch=[33, 32])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network.filters": [8, 8, 8], "network.strides": [[1, 1]] * 4}, "filters has 3 levels, strides has 4 levels"),
+        ({"network.strides": [[1, 1, 1]] * 3}, r"network.strides has a level \(1, 1, 1\) but data.dimensions is 2"),
+        ({"network.strides": [[2, 2]] * 3}, "the first level must be 1"),
+        ({"network.kernels": [[3, 2]] * 3}, "size 2; use odd numbers"),
+    ],
+)
+def test_levels_that_contradict_each_other_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        api.load_preset("labelfree_2d").override(changes)
+
+
+@pytest.mark.parametrize("preset", ["labelfree_2d", "semantic_seg_3d"])
+def test_the_device_changes_nothing_that_the_network_is_made_of(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = blank((64, 64) if preset.endswith("2d") else (16, 32, 32))
+    cpu, _ = planned(preset, split, training__precision="fp32")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    cuda, _ = planned(preset, split, training__precision="fp32", training__device="cuda")
+    assert (cpu.runtime.device, cuda.runtime.device) == ("cpu", "cuda")
+    assert cuda.recipe.replace(training=cpu.recipe.training) == cpu.recipe
+    assert cuda.recipe.training.replace(device="cpu") == cpu.recipe.training
+    assert cuda.reasons == cpu.reasons
+
+
+# ---- planned once ----
+
+
+@pytest.mark.parametrize("preset", ["semantic_seg_2d", "instance_seg_2d"])
+def test_labels_of_divided_images_are_read_once(preset: str) -> None:
+    image, labels_ = discs(0, (512, 96))
+    target = (labels_ > 0).astype(np.uint8) if preset.startswith("semantic") else labels_
+    whole = sample("a", image, target, wrap=CountedImage)
+    recipe = api.load_preset(preset).override({"data.patch": "auto", "data.split.by": "block", "training.steps": 1})
+    plan, split = plan_and_split(recipe, [whole], {})
+    assert split.validation
+    assert split.train[0].region is not None
+    assert whole.targets["target"].reads == 1
+    assert plan.recipe.patch_size[0] * 3 <= 512
+    assert "data.patch" in plan.reasons
+
+
+def test_a_class_between_two_blocks_is_counted() -> None:
+    picture = np.zeros((512, 64), np.uint8)
+    picture[::16] = 1
+    for row in range(0, 512, 64):
+        found = picture.copy()
+        found[row, 3] = 4
+        split = [sample("a", np.zeros(picture.shape, np.float32), found)]
+        recipe = api.load_preset("semantic_seg_2d").override({"data.split.by": "block", "training.steps": 1})
+        assert plan_and_split(recipe, split, {})[0].recipe.framework.classes == 5  # type: ignore[union-attr]
+
+
+def test_blocks_lie_as_far_apart_as_the_patch_that_was_planned() -> None:
+    recipe = api.load_preset("labelfree_2d").override({"data.split.by": "block", "training.steps": 1})
+    plan, split = plan_and_split(recipe, list(blank((700, 64)).train), {})
+    assert "a third of the image at most" in plan.reasons["data.patch"]
+    spans = [s.region[3] for s in (split.train[0], split.validation[0]) if s.region is not None]
+    first, second = sorted(spans, key=lambda s: s.start)
+    assert second.start - first.stop == plan.recipe.patch_size[0] != 128
+
+
+def test_an_image_too_small_to_be_divided_is_used_whole() -> None:
+    plan, split = plan_and_split(api.load_preset("labelfree_2d"), list(blank((40, 40), count=1).train), {})
+    assert not split.validation
+    assert plan.recipe.patch_size == (40, 40)
+    assert "third" not in plan.reasons["data.patch"]

@@ -22,7 +22,7 @@ from im2im_core.recipe.losses import Ramp
 from im2im_core.recipe.network import BasicUNet, ClassNetwork, UNet
 from im2im_core.recipe.training import SGD, AdamW, TrainingSettings
 from napari_im2im._form import ConfigForm
-from napari_im2im._form_draft import item_classes
+from napari_im2im._form_draft import Unreadable, item_classes
 from napari_im2im._form_parse import Limits, list_text, number_text, parse_list, parse_number, stepped
 from napari_im2im._form_rows import FieldRow, Section
 from napari_im2im._form_words import unit_of
@@ -42,6 +42,12 @@ NEEDED: dict[str, dict[str, Any]] = {
 OTHER: dict[str, dict[str, Any]] = {
     "AdamW": {"lr": 1e-5, "betas": (0.8, 0.95)},
     "UNet": {"channels": (8, 16), "anisotropy": (True, False)},
+    "DynUNet": {
+        "filters": (8, 16, 16),
+        "strides": ((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+        "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+        "budget": 1000.0,
+    },
     "DataSettings": {
         "voxel_size": (1.0, 0.1, 0.1),
         "input_channels": (0, "DAPI", "1"),
@@ -435,11 +441,20 @@ def test_arrows_change_the_first_digit(value: float, steps: int, after: float) -
         (tuple[int | str, ...], (0, "DAPI", "1"), '0, DAPI, "1"'),
         (tuple[float | None, float], (None, 2.0), "none, 2"),
         (tuple[int, ...], (), ""),
+        (tuple[tuple[int, ...], ...], ((1, 2, 2), (2, 2, 2)), "1×2×2, 2×2×2"),
     ],
 )
 def test_lists_round_trip(annotation: Any, value: tuple[Any, ...], text: str | None) -> None:
     assert text in (None, list_text(value))
     assert parse_list(list_text(value), annotation) == value
+
+
+@pytest.mark.parametrize("text", ["1x2x2, 2x2x2", "1 2 2,2 2 2", "1 × 2 × 2, 2*2*2"])
+def test_lists_within_a_list_are_read_as_people_write_them(text: str) -> None:
+    assert parse_list(text, tuple[tuple[int, ...], ...]) == ((1, 2, 2), (2, 2, 2))
+    wrong = parse_list("1×a", tuple[tuple[int, ...], ...])
+    assert isinstance(wrong, Unreadable)
+    assert "“a” is not a whole number" in wrong.reason
 
 
 def test_limits_begin_inside() -> None:

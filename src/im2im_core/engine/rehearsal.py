@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from im2im_core.engine.figures import Figures
-from im2im_core.engine.frameworks.build import geometry
+from im2im_core.engine.frameworks.build import divisor_of
 from im2im_core.engine.named_metrics import NamedMetric
 from im2im_core.engine.optimizers import make_optimizer
 from im2im_core.engine.transforms import NamedTransform, change_by_path
@@ -57,7 +57,7 @@ def rehearse(recipe: Recipe, framework: Framework) -> None:
 def _try_transforms(recipe: Recipe, framework: Framework) -> None:
     """Change one patch, as every step will."""
     transforms = tuple(NamedTransform(named) for named in recipe.data.augmentation.transforms)
-    divisor, _ = geometry(framework)
+    divisor = divisor_of(framework)
     patch = torch.rand(1, framework.shapes.input_channels, *(2 * d for d in divisor))
     change_by_path(patch, transforms, torch.Generator().manual_seed(0))
 
@@ -70,7 +70,7 @@ def _trace(recipe: Recipe, framework: Framework) -> None:
     """Trace the network as the export will; the networks that are shipped are known to work."""
     from im2im_core.engine.export import check_traceable
 
-    divisor, _ = geometry(framework)
+    divisor = divisor_of(framework)
     try:
         # Two pixels are left in the deepest level: normalisation layers refuse a single one.
         check_traceable(framework, tuple(2 * d for d in divisor))

@@ -33,10 +33,10 @@ from im2im_core.engine.data import (
 )
 from im2im_core.engine.devices import choose_device, kept_torch
 from im2im_core.engine.figures import Figures
-from im2im_core.engine.frameworks.build import geometry
+from im2im_core.engine.frameworks.build import divisor_of, geometry
 from im2im_core.engine.named_metrics import NamedMetric
 from im2im_core.engine.networks.effective import effective_radius
-from im2im_core.engine.planning import framework_of, make_plan, shapes_of
+from im2im_core.engine.planning import choose_patch, framework_of, make_plan, shapes_of
 from im2im_core.engine.predict_plan import spatial
 from im2im_core.engine.prepare import Entry, Item, items_of, prepare
 from im2im_core.engine.previews import Previews
@@ -54,8 +54,9 @@ from im2im_core.jobs.environment import read_data, write_environment
 from im2im_core.jobs.inputs import describe_inputs, recorded_split
 from im2im_core.jobs.ranks import is_follower
 from im2im_core.plans import Plan
+from im2im_core.recipe.data import SMALLEST_PATCH
 from im2im_core.recipe.training import OneCycle, Polynomial
-from im2im_core.split import outline, split_data
+from im2im_core.split import SAME_IMAGE, split_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from im2im_core.api import Data
     from im2im_core.engine.cache import Store
     from im2im_core.engine.frameworks.contract import Framework
+    from im2im_core.engine.planning.labels import Looks
     from im2im_core.jobs.commands import Command
     from im2im_core.normalize import Scaling
     from im2im_core.project import Project
@@ -245,16 +247,35 @@ def plan_and_split(
     root: Path | None = None,
 ) -> tuple[Plan, Split]:
     """Plan and split that agree: blocks of one image lie as far apart as the patch that the plan chose."""
-    split = split_data(recipe.data, samples, parts)
+    looks: Looks = {}
     with kept_torch():
-        plan = make_plan(recipe, split, probe, cache_folder, root)
-        again = split_data(plan.recipe.data, samples, parts)
-        if outline(again) == outline(split):
-            return plan, split
-        again_with = recipe.override({"data.patch": plan.recipe.data.patch})
-        planned = make_plan(again_with, again, probe, cache_folder, root)
-    reason = plan.reasons["data.patch"]
-    return replace(planned, reasons={**planned.reasons, "data.patch": reason}), again
+        if recipe.data.patch != "auto":
+            split = split_data(recipe.data, samples, parts)
+            return make_plan(recipe, split, probe, cache_folder, root), split
+        recipe, split, reason = _with_patch(recipe, samples, parts, looks)
+        plan = make_plan(recipe, split, probe, cache_folder, root, looks)
+    return replace(plan, reasons={**plan.reasons, "data.patch": reason}), split
+
+
+def _with_patch(
+    recipe: Recipe, samples: Sequence[Sample], parts: Mapping[str, str], looks: Looks
+) -> tuple[Recipe, Split, str]:
+    """Recipe with a patch, the split that agrees with it, and why the patch has its size."""
+    smallest = recipe.override({"data.patch": [SMALLEST_PATCH] * recipe.data.dimensions})
+    split = split_data(smallest.data, samples, parts)
+    # The patch follows from whole images, as does what their labels show: no class between two blocks is missed.
+    whole = {sample.name: sample for sample in samples}
+    undivided = replace(split, train=tuple(whole.get(s.name, s) for s in split.train))
+    if SAME_IMAGE in split.reason:
+        longest = np.median([max(s.source.info.shape[-2:]) for s in undivided.train])
+        patch, reason = choose_patch(recipe, undivided, looks, int(longest) // 3)
+        planned = recipe.override({"data.patch": list(patch)})
+        divided = split_data(planned.data, samples, parts)
+        if SAME_IMAGE in divided.reason:
+            return planned, divided, f"{reason}; a third of the image at most, so that a part of it can validate"
+    patch, reason = choose_patch(recipe, undivided, looks)
+    planned = recipe.override({"data.patch": list(patch)})
+    return planned, split_data(planned.data, samples, parts), reason
 
 
 class _Asked:
@@ -414,7 +435,7 @@ def _stream(
 
 def _views(plan: Plan, items: list[Item], framework: Framework, scaling: Scaling | None) -> list[View]:
     """Validation views: as many evenly chosen images as the time for validation allows."""
-    divisor, _ = geometry(framework)
+    divisor = divisor_of(framework)
     recipe = plan.recipe
 
     def view(item: Item) -> View:
@@ -472,7 +493,7 @@ class _Session:
             self.plan.steps_per_epoch,
             may_skip=device.type != "cpu" and "training.validate_every" in self.plan.reasons,
         )
-        divisor, _ = geometry(prepared.framework)
+        divisor = divisor_of(prepared.framework)
         self.previews = Previews(
             folder / "previews", prepared.find, divisor, self.recipe.data.dimensions, self.validator
         )

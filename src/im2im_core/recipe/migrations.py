@@ -8,7 +8,7 @@ from typing import Any
 from im2im_core.errors import ConfigError
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def _start_is_a_choice(content: dict[str, Any]) -> dict[str, Any]:
@@ -22,7 +22,33 @@ def _start_is_a_choice(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "training": {**rest, "start": start}}
 
 
-MIGRATIONS: dict[int, Migration] = {1: _start_is_a_choice}
+def levels_by_axis(network: Any, dimensions: int) -> Any:
+    """Settings of a network from when a list of flat levels stood for kernels and strides of a DynUNet."""
+    if not isinstance(network, dict) or network.get("kind") != "dynunet":
+        return network
+    network = {"filters": [32, 64, 128, 256], **network}  # what was meant where nothing was said
+    flat = network.pop("anisotropy", "auto")
+    if isinstance(flat, str) or not isinstance(network["filters"], list | tuple):
+        return network
+    levels = [*flat, *[False] * (len(network["filters"]) - len(flat))]
+    kernels = [_along_axes(3, dimensions, level) for level in levels]
+    strides = [_along_axes(1, dimensions, False), *(_along_axes(2, dimensions, level) for level in levels[:-1])]
+    return {**network, "strides": strides, "kernels": kernels}
+
+
+def _along_axes(value: int, dimensions: int, flat: bool) -> list[int]:
+    """`value` along each axis, 1 along Z of a flat level."""
+    return [1 if flat and dimensions == 3 else value, *[value] * (dimensions - 1)]
+
+
+def _levels_have_axes(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 3: the flat levels of a DynUNet became its kernels and strides."""
+    data = content.get("data")
+    dimensions = data.get("dimensions", 2) if isinstance(data, dict) else 2
+    return {**content, "network": levels_by_axis(content["network"], dimensions)} if "network" in content else content
+
+
+MIGRATIONS: dict[int, Migration] = {1: _start_is_a_choice, 2: _levels_have_axes}
 """Version -> function that lifts that version to the next one."""
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from annotated_types import Ge, Interval, MinLen
+from annotated_types import Ge, Gt, Interval, MinLen
+from pydantic import model_validator
 
 from im2im_core._base import Config
 from im2im_core.recipe.classpath import ClassPath
@@ -13,6 +14,8 @@ from im2im_core.recipe.plugins import with_plugins
 Width = Annotated[int, Ge(1)]
 Levels = Annotated[tuple[Width, ...], MinLen(2)]
 """Channels of each level; a U-Net has at least two."""
+PerLevel = tuple[tuple[Width, ...], ...]
+"""One number along each axis, for each level."""
 Norm = Literal["batch", "instance", "group"]
 
 
@@ -52,16 +55,52 @@ class UNet(_Network):
 
 
 class DynUNet(_Network):
-    """The self-configuring U-Net's network (Isensee et al. 2021)."""
+    """Self-configuring U-Net (Isensee et al. 2021).
+
+    What is auto follows from the images; the plan says how.
+    """
 
     kind: Literal["dynunet"] = "dynunet"
     target: ClassVar[str] = "im2im_core.engine.networks.monai_nets:dynunet"
-    filters: tuple[Width, ...] = (32, 64, 128, 256)
-    """Channels of each level."""
-    anisotropy: tuple[bool, ...] | Literal["auto"] = "auto"
-    """Levels that leave Z as it is (kernel 1, stride 1 along Z), first level first; auto: from the voxel size."""
+    filters: tuple[Width, ...] | Literal["auto"] = "auto"
+    """Channels of each level; auto: first_filters, doubled from level to level up to most_filters."""
+    strides: PerLevel | Literal["auto"] = "auto"
+    """Reduction of each level along its axes, Z, Y, X or Y, X, first level first; auto: from patch and voxel size."""
+    kernels: PerLevel | Literal["auto"] = "auto"
+    """Kernel of each level along its axes; auto: 1 along an axis while it is twice as coarse as the finest, else 3."""
+    first_filters: Width = 32
+    """Channels of the first level where filters are auto."""
+    most_filters: Width | Literal["auto"] = "auto"
+    """Most channels of a level where filters are auto; auto: 512 in 2D, 320 in 3D."""
+    budget: Annotated[float, Gt(0)] = 64
+    """Million values that a step may hold; automatic patch and batch follow from it; 1000 fill a GPU of 8 GB."""
     residual: bool = False
     """Residual instead of plain blocks."""
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> Self:
+        given = {
+            name: len(value)
+            for name, value in (("filters", self.filters), ("strides", self.strides), ("kernels", self.kernels))
+            if value != "auto"
+        }
+        if len(set(given.values())) > 1:
+            counts = ", ".join(f"{name} has {count} levels" for name, count in given.items())
+            raise ValueError(f"{counts}; give as many of each, or auto")
+        return self
+
+    @model_validator(mode="after")
+    def _first_level_keeps_the_grid(self) -> Self:
+        if self.strides != "auto" and self.strides and set(self.strides[0]) != {1}:
+            raise ValueError(f"strides begin with {self.strides[0]}; the first level must be 1 along each axis")
+        return self
+
+    @model_validator(mode="after")
+    def _kernels_have_a_middle(self) -> Self:
+        even = [] if self.kernels == "auto" else [k for level in self.kernels for k in level if k % 2 == 0]
+        if even:
+            raise ValueError(f"kernels has the size {even[0]}; use odd numbers")
+        return self
 
 
 class AttentionUnet(_Network):

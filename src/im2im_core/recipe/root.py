@@ -11,7 +11,7 @@ from im2im_core.errors import ConfigError
 from im2im_core.recipe.data import DataSettings
 from im2im_core.recipe.framework import FcnSettings, FrameworkSettings
 from im2im_core.recipe.migrations import SCHEMA_VERSION, lift
-from im2im_core.recipe.network import BasicUNet, NetworkSettings
+from im2im_core.recipe.network import BasicUNet, DynUNet, NetworkSettings
 from im2im_core.recipe.plugins import require_usable
 from im2im_core.recipe.training import TrainingSettings
 
@@ -110,6 +110,18 @@ class Recipe(Config):
         patch, dims = self.data.patch, self.data.dimensions
         if patch != "auto" and len(patch) != dims:
             raise ValueError(f"data.patch {patch} has {len(patch)} sizes but data.dimensions is {dims}; give {dims}")
+        return self
+
+    @model_validator(mode="after")
+    def _network_has_dimensions(self) -> Self:
+        dims = self.data.dimensions
+        for name in ("strides", "kernels") if isinstance(self.network, DynUNet) else ():
+            given = getattr(self.network, name)
+            wrong = [level for level in given if len(level) != dims] if given != "auto" else []
+            if wrong:
+                raise ValueError(
+                    f"network.{name} has a level {wrong[0]} but data.dimensions is {dims}; give {dims} numbers, or auto"
+                )
         return self
 
     @model_validator(mode="after")

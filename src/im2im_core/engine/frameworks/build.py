@@ -33,13 +33,22 @@ def build_framework(
     return built
 
 
+def divisor_of(framework: Framework) -> tuple[int, ...]:
+    """What patches and tiles must be a multiple of along each spatial axis, over all networks of the framework."""
+    axes = range(framework.shapes.dimensions)
+    return tuple(math.lcm(1, *(network.divisor[axis] for network in _networks(framework))) for axis in axes)
+
+
 def geometry(framework: Framework) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Divisor and halo of the framework along each spatial axis, over all its networks.
 
-    Tiles must be a multiple of the divisor; the halo is how far beyond a pixel its networks see.
+    Tiles must be a multiple of the divisor; the halo is how far beyond a pixel its networks see, which takes
+    a while to find out.
     """
-    networks = [module for module in framework.modules() if isinstance(module, Network)]
     axes = range(framework.shapes.dimensions)
-    divisor = tuple(math.lcm(1, *(network.divisor[axis] for network in networks)) for axis in axes)
-    halo = tuple(max((network.receptive_field[axis] for network in networks), default=0) for axis in axes)
-    return divisor, halo
+    halo = tuple(max((n.receptive_field[axis] for n in _networks(framework)), default=0) for axis in axes)
+    return divisor_of(framework), halo
+
+
+def _networks(framework: Framework) -> list[Network]:
+    return [module for module in framework.modules() if isinstance(module, Network)]

@@ -20,6 +20,8 @@ Built = tuple[nn.Module, tuple[int, ...]]
 ACTIVATION = ("leakyrelu", {"negative_slope": 0.01, "inplace": True})
 ANISOTROPIC = 2.0
 """Z to in-plane spacing from which a level leaves Z as it is."""
+FEWEST_LEVELS = 3
+"""Levels of MONAI's DynUNet, at least."""
 
 
 def basic_unet(
@@ -65,16 +67,16 @@ def unet(settings: UNet, dimensions: int, in_channels: int, out_channels: int, v
 def dynunet(
     settings: DynUNet, dimensions: int, in_channels: int, out_channels: int, voxel_size: VoxelSize | None
 ) -> Built:
-    """MONAI's DynUNet; flat levels have kernel 1 along Z and hand Z on unpooled."""
+    """MONAI's DynUNet; levels leave Z as it is where the settings or the voxel size want it."""
     from monai.networks.nets.dynunet import DynUNet as Module
 
-    if len(settings.filters) < 3:
+    if settings.filters == "auto":
+        raise ConfigError("network.filters is still auto", "Make a plan first, or give the channels of each level")
+    if len(settings.filters) < FEWEST_LEVELS:
         raise ConfigError(
             f"network.filters {settings.filters} has {len(settings.filters)} levels", "A DynUNet needs at least three"
         )
-    flat = flat_levels(settings.anisotropy, len(settings.filters), dimensions, voxel_size)
-    kernels = [_along_axes(3, dimensions, level) for level in flat]
-    strides = [(1,) * dimensions, *(_along_axes(2, dimensions, level) for level in flat[:-1])]
+    kernels, strides = levels_of(settings, len(settings.filters), dimensions, voxel_size)
     module = Module(
         dimensions,
         in_channels,
@@ -89,6 +91,19 @@ def dynunet(
         res_block=settings.residual,
     )
     return module, _product(strides, dimensions)
+
+
+def levels_of(
+    settings: DynUNet, levels: int, dimensions: int, voxel_size: VoxelSize | None
+) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """Kernels and strides of each level: those of the settings, else flat along Z where the voxel size wants it."""
+    flat = flat_levels("auto", levels, dimensions, voxel_size)
+    kernels, strides = settings.kernels, settings.strides
+    if kernels == "auto":
+        kernels = tuple(_along_axes(3, dimensions, level) for level in flat)
+    if strides == "auto":
+        strides = ((1,) * dimensions, *(_along_axes(2, dimensions, level) for level in flat[:-1]))
+    return kernels, strides
 
 
 def attention_unet(
