@@ -79,11 +79,11 @@ def command(*words: object) -> list[str]:
 
 
 def recipe_key(preset: str, settings: dict[str, object]) -> str:
-    """Hash of all settings that decide a result, its seed and the place of the images aside."""
+    """Hash of all settings that decide a result; seed, place of the images and version of the schema aside."""
     from im2im_core.api import load_preset
 
     content = load_preset(preset).override(settings).dump()
-    core = {k: v for k, v in content.items() if k != "name"}
+    core = {k: v for k, v in content.items() if k not in ("name", "schema_version")}
     core["training"] = {k: v for k, v in core["training"].items() if k != "seed"}
     core["data"] = {k: v for k, v in core["data"].items() if k != "path"}
     return hashlib.sha256(json.dumps(used(core), sort_keys=True).encode()).hexdigest()[:12]

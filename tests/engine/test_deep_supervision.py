@@ -30,10 +30,13 @@ from im2im_core.recipe.network import AttentionUnet, BasicUNet, ClassNetwork, Dy
 
 NETWORKS = {
     "dynunet": DynUNet(filters=(4, 8, 8, 12)),
-    "dynunet_flat": DynUNet(filters=(4, 8, 8, 12), anisotropy=(True, False)),
     "basic_unet": BasicUNet(features=(4, 4, 8, 8, 8, 4)),
     "unet": UNet(channels=(4, 8, 8, 12)),
     "unet_plain": UNet(channels=(4, 8, 8, 12), residual_units=0),
+}
+FLAT = {
+    "strides": ((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2)),
+    "kernels": ((1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 3)),
 }
 
 
@@ -78,12 +81,15 @@ def test_each_scale_counts_half_of_the_finer_one() -> None:
 # ---- heads ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, "dynunet_flat"])
 @pytest.mark.parametrize("dimensions", [2, 3])
 @pytest.mark.parametrize("stem", [1, 2])
 def test_heads_predict_on_coarser_grids(name: str, dimensions: int, stem: int) -> None:
     torch.manual_seed(0)
-    network = build_network(NETWORKS[name].replace(stem=stem), dimensions, 1, 3, deep=2)
+    settings = NETWORKS[name.removesuffix("_flat")]
+    if name.endswith("_flat"):
+        settings = settings.replace(**{k: [level[-dimensions:] for level in v] for k, v in FLAT.items()})
+    network = build_network(settings.replace(stem=stem), dimensions, 1, 3, deep=2)
     x = torch.randn(2, 1, *(2 * d for d in network.divisor))
     scales = network.scales(x)
     assert [y.shape[:2] for y in scales] == [(2, 3)] * 3

@@ -86,9 +86,9 @@ class StarDist(InstanceFramework):
     def encode_labels(self, labels: NDArray[Any], unknown: NDArray[np.bool_] | None) -> dict[str, NDArray[Any]]:
         """Ids 1…n as int32 ``(1, Z, Y, X)``; centre probability, and where it is known, as uint8 ``(2, Z, Y, X)``."""
         _, ids = np.unique(np.append(labels.ravel(), 0), return_inverse=True)
-        spacing = self.rays.spacing if self.shapes.dimensions == 3 else np.ones(3)
+        spacing = self.rays.spacing.tolist() if self.shapes.dimensions == 3 else None
         rim = np.empty((2, *labels.shape), np.uint8)
-        rim[0] = np.round(distance_map(labels, spacing) * FULL)
+        rim[0] = (distance_map(labels, spacing) * FULL).round()
         rim[1] = FULL if unknown is None else np.where(beside_unknown(labels, unknown), 0, FULL)
         return {"objects": ids[:-1].reshape(1, *labels.shape).astype(np.int32), "rim": rim}
 
