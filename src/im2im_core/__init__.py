@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from im2im_core.api import (
+        convert,
         evaluate,
         finetune,
         list_presets,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "convert",
     "evaluate",
     "finetune",
     "list_presets",

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from im2im_core.errors import ConfigError, Im2ImError, nearest
 from im2im_core.recipe import Recipe
-from im2im_core.yamlfile import parse_yaml
+from im2im_core.yamlfile import parse_yaml, read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from im2im_core.axes import Region
+    from im2im_core.conversion import Conversion
     from im2im_core.engine.predict import Predictor
     from im2im_core.engine.predict_foreign import ForeignPredictor
     from im2im_core.evaluation import Report
@@ -84,8 +85,28 @@ def load_recipe(source: PathLike | Recipe) -> Recipe:
         return source
     path = Path(source)
     if path.suffix.lower() in (".yaml", ".yml") or path.is_file():
-        return Recipe.from_file(path)
+        from im2im_core.conversion import is_foreign
+
+        content = read_yaml(path)
+        if is_foreign(content):
+            raise ConfigError(
+                f"{path} is a configuration of mmv_im2im", f"Convert it: im2im convert {path} -o RECIPE.yaml"
+            )
+        return Recipe.load(content)
     return load_preset(str(source))
+
+
+def convert(source: PathLike) -> Conversion:
+    """Recipe for a training with mmv_im2im (Sonneck et al. 2024), and notes on what has no counterpart.
+
+    Raises
+    ------
+    ConfigError
+        The file is no training of mmv_im2im, or learns what nothing here learns.
+    """
+    from im2im_core.conversion import convert_file
+
+    return convert_file(source)
 
 
 # ---- training ----

@@ -25,6 +25,7 @@ COMMANDS = {
     "finetune": ("finetune", "teach a trained model on, with images of your own"),
     "resume": ("train", "go on with a paused, stopped or interrupted run"),
     "runs": ("runs", "list the runs of a project, or follow one"),
+    "convert": ("convert", "turn a configuration of mmv_im2im into a recipe"),
     "models": ("models", "list the models that can be used here"),
     "pause": ("runs", "save a run exactly and give its memory back"),
     "stop": ("runs", "finish a run now and keep its best model"),
