@@ -82,7 +82,8 @@ def _validated(section: Section) -> float:
 def _batch(section: Section, part: DataPart, base: Recipe, patch: tuple[int, ...] | None) -> Any:
     """Patches per step: those of all images of a batch; left to preset and plan where whole images are learned."""
     loaders = section.section("dataloader")
-    train, _ = loaders.section("train"), loaders.drop("val")
+    train = loaders.section("train")
+    loaders.drop("val")
     train.drop("partial_loader", "dataloader_type", "dataset_params")
     params = train.section("dataloader_params")
     images = params.whole("batch_size", 1) or 1
