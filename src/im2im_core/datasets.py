@@ -32,6 +32,8 @@ ABOUT = "dataset.json"
 STRIP = "strip"
 """Part of a sample that trains, but for a strip at its end that validates."""
 STRIP_SHARE = 0.2
+GUESS_SIDE = 2048
+"""Height and width of what is looked at to guess a task."""
 NARROWEST_STRIP = 16
 WIDEST_GAP = 128
 SAME_IMAGE = " (same-image validation)"
@@ -239,7 +241,7 @@ def guess_task(sample: Sample) -> str:
     image = sample.targets[TARGET]
     if image.info.dtype.kind not in "bui":
         return "label_free"
-    plane = middle_plane(image)
+    plane = middle_plane(image, GUESS_SIDE)
     here, right = plane[:, :-1], plane[:, 1:]
     inside = (here > 0) | (right > 0)
     if inside.any() and (here == right)[inside].mean() < 0.5:
@@ -581,13 +583,25 @@ def _slabs(shape: tuple[int, ...], depth: int) -> Iterator[Region]:
         yield slice(t, t + 1), slice(c, c + 1), span, slice(0, height), slice(0, width)
 
 
-def middle_plane(image: Image) -> NDArray[Any]:
-    """The plane ``(Y, X)`` of the first channel in the middle of time and depth."""
+def middle_plane(image: Image, side: int | None = None) -> NDArray[Any]:
+    """The plane ``(Y, X)`` of the first channel in the middle of time and depth; of a larger one its middle.
+
+    Parameters
+    ----------
+    side : int, optional
+        Largest height and width.
+    """
     times, _, depth, height, width = image.info.shape
     t, z = times // 2, depth // 2
-    region: Region = (slice(t, t + 1), slice(0, 1), slice(z, z + 1), slice(0, height), slice(0, width))
+    rows, columns = (_middle(n, side or n) for n in (height, width))
+    region: Region = (slice(t, t + 1), slice(0, 1), slice(z, z + 1), rows, columns)
     plane: NDArray[Any] = image.read(region)[0, 0, 0]
     return plane
+
+
+def _middle(length: int, side: int) -> slice:
+    start = max(length - side, 0) // 2
+    return slice(start, min(start + side, length))
 
 
 # ---- what is written -----------------------------------------------------------

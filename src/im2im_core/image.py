@@ -12,6 +12,8 @@ from im2im_core.axes import AXES, Region, full_region, to_tczyx
 from im2im_core.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 VoxelSize = tuple[float | None, float | None, float | None]
@@ -37,6 +39,8 @@ class ImageInfo:
     """Changes when the content may have changed: path, scene, size and time of the file, or a hash."""
     notes: tuple[str, ...] = field(default=())
     """What a reader had to assume, in words."""
+    refused: tuple[tuple[str, float], ...] = field(default=())
+    """Axes and their voxel sizes in the file that cannot be (zero, negative, not finite); taken as unknown."""
 
 
 @runtime_checkable
@@ -181,6 +185,55 @@ class _ChannelImage:
         t, c, z, y, x = region or full_region(self._info.shape)
         planes = [self._image.read((t, slice(i, i + 1), z, y, x)) for i in self._indices[c]]
         return np.concatenate(planes, axis=1)
+
+
+def join_channels(images: Sequence[Image], name: str, channels: tuple[str, ...] = ()) -> Image:
+    """Image whose channels are those of several images, put together only where they are read.
+
+    Parameters
+    ----------
+    channels : tuple of str
+        Names of all channels; empty where unknown.
+
+    Raises
+    ------
+    DataError
+        The images differ in size along another axis than C.
+    """
+    sizes = {image.info.name: (image.info.shape[0], *image.info.shape[2:]) for image in images}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{key} {size}" for key, size in sizes.items())
+        raise DataError(f"{name}: its channels differ in size along T, Z, Y, X: {told}", "Give them the same size")
+    return _JoinedImage(tuple(images), name, channels)
+
+
+class _JoinedImage:
+    """Channels of several images, one after the other."""
+
+    def __init__(self, images: tuple[Image, ...], name: str, channels: tuple[str, ...]) -> None:
+        self._places = [(image, c) for image in images for c in range(image.info.shape[1])]
+        info = images[0].info
+        t, _, z, y, x = info.shape
+        present = {axis for image in images for axis in image.info.axes} | ({"C"} if len(self._places) > 1 else set())
+        self._info = replace(
+            info,
+            name=name,
+            shape=(t, len(self._places), z, y, x),
+            dtype=np.result_type(*(image.info.dtype for image in images)),
+            axes="".join(axis for axis in AXES if axis in present),
+            channels=channels if len(channels) == len(self._places) else (),
+            identity="+".join(image.info.identity for image in images),
+            notes=tuple(dict.fromkeys(note for image in images for note in image.info.notes)),
+        )
+
+    @property
+    def info(self) -> ImageInfo:
+        return self._info
+
+    def read(self, region: Region | None = None) -> NDArray[Any]:
+        t, c, z, y, x = region or full_region(self._info.shape)
+        planes = [image.read((t, slice(i, i + 1), z, y, x)) for image, i in self._places[c]]
+        return np.concatenate(planes, axis=1, dtype=self._info.dtype)
 
 
 def content_hash(array: NDArray[Any]) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import napari
 
     from im2im_core.project import Project
+    from im2im_core.review import Problem
     from napari_im2im._dataset_choices import ChoicesPanel
     from napari_im2im._dataset_foot import FootPanel
     from napari_im2im._dataset_rows import Loaded, PairRow
@@ -67,6 +68,10 @@ class Collecting(QObject):
         self.guessing = False
         """Whether the review shall find out what is to be learned."""
         self.corrected = CorrectionSet()
+        self.beside: tuple[Problem, ...] = ()
+        """What is odd about the open folder as a whole."""
+        self.classes: tuple[int, ...] | None = None
+        """Classes that the open data set itself declares."""
         self._pending: list[LayerPair] = []
         self._memory = Memory()
         self._recalled = False
@@ -145,6 +150,7 @@ class Collecting(QObject):
             self._parts.foot.propose_name("", renew=True)
             self._show_corrections(CorrectionSet())
         self.path, self._pending = path, []
+        self.beside, self.classes = (), None
         self._parts.said.end(self._asked)
         self._parts.rows.clear()
         if before is not None and (had_rows or loads):
@@ -314,6 +320,7 @@ class Collecting(QObject):
         assert self.path is not None
         choices, rows = self._parts.choices, self._parts.rows
         self._parts.source.found.setText(f"{len(found.rows)} pairs: {found.layout}")
+        self.beside, self.classes = found.problems, found.classes
         if found.task:
             choose(choices.task, found.task)
         choose(choices.labelling, "dense")

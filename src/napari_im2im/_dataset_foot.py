@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
+from im2im_core.progress import duration
 from napari_im2im._copy_menu import CopyMenu
 from napari_im2im._dataset_rows import summary
 from napari_im2im._icons import icon
@@ -120,11 +121,11 @@ class FootPanel(QWidget):
         self.progress.show()
         self.cancel.show()
 
-    def show_progress(self, task: str, done: int, total: int) -> None:
-        """Show how much is done."""
+    def show_progress(self, task: str, done: int, total: int, left: float | None = None) -> None:
+        """Show how much is done, and how many seconds are `left`."""
         self.progress.setRange(0, max(total, 1))
         self.progress.setValue(done)
-        self.progress.setFormat(f"{task}: %v of %m")
+        self.progress.setFormat(f"{task}: %v of %m{f', {duration(left)} left' if left else ''}")
 
     def end(self) -> None:
         """Nothing is under way."""

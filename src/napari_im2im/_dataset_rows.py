@@ -79,6 +79,10 @@ class Loaded:
     """Whether folders or the table say what validates."""
     task: str
     """What the first target looks like."""
+    problems: tuple[Problem, ...] = ()
+    """What is odd about the folder as a whole."""
+    classes: tuple[int, ...] | None = None
+    """Classes that the data set itself declares."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ _LAYOUTS = {
     "subfolders": "one folder for images, one for targets",
     "presplit": "folders for training and validation",
     "table": "a table",
+    "nnunet": "a raw data set of nnU-Net",
 }
 
 
@@ -116,6 +121,7 @@ def load_rows(path: Path, corrections: CorrectionSet, on_event: OnEvent, should_
     from im2im_core.layouts import AutoLayout
     from im2im_core.layouts.base import FilesError
     from im2im_core.review import problems_of
+    from im2im_core.review.data import check_source, described_classes
 
     layout = AutoLayout().detect(path)
     wrong: dict[str, list[Problem]] = {}
@@ -126,6 +132,7 @@ def load_rows(path: Path, corrections: CorrectionSet, on_event: OnEvent, should_
         for problem in problems_of(error):
             wrong.setdefault(problem.sample, []).append(problem)
     rows, begin = [], time.monotonic()
+    said = {problem.file for found in wrong.values() for problem in found if problem.file}
     for done, item in enumerate(files):
         if should_stop():
             raise Stopped(f"Stopped after {done} of {len(files)} images were opened")
@@ -138,6 +145,8 @@ def load_rows(path: Path, corrections: CorrectionSet, on_event: OnEvent, should_
         _LAYOUTS.get(layout.kind, layout.kind),
         any(item.part for item in files),
         _task_of(first, guess_task),
+        check_source(path, layout, files, said),
+        described_classes(path, layout),
     )
 
 
@@ -175,6 +184,8 @@ def review_rows(
     prefilled: Mapping[str, Polygons],
     on_event: OnEvent,
     should_stop: ShouldStop,
+    *,
+    classes: Sequence[int] | None = None,
 ) -> Reviewed:
     """Facts and problems of all rows that could be opened.
 
@@ -184,6 +195,8 @@ def review_rows(
         What is to be learned; guessed from the first target where empty.
     prefilled : mapping of str to polygons
         Name of a row whose labels began as a prediction -> where they were corrected; only that counts.
+    classes : sequence of int, optional
+        Classes that the data set itself declares.
 
     Raises
     ------
@@ -196,7 +209,7 @@ def review_rows(
     samples = [row.sample for row in rows if row.sample and row.sample.targets]
     guessed = "" if task or not samples else _task_of(samples[0], guess_task)
     samples = [_corrected(s, prefilled[s.name]) if s.name in prefilled else s for s in samples]
-    found = examine(samples, task or guessed, on_event, should_stop, labelling=labelling)
+    found = examine(samples, task or guessed, on_event, should_stop, labelling=labelling, classes=classes)
     return Reviewed({f.sample: f for f in found.facts}, found.problems, guessed)
 
 
@@ -324,6 +337,15 @@ def overlaps(rows: Sequence[PairRow]) -> tuple[Problem, ...]:
 
     facts = [row.facts for row in rows if row.facts]
     return overlap_train_validation(Split(of("train"), of("validation"), of("test")), facts)
+
+
+def empty_validation(rows: Sequence[PairRow]) -> tuple[Problem, ...]:
+    """What is wrong with what validates under the parts that the rows have."""
+    from im2im_core.review import check_validation
+
+    used = [row for row in rows if row.used and row.sample]
+    held = [row.sample for row in used if row.sample and row.part in ("validation", "strip")]
+    return tuple(check_validation(held, [row.facts for row in used if row.facts]))
 
 
 SAME = ("train", "strip")

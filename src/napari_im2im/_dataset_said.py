@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_im2im._dataset_rows import overlaps, unlike
+from napari_im2im._dataset_rows import empty_validation, overlaps, unlike
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +81,8 @@ class SetProblems:
         if shared:
             more = f" ({len(shared)} such pairs)" if len(shared) > 1 else ""
             self._said.say(f"{shared[0].text}{more}", "warning", "", "Put them into one group", self._join)
+        for problem in empty_validation(rows):
+            self._said.say(problem.text, problem.severity, "Let an image with objects validate: see the column Part")
         odd = unlike(rows)
         if odd:
             names = ", ".join(rows[i].name for i in odd[:3])

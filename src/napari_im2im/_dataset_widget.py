@@ -9,6 +9,7 @@ from qtpy.QtCore import QSize, Qt, QTimer, Signal
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from im2im_core.errors import DataError, Im2ImError, Stopped
+from im2im_core.review.codes import CODES
 from napari_im2im._dataset_choices import ChoicesPanel, choose
 from napari_im2im._dataset_collect import Collecting, Parts
 from napari_im2im._dataset_foot import FootPanel
@@ -153,8 +154,7 @@ class DatasetWidget(QWidget):
         return {
             "probably_classes": ("Learn classes", lambda: task.setCurrentIndex(1)),
             "probably_instances": ("Learn objects", lambda: task.setCurrentIndex(0)),
-            "voxel_size_missing": voxel_size,
-            "voxel_size_suspicious": voxel_size,
+            **{code: voxel_size for code, kind in CODES.items() if kind.topic == "voxels"},
             "duplicate": ("Put them into one group", self._on_join),
         }
 
@@ -213,7 +213,11 @@ class DatasetWidget(QWidget):
         task = "" if self.collecting.guessing else str(self.choices.task.currentData())
         labelling = self.choices.labelling_used
         prefilled = {row.name: self.regions.polygons(row.layers) for row in rows if row.layers and is_guess(row.layers)}
-        self._begin("review", lambda tell, stop: review_rows(rows, task, labelling, prefilled, tell, stop))
+        classes = self.collecting.classes
+        self._begin(
+            "review",
+            lambda tell, stop: review_rows(rows, task, labelling, prefilled, tell, stop, classes=classes),
+        )
 
     # ---- layers ----
 
@@ -306,7 +310,7 @@ class DatasetWidget(QWidget):
             choose(self.choices.task, found.task)
             self._show_choices()
         self.table_rows.update(with_review(self.rows(), found))
-        self.set_problems.found(found.problems)
+        self.set_problems.found((*self.collecting.beside, *found.problems))
         self._show_set_problems()
         self._show_detail(self.table_rows.current())
 

@@ -29,8 +29,8 @@ class Work(QObject):
     Only what the latest function returned or raised is reported, always in the main thread.
     """
 
-    progressed = Signal(str, int, int)
-    """What is done, how much of it, of how much."""
+    progressed = Signal(str, int, int, object)
+    """What is done, how much of it, of how much, and seconds left; None while these are unknown."""
     done = Signal(str, object)
     """Name of the task and what it returned."""
     failed = Signal(str, object)
@@ -86,7 +86,7 @@ class Work(QObject):
         while self._events:
             event = self._events.pop()
             if isinstance(event, Progress):
-                self.progressed.emit(event.task, event.done, event.total or 0)
+                self.progressed.emit(event.task, event.done, event.total or 0, event.remaining)
 
 
 def still_there(owner: weakref.ref[Any]) -> bool:

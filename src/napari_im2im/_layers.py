@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import permutations
 from pathlib import Path
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from im2im_core.axes import AXES, from_tczyx, full_region
+from im2im_core.axes import AXES, from_tczyx
 from im2im_core.errors import DataError
-from im2im_core.image import ArrayImage, Image, ImageInfo, VoxelSize
+from im2im_core.image import ArrayImage, Image, VoxelSize, join_channels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from numpy.typing import NDArray
 
-    from im2im_core.axes import Region
 
 _NAMES = {
     **{a.lower(): a for a in AXES},
@@ -216,7 +215,7 @@ class Snapshot:
             )
             for array in self.arrays
         ]
-        return images[0] if one else _Channels(images, self.name, self.channels)
+        return images[0] if one else join_channels(images, self.name, self.channels)
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of an attached job: a path, or the pixels with all that is known of them.
@@ -234,34 +233,6 @@ class Snapshot:
             "channels": list(image.info.channels),
             "time_step": self.time_step,
         }
-
-
-class _Channels:
-    """Image whose channels are layers; put together only where they are read."""
-
-    def __init__(self, images: Sequence[Image], name: str, channels: tuple[str, ...]) -> None:
-        self._images = tuple(images)
-        info = images[0].info
-        t, _, z, y, x = info.shape
-        self._info = replace(
-            info,
-            name=name,
-            shape=(t, len(self._images), z, y, x),
-            dtype=np.result_type(*(image.info.dtype for image in self._images)),
-            axes="".join(a for a in AXES if a == "C" or a in info.axes),
-            channels=channels,
-            identity="+".join(image.info.identity for image in self._images),
-        )
-
-    @property
-    def info(self) -> ImageInfo:
-        return self._info
-
-    def read(self, region: Region | None = None) -> NDArray[Any]:
-        t, c, z, y, x = region or full_region(self._info.shape)
-        return np.concatenate(
-            [image.read((t, slice(0, 1), z, y, x)) for image in self._images[c]], axis=1, dtype=self._info.dtype
-        )
 
 
 def take_snapshot(layers: Sequence[Layer], *, copy: bool = True) -> Snapshot:

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from im2im_core.review.codes import CODES
 from napari_im2im._dataset_rows import PairRow, main_problem
 from napari_im2im._icons import icon
 from napari_im2im._thumbnails import GAP, SIDE, Thumbnails
@@ -34,20 +35,6 @@ USE, PICTURE, NAME, OBJECTS, PART, PROBLEMS = range(len(COLUMNS))
 PARTS = {"train": "train", "validation": "validate", "test": "test", "strip": "train + strip"}
 """Part of a sample -> its word; a strip is kept of the image itself to validate."""
 SEVERITY_SIDE = 18
-SHORT = {
-    "shape_mismatch": "sizes differ",
-    "unreadable": "cannot be read",
-    "missing_partner": "partner missing",
-    "duplicate_stem": "name stands twice",
-    "constant": "constant",
-    "nan_inf": "NaN or infinite",
-    "dtype_range": "saturated",
-    "duplicate": "same as another",
-    "empty_foreground": "nothing labelled",
-    "negative_or_fractional_labels": "no labels",
-    "rgb_or_channels_question": "RGB or channels?",
-}
-"""Problem in two words, for the table; what is beneath it and the tooltip say it in full."""
 PART_HELP = {
     "train": "The network learns from it",
     "validation": "Shows, while training, how good the network is on images it does not learn from",
@@ -314,7 +301,7 @@ def _text(row: PairRow, column: int, fellow: str) -> str:
     if column == PROBLEMS and row.problems:
         first = main_problem(row)
         more = f" (+{len(row.problems) - 1})" if len(row.problems) > 1 else ""
-        return SHORT.get(first.code, first.text.removeprefix(f"{row.name}: ")) + more
+        return CODES[first.code].short + more
     return ""
 
 

@@ -11,8 +11,8 @@ import pytest
 import tifffile
 
 from im2im_core.cli import main
-from im2im_core.commands.check import check_data
 from im2im_core.recipe.data import DataSettings
+from im2im_core.review.data import check_data
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
     holes = good.copy()
     holes[0, :3] = np.nan
     for name, image in (("a", good), ("b", holes), ("c", np.full((8, 8), 7, np.float32))):
-        for role, pixels in (("IM", image), ("GT", good)):
+        for role, pixels in (("IM", image), ("GT", 2 * good)):
             (tmp_path / role).mkdir(exist_ok=True)
             tifffile.imwrite(tmp_path / role / f"{name}.tif", pixels)
     return tmp_path
@@ -77,5 +77,5 @@ def test_copies_in_training_and_validation_are_found(tmp_path: Path) -> None:
             tifffile.imwrite(tmp_path / f"{name}_{role}.tif", pixels)
         rows.append(f"{name}_IM.tif,{name}_GT.tif,{name},{part}")
     (tmp_path / "t.csv").write_text("\n".join(rows))
-    _, problems = check_data(DataSettings(path=str(tmp_path / "t.csv")))
-    assert {"duplicate", "overlap_train_validation"} <= {p.code for p in problems}
+    found = check_data(DataSettings(path=str(tmp_path / "t.csv")))
+    assert {"duplicate", "overlap_train_validation"} <= {p.code for p in found.problems}

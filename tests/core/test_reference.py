@@ -1,4 +1,4 @@
-"""The pages of settings and of figures say what the settings classes and the registry of metrics say."""
+"""The pages of settings, figures and the data check say what the code says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from im2im_core.metrics import METRICS
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("tool", ["make_reference", "make_metrics"])
+@pytest.mark.parametrize("tool", ["make_reference", "make_metrics", "make_check"])
 def test_the_page_is_made_from_the_code(tool: str) -> None:
     spec = importlib.util.spec_from_file_location(tool, ROOT / "tools" / f"{tool}.py")
     assert spec is not None

@@ -187,7 +187,7 @@ def test_fault_20_distance_of_planes_unknown() -> None:
 
 def test_fault_20_voxel_sizes_that_differ() -> None:
     pair = [world(), world("b", seed=1, voxel_size=(None, 0.5, 0.5))]
-    assert "0.2 to 0.5" in only(review(pair, INSTANCE), "voxel_size_suspicious").text
+    assert "0.2 to 0.5" in only(review(pair, INSTANCE), "voxel_size_differs").text
 
 
 def test_duplicates_are_named() -> None:
@@ -232,7 +232,7 @@ def test_fault_18_rgb_or_channels_is_a_question() -> None:
 def test_fault_19_saturation(dtype: type[np.integer[Any]]) -> None:
     pixels = np.random.default_rng(0).integers(0, 100, (64, 64)).astype(dtype)
     pixels[:2] = np.iinfo(dtype).max
-    assert "3.1 %" in only(review([with_source(world(), pixels)], INSTANCE), "dtype_range").text
+    assert "3.1 %" in only(review([with_source(world(), pixels)], INSTANCE), "saturated").text
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int16, np.uint32, np.float64, ">u2"])
@@ -245,7 +245,7 @@ def test_fault_19_every_type_is_measured(dtype: Any) -> None:
 
 def test_mixed_types() -> None:
     other = with_source(world("b"), np.random.default_rng(3).random((64, 64)))
-    assert "uint16" in only(review([world(), other], INSTANCE), "dtype_range").text
+    assert "uint16" in only(review([world(), other], INSTANCE), "mixed_types").text
 
 
 def test_fault_44_an_unreadable_image_does_not_hide_the_others() -> None:
@@ -271,5 +271,6 @@ def test_it_tells_how_far_it_is_and_stops() -> None:
     events: list[Event] = []
     review([world(), world("b", seed=1)], INSTANCE, events.append)
     assert [e.done for e in events if isinstance(e, Progress)] == [0, 1, 2]
+    done = [e.done for e in events if isinstance(e, Progress)]
     with pytest.raises(Stopped, match="after 1 of 2"):
-        review([world(), world("b")], INSTANCE, None, iter([False, True]).__next__)
+        review([world(), world("b")], INSTANCE, lambda event: done.append(event.done), lambda: done[-1] == 1)

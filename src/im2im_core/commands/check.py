@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from im2im_core.commands import Command, Output
-from im2im_core.errors import ConfigError, DataError, nearest
+from im2im_core.errors import ConfigError, DataError, Stopped, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from im2im_core.events import Event
-    from im2im_core.recipe.data import DataSettings
-    from im2im_core.review import Problem, SampleFacts
+    from im2im_core.recipe import Recipe
+    from im2im_core.review.codes import Problem
+    from im2im_core.review.data import DataReview
+    from im2im_core.review.facts import SampleFacts
     from im2im_core.samples import Sample
+
+SCHEMA = 1
+"""Of the JSON result."""
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +38,11 @@ def _check(parser: argparse.ArgumentParser, arguments: list[str], output: Output
         raise ConfigError(f"{args.data} does not exist", "Name a folder or a CSV table")
     task, settings = _task_of(settings)
     recipe = override(Recipe(), settings).override({"data.path": str(Path(args.data).resolve())})
-    rows, problems = check_data(recipe.data, task, pixels=not args.headers_only)
-    lines = [
-        f"{row['name']}: {row['shape']} {row['dtype']}, targets {', '.join(row['targets']) or 'none'}" for row in rows
-    ]
-    lines += [_line(problem) for problem in problems] or ["no problems found"]
-    output.result({"samples": rows, "problems": problems}, "\n".join(lines))
-    return DataError.exit_code if any(problem.severity == "error" for problem in problems) else 0
+    found = _looked(recipe, task, not args.headers_only)
+    if isinstance(found, int):
+        return found
+    output.result(_content(found), "\n".join(_lines(found)))
+    return DataError.exit_code if found.failed else 0
 
 
 def _task_of(settings: list[str]) -> tuple[str | None, list[str]]:
@@ -58,63 +60,65 @@ def _task_of(settings: list[str]) -> tuple[str | None, list[str]]:
     return task, words[:place] + words[place + 2 :]
 
 
+def _looked(recipe: Recipe, task: str | None, pixels: bool) -> DataReview | int:
+    """What was found, or the exit code of a check that was asked to end; progress goes to stderr."""
+    from im2im_core.jobs.signals import StopFlag
+    from im2im_core.progress import reporter
+    from im2im_core.review.data import check_data
+
+    number = getattr(recipe.framework, "classes", "auto")
+    classes = range(number) if isinstance(number, int) else None
+    with StopFlag() as stop, reporter(as_json=False) as on_event:
+        try:
+            return check_data(recipe.data, task, classes=classes, pixels=pixels, on_event=on_event, should_stop=stop)
+        except Stopped as error:
+            sys.stderr.write(f"{error}\n")
+            return stop.exit_code or error.exit_code
+
+
+# ---- result ----
+
+
+def _lines(found: DataReview) -> list[str]:
+    """One line per sample, one per problem, and how many there are."""
+    rows = [_row(sample, None) for sample in found.samples]
+    lines = [
+        f"{row['name']}: {row['shape']} {row['dtype']}, targets {', '.join(row['targets']) or 'none'}" for row in rows
+    ]
+    lines += map(_line, found.problems)
+    counts = Counter(p.severity for p in found.problems)
+    total = ", ".join(f"{n} {severity if n == 1 else f'{severity}s'}" for severity, n in counts.items())
+    return [*lines, total or "no problems found"]
+
+
 def _line(problem: Problem) -> str:
-    return f"{problem.severity}: {problem.text}" + (f". {problem.cure}" if problem.cure else "")
+    cure = f". {problem.cure}" if problem.cure else ""
+    return f"{problem.severity}: {problem.text}{cure} [{problem.code}]"
 
 
-def check_data(
-    data: DataSettings,
-    task: str | None = None,
-    *,
-    pixels: bool = True,
-    on_event: Callable[[Event], None] | None = None,
-) -> tuple[list[dict[str, Any]], list[Problem]]:
-    """What each sample is, and every problem.
-
-    Parameters
-    ----------
-    task : str, optional
-        What the samples are for; guessed from the first target if not given.
-    pixels : bool
-        Look at the pixels too, not only at names and sizes.
-    """
-    from im2im_core.datasets import guess_task
-    from im2im_core.layouts.base import FilesError, load_samples
-    from im2im_core.review import Problem, examine, problems_of
-
-    try:
-        samples, parts = load_samples(data, Path())
-    except FilesError as error:
-        return [], list(problems_of(error))
-    rows = [_row(sample) for sample in samples]
-    if not samples:
-        return rows, [Problem("", "missing_partner", "error", "There are no images", "Name another folder")]
-    if not pixels:
-        return rows, _overlaps(data, samples, parts, ())
-    task = task or guess_task(samples[0])
-    found = examine(samples, task, on_event, labelling=data.labelling, invalid_pixels=data.invalid_pixels)
-    return rows, [*found.problems, *_overlaps(data, samples, parts, found.facts)]
-
-
-def _overlaps(
-    data: DataSettings, samples: Sequence[Sample], parts: dict[str, str], facts: Sequence[SampleFacts]
-) -> list[Problem]:
-    """What training and validation share under the split that a training would make."""
-    from im2im_core.review import Problem, overlap_train_validation
-    from im2im_core.split import split_data
-
-    try:
-        split = split_data(data, samples, parts)
-    except DataError as error:
-        return [Problem("", "split", "error", error.message, error.cure)]
-    return list(overlap_train_validation(split, facts))
-
-
-def _row(sample: Sample) -> dict[str, Any]:
-    info = sample.source.info
+def _content(found: DataReview) -> dict[str, Any]:
+    """The result as plain content."""
+    facts = {f.sample: f for f in found.facts}
+    counts = Counter(p.severity for p in found.problems)
     return {
+        "schema": SCHEMA,
+        "samples": [_row(sample, facts.get(sample.name)) for sample in found.samples],
+        "problems": found.problems,
+        "errors": counts["error"],
+        "warnings": counts["warning"],
+        "infos": counts["info"],
+    }
+
+
+def _row(sample: Sample, facts: SampleFacts | None) -> dict[str, Any]:
+    """What a sample is, and the numbers of its pixels where they were looked at."""
+    from im2im_core.io.identity import file_of
+
+    info = sample.source.info
+    row: dict[str, Any] = {
         "name": sample.name,
         "group": sample.group,
+        "file": file_of(sample.source),
         "axes": info.axes,
         "shape": list(info.shape),
         "dtype": str(info.dtype),
@@ -122,6 +126,12 @@ def _row(sample: Sample) -> dict[str, Any]:
         "targets": sorted(sample.targets),
         "notes": list(info.notes),
     }
+    if facts is not None:
+        row |= {"minimum": facts.pixels.minimum, "maximum": facts.pixels.maximum, "mean": facts.pixels.mean}
+    if facts is not None and facts.labels is not None:
+        labels = facts.labels
+        row |= {"objects": labels.objects, "foreground": labels.foreground, "diameter": labels.diameter}
+    return row
 
 
 COMMANDS = {"check": Command("Look for problems in a folder of images and targets.", _configure, _check)}

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from im2im_core.image import Image
+
+_WRITTEN = re.compile(r"(.+?)\|[^|]*\|[^|]*\|\d+\|\d+", re.DOTALL)
+"""Path, scene, axes, size and time, as `_text` writes them; more may follow where it is a part or several files."""
 
 
 def file_identity(path: Path, scene: str, axes: str | None) -> str:
@@ -42,3 +50,9 @@ def _tree(folder: Path) -> tuple[int, int]:
 
 def _text(path: Path, scene: str, axes: str | None, size: int, time: int) -> str:
     return "|".join([str(path.resolve()), scene, axes or "", str(size), str(time)])
+
+
+def file_of(image: Image) -> str:
+    """File or folder that an image is read from, the first of several; empty where it is an array."""
+    found = _WRITTEN.match(image.info.identity)
+    return found[1] if found else ""

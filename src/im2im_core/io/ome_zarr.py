@@ -19,7 +19,7 @@ from im2im_core.image import Image, ImageInfo
 from im2im_core.io.identity import folder_identity
 from im2im_core.io.layout import check_region, resolve_layout
 from im2im_core.io.scenes import pick_scene, unique_names
-from im2im_core.io.units import micrometres, seconds
+from im2im_core.io.units import micrometres, refused_size, seconds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,6 +116,7 @@ class OmeZarrImage:
             time_step=time_step,
             identity=folder_identity(path, parts, scene, axes),
             notes=notes,
+            refused=_refused(source),
         )
 
 
@@ -349,3 +350,13 @@ def _scales(source: _Source) -> tuple[dict[str, float | None], float | None, tup
             if not unit and value != 1:
                 notes.append(f"scale {value:g} along {letter} has no unit; micrometres are assumed")
     return lengths, time_step, tuple(notes)
+
+
+def _refused(source: _Source) -> tuple[tuple[str, float], ...]:
+    """Axes and scales that cannot be the size of a voxel."""
+    if source.axes is None or source.scale is None:
+        return ()
+    letters = _letters(source, len(source.scale))
+    return tuple(
+        r for a, value in zip(letters, source.scale, strict=True) if a in "ZYX" for r in refused_size(a, value)
+    )

@@ -100,6 +100,7 @@ class TiffImage:
             time_step=metadata.time_step,
             identity=file_identity(path, scene, axes),
             notes=notes,
+            refused=metadata.refused,
         )
 
 

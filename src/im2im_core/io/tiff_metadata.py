@@ -7,7 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from im2im_core.image import VoxelSize
-from im2im_core.io.units import micrometres, seconds
+from im2im_core.io.units import micrometres, refused_size, seconds
 
 _PLAUSIBLE = (0.0005, 20.0)  # micrometres; coarser is the 72 to 600 dpi of screens and printers
 _INCH, _CENTIMETRE = 2, 3
@@ -23,6 +23,8 @@ class Metadata:
     channels: tuple[str, ...] = ()
     time_step: float | None = None
     notes: tuple[str, ...] = ()
+    refused: tuple[tuple[str, float], ...] = ()
+    """As in `ImageInfo`."""
 
 
 def read_metadata(tif: Any, series: Any, index: int) -> Metadata:
@@ -58,6 +60,7 @@ def ome_metadata(xml: str, index: int) -> Metadata:
         voxel_size=(_ome_length(chosen, "Z"), _ome_length(chosen, "Y"), _ome_length(chosen, "X")),
         channels=tuple(n or f"channel {i}" for i, n in enumerate(names)) if any(names) else (),
         time_step=seconds(_number(chosen.get("TimeIncrement")), chosen.get("TimeIncrementUnit", "s")),
+        refused=tuple(r for axis in "ZYX" for r in refused_size(axis, _number(chosen.get(f"PhysicalSize{axis}")))),
     )
 
 
@@ -90,6 +93,7 @@ def _imagej_metadata(content: dict[str, Any], keyframe: Any) -> Metadata:
             micrometres(x, unit),
         ),
         time_step=seconds(_number(content.get("finterval")), str(content.get("tunit", "s"))),
+        refused=refused_size("Z", _number(content.get("spacing"))),
     )
 
 

@@ -38,6 +38,11 @@ def seconds(value: float | None, unit: str) -> float | None:
     return _converted(value, _SECONDS.get(unit.strip().lower()))
 
 
+def refused_size(axis: str, value: float | None) -> tuple[tuple[str, float], ...]:
+    """Axis and `value` where that cannot be the size of a voxel; nothing where it can or is not known."""
+    return () if value is None or (math.isfinite(value) and value > 0) else ((axis, value),)
+
+
 def _converted(value: float | None, factor: float | None) -> float | None:
     if value is None or factor is None or not math.isfinite(value) or value <= 0:
         return None

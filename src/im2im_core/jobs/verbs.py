@@ -97,25 +97,13 @@ def evaluate(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) -
 
 def review(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) -> dict[str, Any]:
     """``problems`` of the samples that the settings ``data`` name in the project ``root``, for a ``task``."""
-    from im2im_core.layouts.base import FilesError, load_samples
     from im2im_core.recipe.data import DataSettings
-    from im2im_core.review import problems_of
-    from im2im_core.review import review as look
+    from im2im_core.review.data import check_data
 
     settings = DataSettings.load(arguments["data"])
-    try:
-        samples, _ = load_samples(settings, Path(arguments["root"]))
-    except FilesError as error:
-        return {"problems": [asdict(problem) for problem in problems_of(error)]}
-    problems = look(
-        samples,
-        arguments["task"],
-        on_event,
-        should_stop,
-        labelling=settings.labelling,
-        invalid_pixels=settings.invalid_pixels,
-    )
-    return {"problems": [asdict(problem) for problem in problems]}
+    root = Path(arguments["root"])
+    found = check_data(settings, arguments["task"], root=root, on_event=on_event, should_stop=should_stop)
+    return {"problems": [asdict(problem) for problem in found.problems]}
 
 
 VERBS: dict[str, Verb] = {"ping": ping, "predict": predict, "evaluate": evaluate, "review": review}

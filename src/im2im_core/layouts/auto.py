@@ -16,6 +16,7 @@ from im2im_core.layouts.base import (
     list_folders,
     list_images,
 )
+from im2im_core.layouts.nnunet import NnunetLayout, is_nnunet
 from im2im_core.layouts.presplit import PreSplitLayout, part_folders
 from im2im_core.layouts.subfolders import SubfolderLayout, folder_named
 from im2im_core.layouts.suffix import SuffixLayout
@@ -32,10 +33,10 @@ SUFFIXES = (("_IM", "_GT"), ("", "_masks"), ("", "_mask"), ("", "_labels"), ("",
 ACCEPTED = (
     "Accepted are: X_IM.tiff with X_GT.tiff in one folder (X.tiff with X_masks.tiff too); folders IM and GT "
     "(or images and masks) with equal file names; folders train, val and test with one of these in each; "
-    "a CSV table with columns IM and GT"
+    "a CSV table with columns IM and GT; a raw data set of nnU-Net"
 )
 
-Found = SuffixLayout | SubfolderLayout | TableLayout | PreSplitLayout
+Found = SuffixLayout | SubfolderLayout | TableLayout | PreSplitLayout | NnunetLayout
 
 
 class AutoLayout(Config):
@@ -60,6 +61,8 @@ class AutoLayout(Config):
         if not root.is_dir():
             what = "is not a folder or CSV table" if root.exists() else "does not exist"
             raise DataError(f"{root} {what}", "Name a folder or a CSV table")
+        if is_nnunet(root):
+            return NnunetLayout(group_pattern=self.group_pattern)
         if "train" in part_folders(root):
             return PreSplitLayout(group_pattern=self.group_pattern)
         found = _subfolders(root, self.group_pattern) or _suffixes(root, self.group_pattern)

@@ -38,6 +38,14 @@ class SampleFiles:
     """Samples of one group are never divided; empty = a group of its own."""
     part: Part | None = None
     """Where the sample must go, where its place or table says so."""
+    more_channels: tuple[Path, ...] = ()
+    """Files of the further channels, where each channel is a file of its own."""
+    channel_names: tuple[str, ...] = ()
+    """Names of the channels, where a file beside the images says them."""
+    voxel_size: VoxelSize | None = None
+    """Where a file beside the image says it."""
+    ignored: int | None = None
+    """Label of pixels of which nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,12 @@ class FileProblem:
 
     name: str
     code: str
-    """missing_partner, duplicate_stem, unreadable, shape_mismatch, group_pattern or table"""
+    """One of `im2im_core.review.CODES`."""
     text: str
+    file: str = ""
+    """File it is about; empty where it is none, or several."""
+    value: Any = None
+    """What was found, as plain content; None where the text says it all."""
 
 
 class FilesError(DataError):
@@ -140,19 +152,13 @@ def check_group_pattern(pattern: str | None) -> str | None:
 
 def files_error(problems: Iterable[FileProblem], found: Iterable[SampleFiles] = ()) -> FilesError:
     """One error that lists all `problems`."""
+    from im2im_core.review.codes import CODES
+
     problems = tuple(problems)
     texts = [p.text for p in problems]
     message = texts[0] if len(texts) == 1 else f"{len(texts)} problems with the images:\n- " + "\n- ".join(texts)
-    cures = {
-        "missing_partner": "Add the missing files or remove their partners",
-        "duplicate_stem": "Keep one file per name",
-        "unreadable": "Replace or remove the files that cannot be read",
-        "shape_mismatch": "Give image, target and weight the same size",
-        "group_pattern": "Change group_pattern so that it fits every name",
-        "table": "Correct the table",
-    }
     codes = dict.fromkeys(p.code for p in problems)
-    return FilesError(message, "; ".join(cures[c] for c in codes), problems, tuple(found))
+    return FilesError(message, "; ".join(CODES[c].cure for c in codes), problems, tuple(found))
 
 
 def pair(
@@ -172,13 +178,13 @@ def pair(
     by_target = {key: dict(named) for key, named in targets.items()}
     for name, path in sorted(source.items()):
         problems += [
-            FileProblem(name, "missing_partner", f"{path.name} has no {_role(key)}")
+            FileProblem(name, "missing_partner", f"{path.name} has no {_role(key)}", str(path))
             for key, files in by_target.items()
             if name not in files
         ]
     for role, files in ({**by_target, "weight": weight}).items():
         problems += [
-            FileProblem(name, "missing_partner", f"{path.name} ({_role(role)}) has no image")
+            FileProblem(name, "missing_partner", f"{path.name} ({_role(role)}) has no image", str(path))
             for name, path in sorted(files.items())
             if name not in source
         ]
@@ -210,6 +216,7 @@ def _doubled(role: str, named: Named) -> list[FileProblem]:
             "duplicate_stem",
             f"{name!r} stands {count} times as {_role(role)}: "
             + ", ".join(path.name for other, path in named if other == name),
+            value=[str(path) for other, path in named if other == name],
         )
         for name, count in counts.items()
         if count > 1
@@ -251,6 +258,20 @@ def open_samples(
     return samples
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What the sources of a recipe hold: all that can be opened, and all that is wrong with the rest."""
+
+    samples: tuple[Sample, ...]
+    files: tuple[SampleFiles, ...]
+    problems: tuple[FileProblem, ...]
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Parts that their place or table gives, by the names of the samples."""
+        return {f.name: f.part for f in self.files if f.part}
+
+
 def load_samples(settings: DataSettings, root: Path) -> tuple[tuple[Sample, ...], dict[str, str]]:
     """Samples of all sources of `settings`, and the parts that their place or table gives, by name.
 
@@ -262,15 +283,25 @@ def load_samples(settings: DataSettings, root: Path) -> tuple[tuple[Sample, ...]
     DataError
         No path is set, or files are missing, doubled, unreadable or do not fit together.
     """
-    if settings.path is None:
-        raise DataError("data.path is not set", "Name the folder or CSV table with the images")
+    found = survey_samples(settings, root)
+    if found.problems:
+        raise files_error(found.problems, found.files)
+    return found.samples, found.parts
+
+
+def survey_samples(settings: DataSettings, root: Path) -> Survey:
+    """Everything in the sources of `settings`, with what is wrong with single files.
+
+    Raises
+    ------
+    DataError
+        No path is set, or a source as a whole is not understood.
+    """
     files: list[SampleFiles] = []
     problems: list[FileProblem] = []
-    places: list[tuple[str, Layout]] = [(settings.path, settings.layout)]
-    places += [(source.path, source.layout) for source in settings.more]
-    for path, layout in places:
+    for path, layout in sources_of(settings, root):
         try:
-            files += layout.find(root / Path(path).expanduser())
+            files += layout.find(path)
         except FilesError as error:
             problems += error.problems
             files += error.found
@@ -278,9 +309,22 @@ def load_samples(settings: DataSettings, root: Path) -> tuple[tuple[Sample, ...]
     samples, unfit = _open_all(
         unique, settings.axes, settings.input_channels, settings.target_channels, settings.voxel_size
     )
-    if problems or doubled or unfit:
-        raise files_error((*problems, *doubled, *unfit), unique)
-    return samples, {f.name: f.part for f in unique if f.part}
+    return Survey(samples, tuple(unique), (*problems, *doubled, *unfit))
+
+
+def sources_of(settings: DataSettings, root: Path) -> tuple[tuple[Path, Layout], ...]:
+    """Folders or tables of `settings`, each with its layout.
+
+    Raises
+    ------
+    DataError
+        No path is set.
+    """
+    if settings.path is None:
+        raise DataError("data.path is not set", "Name the folder or CSV table with the images")
+    places: list[tuple[str, Layout]] = [(settings.path, settings.layout)]
+    places += [(source.path, source.layout) for source in settings.more]
+    return tuple((root / Path(path).expanduser(), layout) for path, layout in places)
 
 
 def _unique_names(files: list[SampleFiles]) -> tuple[list[SampleFiles], list[FileProblem]]:
@@ -308,30 +352,75 @@ def _open_all(
     samples: list[Sample] = []
     problems: list[FileProblem] = []
     for item in files:
-        errors: list[str] = []
-        source = _open(item.source, axes, input_channels, voxel_size, errors)
+        errors: list[FileProblem] = []
+        size = voxel_size or item.voxel_size
+        source = _open_source(item, axes, input_channels, size, errors)
         partner_axes = (axes, axes.upper().replace("C", ""), None) if axes else (None,)
         targets = {
-            key: _open_partner(path, partner_axes, target_channels, voxel_size, errors)
+            key: _open_partner(item.name, path, partner_axes, target_channels, size, errors)
             for key, path in item.targets.items()
         }
-        weight = _open_partner(item.weight, partner_axes, None, voxel_size, errors) if item.weight else None
-        problems += [FileProblem(item.name, "unreadable", text) for text in errors]
+        weight = _open_partner(item.name, item.weight, partner_axes, None, size, errors) if item.weight else None
+        problems += errors
         opened = {key: image for key, image in targets.items() if image is not None}
         if source is not None and not errors:
-            sample = Sample(item.name, item.group or item.name, source, opened, weight)
-            problems += [FileProblem(item.name, "shape_mismatch", text) for text in shape_mismatches(sample)]
+            sample = _with_unknown(Sample(item.name, item.group or item.name, source, opened, weight), item.ignored)
+            file = str(item.source)
+            problems += [FileProblem(item.name, "shape_mismatch", text, file) for text in shape_mismatches(sample)]
             samples.append(sample)
     problems += _unequal_channels(samples)
     return tuple(samples), problems
 
 
+def _with_unknown(sample: Sample, ignored: int | None) -> Sample:
+    """Sample in which nothing is known of the pixels labelled `ignored`."""
+    from im2im_core.layouts.ignored import known_pixels, without_ignored
+
+    if ignored is None or TARGET not in sample.targets:
+        return sample
+    labels = sample.targets[TARGET]
+    targets = {**sample.targets, TARGET: without_ignored(labels, ignored)}
+    return replace(sample, targets=targets, weight=sample.weight or known_pixels(labels, ignored))
+
+
+def _open_source(
+    item: SampleFiles,
+    axes: str | None,
+    channels: tuple[int | str, ...] | None,
+    voxel_size: VoxelSize | None,
+    errors: list[FileProblem],
+) -> Image | None:
+    """Image of a sample, put together where its channels are files of their own, with the channels it must have."""
+    from im2im_core.image import join_channels, select_channels
+
+    wanted = len(item.channel_names)
+    if not item.more_channels and not wanted:
+        return _open(item.name, item.source, axes, channels, voxel_size, errors)
+    paths = (item.source, *item.more_channels)
+    opened = [_open(item.name, path, axes, None, voxel_size, errors) for path in paths]
+    images = [image for image in opened if image is not None]
+    if len(images) < len(opened):
+        return None
+    found = sum(image.info.shape[1] for image in images)
+    if wanted and found != wanted:
+        text = f"{item.name} has {found} channels, {wanted} are described: {', '.join(item.channel_names)}"
+        errors.append(FileProblem(item.name, "channel_count", text, str(item.source), found))
+        return None
+    name = item.name if item.more_channels else images[0].info.name
+    try:
+        return select_channels(join_channels(images, name, item.channel_names), channels)
+    except DataError as error:
+        errors.append(FileProblem(item.name, "shape_mismatch", str(error), str(item.source)))
+        return None
+
+
 def _open(
+    name: str,
     path: Path,
     axes: str | None,
     channels: tuple[int | str, ...] | None,
     voxel_size: VoxelSize | None,
-    errors: list[str],
+    errors: list[FileProblem],
 ) -> Image | None:
     """Open image, or None with the reason added to `errors`."""
     from im2im_core.image import select_channels
@@ -340,25 +429,27 @@ def _open(
     try:
         image = select_channels(open_image(path, axes=axes), channels)
     except (DataError, ResourceError) as error:
-        errors.append(str(error) if path.name in str(error) else f"{path}: {error}")
+        text = str(error) if path.name in str(error) else f"{path}: {error}"
+        errors.append(FileProblem(name, "unreadable", text, str(path)))
         return None
     except OSError as error:
-        errors.append(f"Cannot read {path}: {error.strerror or error}")
+        errors.append(FileProblem(name, "unreadable", f"Cannot read {path}: {error.strerror or error}", str(path)))
         return None
     return image if voxel_size is None else _DescribedImage(image, voxel_size)
 
 
 def _open_partner(
+    name: str,
     path: Path,
     axes: tuple[str | None, ...],
     channels: tuple[int | str, ...] | None,
     voxel_size: VoxelSize | None,
-    errors: list[str],
+    errors: list[FileProblem],
 ) -> Image | None:
     """Open target or weight; it may lack axes that the recipe gives to the files."""
-    reasons: list[str] = []
+    reasons: list[FileProblem] = []
     for candidate in axes:
-        image = _open(path, candidate, channels, voxel_size, reasons)
+        image = _open(name, path, candidate, channels, voxel_size, reasons)
         if image is not None:
             return image
     errors += reasons[:1]
@@ -390,13 +481,19 @@ def _shape_text(info: ImageInfo) -> str:
 
 
 def _unequal_channels(samples: Sequence[Sample]) -> list[FileProblem]:
+    from im2im_core.io.identity import file_of
+
     counts = Counter(s.source.info.shape[1] for s in samples)
     if len(counts) < 2:
         return []
     usual = counts.most_common(1)[0][0]
     return [
         FileProblem(
-            s.name, "shape_mismatch", f"{s.name} has {s.source.info.shape[1]} channels, most images have {usual}"
+            s.name,
+            "channel_count",
+            f"{s.name} has {s.source.info.shape[1]} channels, most images have {usual}",
+            file_of(s.source),
+            s.source.info.shape[1],
         )
         for s in samples
         if s.source.info.shape[1] != usual
@@ -408,7 +505,7 @@ class _DescribedImage:
 
     def __init__(self, image: Image, voxel_size: VoxelSize) -> None:
         self._image = image
-        self._info = replace(image.info, voxel_size=voxel_size)
+        self._info = replace(image.info, voxel_size=voxel_size, refused=())
 
     @property
     def info(self) -> ImageInfo:
