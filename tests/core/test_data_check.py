@@ -129,6 +129,10 @@ def no_images(root: Path) -> None:
         path.unlink()
 
 
+def not_understood(root: Path) -> None:
+    (root / "GT").rename(root / "truth")
+
+
 def left_out(root: Path) -> None:
     (root / "IM" / "3.npy").write_bytes(b"pixels in a format that nobody reads")
 
@@ -304,13 +308,14 @@ def split(root: Path) -> Options:
 WORLDS: dict[str, Callable[[Path], Options | None]] = {
     world.__name__: world
     for world in (
-        no_images, missing_partner, duplicate_stem, unreadable, group_pattern, table, dataset_json, left_out,
-        further_images, shape_mismatch, channel_count, spacing_mismatch, smaller_than_patch, rgb_or_channels_question,
-        assumed, nan_inf, constant, constant_channel, constant_plane, saturated, dtype_range, target_is_image,
-        weight_invalid, nothing_known, negative_or_fractional_labels, undeclared_class, empty_foreground,
-        validation_without_labels, label_gap, probably_classes, probably_instances, few_objects, voxel_size_missing,
-        voxel_size_impossible, voxel_size_suspicious, voxel_size_units, voxel_size_differs, anisotropy_inverted,
-        duplicate, overlap_train_validation, mixed_types, split,
+        no_images, not_understood, missing_partner, duplicate_stem, unreadable, group_pattern, table, dataset_json,
+        left_out, further_images, shape_mismatch, channel_count, spacing_mismatch, smaller_than_patch,
+        rgb_or_channels_question, assumed, nan_inf, constant, constant_channel, constant_plane, saturated,
+        dtype_range, target_is_image, weight_invalid, nothing_known, negative_or_fractional_labels,
+        undeclared_class, empty_foreground, validation_without_labels, label_gap, probably_classes,
+        probably_instances, few_objects, voxel_size_missing, voxel_size_impossible, voxel_size_suspicious,
+        voxel_size_units, voxel_size_differs, anisotropy_inverted, duplicate, overlap_train_validation, mixed_types,
+        split,
     )
 }  # fmt: skip
 

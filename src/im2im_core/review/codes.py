@@ -44,6 +44,13 @@ class Problem:
 CODES: dict[str, Code] = {
     # ---- files ----
     "no_images": Code("files", "error", "no images", "The folder or table holds no images", "Name another folder"),
+    "not_understood": Code(
+        "files",
+        "error",
+        "not understood",
+        "A folder, table or description as a whole is not understood, so nothing in it was looked at",
+        "Name another folder, or set data.layout",
+    ),
     "missing_partner": Code(
         "files",
         "error",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from im2im_core.layouts.base import Layout, SampleFiles
     from im2im_core.recipe.data import DataSettings
     from im2im_core.review.facts import SampleFacts
+    from im2im_core.review.look import Review
     from im2im_core.samples import Sample
 
 NO_IMAGES = (".txt", ".md", ".json", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".html", ".pdf", ".log", ".ini", ".db")
@@ -67,14 +68,16 @@ def check_data(
 
     Raises
     ------
-    DataError
-        A source as a whole is not understood.
     Stopped
         `should_stop` said so.
     """
     from im2im_core.layouts.base import sources_of, survey_samples
 
-    found = survey_samples(data, root)
+    try:
+        found = survey_samples(data, root)
+    except DataError as error:
+        told = problem("not_understood", error.message, cure=error.cure, file=_folder(data, root))
+        return DataReview((), (), (told,))
     said = {p.file for p in found.problems if p.file}
     problems = [*map(problem_of, found.problems)]
     for path, layout in sources_of(data, root):
@@ -84,21 +87,38 @@ def check_data(
     if not found.files and not problems:
         problems.append(problem("no_images", "There are no images"))
     if pixels and samples:
-        looked = examine(
-            samples,
-            task or _task_of(samples),
-            on_event,
-            should_stop,
-            labelling=data.labelling,
-            invalid_pixels=data.invalid_pixels,
-            classes=classes or declared_classes(data, root),
-            patch=None if data.patch == "auto" else data.patch,
-        )
+        classes = classes or declared_classes(data, root)
+        looked = _examined(data, task or _task_of(samples), samples, classes, on_event, should_stop)
         facts = looked.facts
         problems += looked.problems
     if samples:
         problems += check_split(data, samples, found.parts, facts)
     return DataReview(samples, facts, tuple(_once(problems)))
+
+
+def _examined(
+    data: DataSettings,
+    task: str,
+    samples: Sequence[Sample],
+    classes: Sequence[int] | None,
+    on_event: Callable[[Event], None] | None,
+    should_stop: Callable[[], bool] | None,
+) -> Review:
+    """What the pixels of `samples` give under the settings `data`."""
+    return examine(
+        samples,
+        task,
+        on_event,
+        should_stop,
+        labelling=data.labelling,
+        invalid_pixels=data.invalid_pixels,
+        classes=classes,
+        patch=None if data.patch == "auto" else data.patch,
+    )
+
+
+def _folder(data: DataSettings, root: Path) -> str:
+    return "" if data.path is None or data.more else str(root / Path(data.path).expanduser())
 
 
 def _task_of(samples: Sequence[Sample]) -> str:
