@@ -45,6 +45,8 @@ class PresetInfo:
 
     name: str
     task: str
+    framework: str
+    """Kind of its framework."""
     summary: str
     """One sentence, from the first comment of the preset."""
 
@@ -61,7 +63,8 @@ def _preset_files() -> list[Any]:
 
 def _describe(name: str, text: str) -> PresetInfo:
     summary = text.splitlines()[0].lstrip("# ").strip()
-    return PresetInfo(name, str(parse_yaml(text, name)["task"]), summary)
+    content = parse_yaml(text, name)
+    return PresetInfo(name, str(content["task"]), str(content["framework"]["kind"]), summary)
 
 
 def load_preset(name: str) -> Recipe:

@@ -134,8 +134,10 @@ def reach(inference: Inference, info: ImageInfo, region: Region, options: Predic
     whole = (slice(0, channels), slice(0, depth), slice(0, height), slice(0, width))
     if inference.input.invalid_pixels == "fill" and info.dtype.kind == "f":  # filled with the lowest pixel of all
         return region[0], *whole
-    flat = inference.shapes.dimensions == 2
     told = options.object_diameter
+    if told == "auto" or (told is None and inference.input.rescale.kind == "object_size"):  # the image is looked at
+        return region[0], *whole
+    flat = inference.shapes.dimensions == 2
     found = rescaling(
         inference.input,
         info.voxel_size,

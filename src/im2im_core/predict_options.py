@@ -29,8 +29,8 @@ class PredictOptions(Config):
     """Number format of the network; bf16 and 16 are faster and less exact."""
     rescale: Annotated[float, Gt(0)] | Literal["auto"] = "auto"
     """Magnification before the network; auto: from voxel or object size, 1 = none."""
-    object_diameter: Annotated[float, Gt(0)] | None = None
-    """Typical diameter of the objects in the image, pixels; brings them to the size of the training."""
+    object_diameter: Annotated[float, Gt(0)] | Literal["auto"] | None = None
+    """Typical diameter of the objects in the image, pixels; brings them to the size of the training. Auto looks."""
     foreground: Annotated[float, Interval(gt=0, lt=1)] | None = None
     """Replaces the model's foreground threshold."""
     seed_threshold: Annotated[float, Interval(gt=0, lt=1)] | None = None

@@ -10,8 +10,8 @@ import numpy as np
 
 from im2im_core.axes import from_tczyx
 from im2im_core.errors import ResourceError
+from im2im_core.object_size import look_at
 from napari_im2im._layers import Placement, ResultSpec, Snapshot, add_result, is_image_layer, layer_axes, take_snapshot
-from napari_im2im._object_size import look_at
 from napari_im2im._predict_queue import listed
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
 
 from im2im_core.errors import DataError, Im2ImError, TrustError
 from im2im_core.jobs.attached import WORKER
+from im2im_core.object_size import estimated_diameter, look_at
 from napari_im2im._copy_menu import CopyMenu
 from napari_im2im._endings import when_destroyed
 from napari_im2im._image_panel import ImagePanel
@@ -45,7 +46,7 @@ from napari_im2im._live_result import LiveResults
 from napari_im2im._messages import MessageBar
 from napari_im2im._model_list import ModelList
 from napari_im2im._more_images import MoreImages
-from napari_im2im._object_size import SizeAdvice, advise, advise_each, look_at, own_diameter
+from napari_im2im._object_size import SizeAdvice, advise, advise_each
 from napari_im2im._panel_memory import PanelMemory
 from napari_im2im._panels import dock_of, settle_dock
 from napari_im2im._predict_files import FEW, FileLook, add_opened, look_at_files, read_results
@@ -891,7 +892,7 @@ def _sent_each(source: Snapshot, request: Request, *, told: bool) -> dict[str, A
     options = request.options
     if not told:
         options = options.replace(
-            object_diameter=own_diameter(source.image(), request.model.inference, options.rescale)
+            object_diameter=estimated_diameter(source.image(), request.model.inference, options.rescale)
         )
     return sent(source, None, request.model, options)
 

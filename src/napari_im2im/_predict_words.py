@@ -186,7 +186,9 @@ def _methods(model: LocalModel, options: PredictOptions) -> str:
     from im2im_core import __version__
 
     size = ""
-    if options.object_diameter:
+    if options.object_diameter == "auto":
+        size = " Images were scaled by the width of their objects."
+    elif options.object_diameter:
         size = f" Images were scaled for objects {options.object_diameter:.3g} pixels wide."
     elif options.rescale != "auto":
         size = f" Images were scaled by {options.rescale:g}."

@@ -574,18 +574,20 @@ def devices() -> list[tuple[str, str]]:
 def preset_name(task: str, dimensions: int) -> str:
     """Name of the preset of a task in 2D or 3D; empty where there is none."""
     name = f"{USUAL.get(task, task)}_{dimensions}d"
-    return name if name in _preset_names() else ""
+    return name if any(name == info.name for info in _presets()) else ""
 
 
 @cache
-def _preset_names() -> frozenset[str]:
-    return frozenset(info.name for info in api.list_presets())
+def _presets() -> tuple[api.PresetInfo, ...]:
+    return api.list_presets()
 
 
 def preset_of(recipe: Recipe) -> str:
     """The preset that is nearest to a recipe: that of its framework, else the usual one of its task."""
-    own = f"{recipe.framework.kind}_{recipe.data.dimensions}d"
-    return own if own in _preset_names() else f"{USUAL[recipe.task]}_{recipe.data.dimensions}d"
+    usual = preset_name(recipe.task, recipe.data.dimensions)
+    alike = [p.name for p in _presets() if p.task == recipe.task and p.name.endswith(f"{recipe.data.dimensions}d")]
+    own = [p.name for p in _presets() if p.name in alike and p.framework == recipe.framework.kind]
+    return usual if usual in own or not own else own[0]
 
 
 def _entries(project: Project) -> dict[str, DatasetEntry]:

@@ -93,7 +93,7 @@ def test_instances() -> None:
     assert recipe.framework.kind == "embedseg"
     assert (recipe.framework.centre, recipe.framework.foreground_weight) == ("centroid", 5)
     assert recipe.framework.sigmas == "per_axis"
-    assert recipe.network == api.load_preset("embedseg_2d").network
+    assert recipe.network == api.load_preset("instance_seg_2d").network
     assert "BranchedERFNet_2d is not used here" in said(conversion, "model.net")
 
 

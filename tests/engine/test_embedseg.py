@@ -386,7 +386,7 @@ def test_one_margin_for_all_axes() -> None:
 @pytest.mark.parametrize(
     ("preset", "shape", "voxel_size", "expected"),
     [
-        ("embedseg_2d", (48, 48), (None, 0.5, 0.5), 1.0),
+        ("instance_seg_2d", (48, 48), (None, 0.5, 0.5), 1.0),
         ("embedseg_3d", (16, 48, 48), (2.0, 0.5, 0.5), 4.0),
         ("embedseg_3d", (16, 48, 48), (None, None, None), 1.0),
     ],
@@ -407,7 +407,7 @@ def test_units_come_from_the_images(preset: str, shape: tuple[int, ...], voxel_s
 
 def test_without_labels_to_measure_the_usual_units_are_taken() -> None:
     empty = np.zeros((48, 48), np.float32)
-    plan = make_plan(small_recipe("embedseg_2d"), Split((sample("a", empty, empty.astype(np.uint16)),)))
+    plan = make_plan(small_recipe("instance_seg_2d"), Split((sample("a", empty, empty.astype(np.uint16)),)))
     assert plan.recipe.framework.diameter == "auto"  # type: ignore[union-attr]
     assert embedseg().diameter > 0
 

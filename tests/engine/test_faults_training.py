@@ -364,7 +364,7 @@ def learns(tmp_path: Path, recipe: Recipe, *samples: Any) -> Training:
     return training
 
 
-@pytest.mark.parametrize("preset", ["instance_seg_2d", "restoration_2d", "labelfree_2d"])
+@pytest.mark.parametrize("preset", ["watershed_2d", "restoration_2d", "labelfree_2d"])
 @pytest.mark.parametrize("value", [0, 7])
 def test_fault_14_constant_images(tmp_path: Path, preset: str, value: int) -> None:
     image = np.full((48, 48), value, np.uint16)
@@ -385,7 +385,7 @@ def test_fault_15_stacks_smaller_than_the_patch(tmp_path: Path, shape: tuple[int
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("preset", ["instance_seg_2d", "semantic_seg_2d"])
+@pytest.mark.parametrize("preset", ["watershed_2d", "semantic_seg_2d"])
 def test_fault_16_no_foreground_anywhere(tmp_path: Path, preset: str) -> None:
     image, _ = discs(0)
     nothing = np.zeros(image.shape, np.uint8)

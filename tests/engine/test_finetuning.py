@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shutil
 import zipfile
 from dataclasses import replace
@@ -50,7 +51,7 @@ STILL = 1e-12
 """Learning rate with which a step changes no weight."""
 
 
-def taught(model: Path | str, preset: str = "instance_seg_2d", **changes: Any) -> Recipe:
+def taught(model: Path | str, preset: str = "watershed_2d", **changes: Any) -> Recipe:
     """Small recipe that starts from `model`; ``start__`` leads to the settings of the start."""
     named = {f"training__{k}" if k.startswith("start__") else k: v for k, v in changes.items()}
     start = {"kind": "model", "model": str(model)}
@@ -592,3 +593,19 @@ def test_a_run_records_what_it_started_from(tmp_path: Path, model: Path) -> None
     assert (run.state, start.kind, start.model, start.sha256) == ("finished", "model", "models/discs", digest)  # type: ignore[union-attr]
     again = api.train(run.recipe.override({"training.start.sha256": None}), project=project, plan=None, name="third")
     assert again.recipe.training.start == start
+
+
+@pytest.mark.parametrize(("before", "now", "said"), [(0, 2, "4 .* new"), (2, 0, "4 .* dropped"), (1, 2, "2 .* new")])
+def test_heads_of_deep_supervision_come_and_go(tmp_path: Path, before: int, now: int, said: str) -> None:
+    network = {"network.kind": "dynunet", "network.filters": [4, 8, 8, 8]}
+    file = tmp_path / "before.safetensors"
+    first, facts = fresh(small_recipe("semantic_seg_2d", framework__deep_supervision=before).override(network))
+    save_file({name: value.clone() for name, value in first.state_dict().items()}, file)
+    recipe = taught(file, "semantic_seg_2d", framework__deep_supervision=now).override(network)
+    second, _ = fresh(recipe)
+    begun = begin_from(second, recipe, facts.voxel_size, None)
+    assert begun is not None
+    assert re.search(said, begun.text)
+    shared = first.state_dict().keys() & second.state_dict().keys()
+    assert len(shared) > 10
+    assert equal(first.state_dict(), second.state_dict(), shared)

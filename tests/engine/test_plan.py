@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import binary_dilation
 from training_world import CountedImage, discs, sample, small_recipe, split_of
 
 from im2im_core import api
@@ -150,7 +151,7 @@ def test_classes_of_test_images_and_of_unknown_regions_do_not_count() -> None:
 
 def test_labels_are_not_all_read_where_their_number_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labels, "LOOK_AT", 2)
-    for preset, changes in (("semantic_seg_2d", {"framework__classes": 3}), ("instance_seg_2d", {})):
+    for preset, changes in (("semantic_seg_2d", {"framework__classes": 3}), ("watershed_2d", {})):
         split = split_of(6, 1, task="classes", wrap=CountedImage)
         fingerprint(small_recipe(preset, **changes), split)
         assert sum(s.targets["target"].reads for s in (*split.train, *split.validation)) == 2
@@ -208,7 +209,7 @@ def test_the_cache_is_chosen_by_size(memory: float, disk: float, workers: int, k
     assert (runtime.cache_held < 8) == (memory < 1)
 
 
-@pytest.mark.parametrize("preset", ["instance_seg_2d", "restoration_2d"])
+@pytest.mark.parametrize("preset", ["watershed_2d", "restoration_2d"])
 def test_a_cache_larger_than_the_free_disk_rolls(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = small_recipe(preset, data__cache__kind="auto", data__cache__memory_limit=1e-6)
     task = "image" if preset == "restoration_2d" else "instance"
@@ -384,7 +385,7 @@ def test_the_cache_is_chosen_by_the_size_after_rescaling() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 0.5, -1.0])
-@pytest.mark.parametrize("preset", ["instance_seg_2d", "semantic_seg_2d"])
+@pytest.mark.parametrize("preset", ["watershed_2d", "semantic_seg_2d"])
 def test_fault_11_labels_that_are_none_are_a_data_error(preset: str, bad: float) -> None:
     image, labels = discs(0)
     wrong = labels.astype(np.float64)
@@ -407,6 +408,36 @@ def test_empty_targets_are_told() -> None:
     background = sample("a", image, np.ones_like(labels))
     sparse = make_plan(small_recipe(data__labelling="sparse"), Split((background,))).messages
     assert any("Nothing is labelled in any" in m.text for m in sparse)
+
+
+INSTANCE_PRESETS = [p.name for p in api.list_presets() if p.task == "instance_segmentation"]
+
+
+@pytest.mark.parametrize("preset", INSTANCE_PRESETS)
+def test_scribbles_are_refused_with_the_cure_by_frameworks_that_need_whole_objects(preset: str) -> None:
+    image, labels = discs(0, (48, 48) if preset.endswith("2d") else (32, 48, 48))
+    recipe = small_recipe(preset, data__labelling="sparse")
+    ring = binary_dilation(labels > 0, iterations=3) & (labels == 0)
+    scribbles = np.where(labels > 0, labels + 1, 0).astype(np.uint16)
+    whole = np.where(ring, 1, scribbles).astype(np.uint16)
+    with pytest.raises(DataError, match=r"does not learn from scribbles\. Paint every object inside of a rectangle"):
+        fingerprint(recipe, Split((sample("a", image, scribbles),)))
+    assert fingerprint(recipe, Split((sample("a", image, scribbles), sample("b", image, whole)))).training == 2
+
+
+def test_scribbles_teach_classes() -> None:
+    image, labels = discs(0)
+    scribbles = np.where(labels > 0, 2, 0).astype(np.uint16)
+    scribbles[:2] = 1
+    recipe = small_recipe("semantic_seg_2d", data__labelling="sparse")
+    assert fingerprint(recipe, Split((sample("a", image, scribbles),))).classes == 2
+
+
+def test_objects_cut_by_the_unknown_in_every_image_are_refused() -> None:
+    image, labels = discs(0)
+    weight = (labels > 0).astype(np.float32)
+    with pytest.raises(DataError, match="unknown pixels touch all of them"):
+        fingerprint(small_recipe(), Split((sample("a", image, labels, weight),)))
 
 
 def test_stacks_without_plane_distance_are_told() -> None:
@@ -601,7 +632,7 @@ def test_the_device_changes_nothing_that_the_network_is_made_of(preset: str, mon
 # ---- planned once ----
 
 
-@pytest.mark.parametrize("preset", ["semantic_seg_2d", "instance_seg_2d"])
+@pytest.mark.parametrize("preset", ["semantic_seg_2d", "watershed_2d"])
 def test_labels_of_divided_images_are_read_once(preset: str) -> None:
     image, labels_ = discs(0, (512, 96))
     target = (labels_ > 0).astype(np.uint8) if preset.startswith("semantic") else labels_

@@ -463,6 +463,24 @@ def test_object_diameter_sets_the_factor() -> None:
     assert found.layers[0].facts["factor"] == [1.0, 0.5, 0.5]
 
 
+def test_the_object_diameter_is_looked_for_where_it_is_wished_or_nothing_else_is_known() -> None:
+    image = noise(128, 128)
+    rows, columns = np.indices(image.shape) % 32 - 16
+    image[rows**2 + columns**2 < 10**2] += 50
+    by_object = predictor(Toy(), input={"rescale": ObjectRescale(diameter=40)})
+    by_voxel = predictor(Toy(), input={"object_diameter": 40.0})
+    for run, options in (
+        (by_object, {}),
+        (by_object, {"object_diameter": "auto"}),
+        (by_voxel, {"object_diameter": "auto"}),
+    ):
+        factor = run.predict(image, options=PredictOptions(**options)).layers[0].facts["factor"]
+        assert factor[1] == factor[2] == pytest.approx(2, rel=0.1)
+    assert by_voxel.predict(image).layers[0].facts["factor"] == [1.0, 1.0, 1.0]
+    told = by_object.predict(image, options=PredictOptions(object_diameter=10))
+    assert told.layers[0].facts["factor"] == [1.0, 4.0, 4.0]
+
+
 def test_an_object_size_leaves_the_planes_of_a_stack_as_in_training() -> None:
     run = predictor(Toy(3), input={"rescale": ObjectRescale(diameter=20)})
     found = run.predict(noise(6, 30, 30), options=PredictOptions(object_diameter=40))

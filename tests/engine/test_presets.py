@@ -27,8 +27,14 @@ SMALLER: dict[str, dict[str, Any]] = {
 
 
 def test_all_presets_are_known() -> None:
-    tasks = ("embedseg", "flows", "instance_seg", "labelfree", "restoration", "semantic_seg", "stardist")
-    assert PRESETS == [f"{task}_{d}d" for task in tasks for d in (2, 3)]
+    tasks = ("flows", "instance_seg", "labelfree", "restoration", "semantic_seg", "stardist")
+    assert sorted([*(f"{task}_{d}d" for task in tasks for d in (2, 3)), "embedseg_3d", "watershed_2d"]) == PRESETS
+
+
+def test_every_framework_of_instances_has_a_preset_in_2d_and_3d() -> None:
+    infos = [p for p in api.list_presets() if p.task == "instance_segmentation"]
+    found = sorted((p.framework, p.name[-2:]) for p in infos)
+    assert found == sorted((kind, d) for kind in ("instance", "embedseg", "stardist", "flows") for d in ("2d", "3d"))
 
 
 @pytest.mark.filterwarnings("ignore")

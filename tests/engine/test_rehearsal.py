@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from im2im_core.engine import rehearsal
 from im2im_core.engine.frameworks.contract import TranslateContext
 from im2im_core.engine.planning import make_plan
 from im2im_core.engine.rehearsal import rehearse
-from im2im_core.errors import ConfigError, TrustError
+from im2im_core.errors import ConfigError, Im2ImError, TrustError
 from im2im_core.inference import Shapes
 
 
@@ -111,3 +112,10 @@ def test_a_network_class_that_cannot_compute_is_told_before_the_training() -> No
     halved = {"kind": "class", "class_path": "torch.nn.PixelUnshuffle", "init_args": {"downscale_factor": 2}}
     with pytest.raises(ConfigError):
         make_plan(small_recipe(network=halved), split_of())
+
+
+def test_a_missing_file_of_a_loss_is_told_before_the_training(tmp_path: Path) -> None:
+    losses = [{"kind": "perceptual", "weights": str(tmp_path / "vgg.pt")}]
+    recipe = small_recipe("restoration_2d", data__patch=[32, 32], framework__losses=losses)
+    with pytest.raises(Im2ImError, match=r"vgg\.pt"):
+        make_plan(recipe, split_of())

@@ -149,7 +149,7 @@ def trained_figures(tmp_path: Path, preset: str, task: str, figures: Any = "auto
 
 
 def test_a_training_measures_the_cheap_figures_of_its_task(tmp_path: Path) -> None:
-    figures, framework = trained_figures(tmp_path, "instance_seg_2d", "instance")
+    figures, framework = trained_figures(tmp_path, "watershed_2d", "instance")
     assert kind_of(framework) == "labels"
     assert {"ap50", "ap75", "average_precision", "f1@0.5", "panoptic_quality@0.5", "seg"} <= set(figures)
     assert not {"variation_of_information", "missed"} & set(figures)

@@ -35,7 +35,7 @@ SMALL = {
 }
 
 
-def small_recipe(preset: str = "instance_seg_2d", **changes: Any) -> Recipe:
+def small_recipe(preset: str = "watershed_2d", **changes: Any) -> Recipe:
     """Recipe of a preset that takes milliseconds per step; ``__`` in a name stands for a dot."""
     named = {name.replace("__", "."): value for name, value in changes.items()}
     small = SMALL | ({"data.patch": [16, 32, 32]} if preset.endswith("3d") else {})

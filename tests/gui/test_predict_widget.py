@@ -19,8 +19,9 @@ import yaml
 from looks import crowded, nameless
 
 from im2im_core.events import Message
+from im2im_core.object_size import object_width
 from napari_im2im._layers import OURS, RESULT
-from napari_im2im._object_size import advise, object_width
+from napari_im2im._object_size import advise
 from napari_im2im._predict_queue import FileQueue, Request
 from napari_im2im._predict_send import sent
 from napari_im2im._predict_widget import PredictWidget

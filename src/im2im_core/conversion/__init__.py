@@ -117,7 +117,7 @@ class _Converter:
         where = f"{self.name} {self.data.content.get('data_path')}"
         task = task_of(self.framework, self.criterion, self.prepared.labels, where, self.notes)
         dimensions = self._dimensions()
-        base = load_preset(f"{PRESETS[task]}_{dimensions}d").replace(task=task, name=Path(self.name).stem)
+        base = load_preset(PRESETS[task][dimensions]).replace(task=task, name=Path(self.name).stem)
         network = self._network(dimensions, base)
         part = DataPart(self.data, self.prepared, network.divisor, dimensions, image_target="image" in _output(task))
         extra = self.data.section("extra")

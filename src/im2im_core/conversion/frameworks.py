@@ -23,12 +23,12 @@ REFUSED = {
 RESTORING = ("denois", "restor", "deblur", "deconv", "modality", "super", "sted")
 """Parts of names of files and folders that speak of better images, not of other ones."""
 PRESETS = {
-    "semantic_segmentation": "semantic_seg",
-    "instance_segmentation": "embedseg",
-    "label_free": "labelfree",
-    "restoration": "restoration",
+    "semantic_segmentation": {2: "semantic_seg_2d", 3: "semantic_seg_3d"},
+    "instance_segmentation": {2: "instance_seg_2d", 3: "embedseg_3d"},  # EmbedSeg, as there
+    "label_free": {2: "labelfree_2d", 3: "labelfree_3d"},
+    "restoration": {2: "restoration_2d", 3: "restoration_3d"},
 }
-"""Task -> beginning of the name of the preset that says what the file does not."""
+"""Task -> presets in 2D and 3D that say what the file does not."""
 
 
 def require_training(root: Section, name: str) -> None:

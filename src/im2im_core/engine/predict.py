@@ -37,6 +37,7 @@ from im2im_core.errors import ConfigError, ResourceError, nearest
 from im2im_core.events import Event, Message
 from im2im_core.image import Image, ImageInfo, as_image, channels_named, select_channels
 from im2im_core.inference import Inference, OutputDescription
+from im2im_core.object_size import estimated_diameter
 from im2im_core.predict_options import PredictOptions, output_path
 from im2im_core.rescale import Rescaling, rescaling
 
@@ -307,12 +308,20 @@ class _Task:
             info.voxel_size,
             self.inference.shapes.dimensions,
             override=options.rescale,
-            object_diameter=options.object_diameter,
+            object_diameter=self._object_diameter(),
         )
         specs = (*self.framework.outputs, *self.framework.results)
         plan = make_plan(self.inference, specs, info, self.region, found, options, self.to is not None)
         self._explain(found)
         return decide_tile(plan, self.framework.outputs, options, pixel_budget(self.device))
+
+    def _object_diameter(self) -> float | None:
+        """Width of the objects as told; looked for where that is wished, or the model knows no other size."""
+        told = self.options.object_diameter
+        by_object = self.inference.input.rescale.kind == "object_size"
+        if told == "auto" or (told is None and by_object):
+            return estimated_diameter(self.image, self.inference, self.options.rescale)
+        return told
 
     def _explain(self, found: Rescaling) -> None:
         if found.unsure:

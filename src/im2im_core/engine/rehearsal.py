@@ -32,6 +32,8 @@ def rehearse(recipe: Recipe, framework: Framework) -> None:
     ------
     ConfigError
         A package is missing, the optimizer refuses its arguments, or the network cannot be exported.
+    DataError, TrustError
+        A file that a loss needs is missing, or is not what it should be.
     """
     if recipe.output.onnx and not all(_installed(name) for name in ONNX):
         raise ConfigError(
@@ -47,6 +49,7 @@ def rehearse(recipe: Recipe, framework: Framework) -> None:
     for named in recipe.training.metrics:
         NamedMetric(named)
     Figures(recipe.training.figures, framework)
+    framework.rehearse()
     for player in framework.players():
         make_optimizer(player.optimizer or recipe.training.optimizer, list(player.parameters))
     shipped = all(type(part).__module__.startswith("im2im_core.") for part in (framework, recipe.network))

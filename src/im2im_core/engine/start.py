@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from im2im_core.recipe import Recipe
     from im2im_core.recipe.start import StartSettings
 
+HEAD = re.compile(r"(^|\.)heads\.layers\.\d+\.(weight|bias)$")
+"""Names of what predicts from the coarser levels of a network."""
 LISTED = 12
 """Layers that an error lists."""
 
@@ -71,6 +74,7 @@ def begin_from(framework: Framework, recipe: Recipe, voxel_size: VoxelSize, root
     ends = ends_of(framework, recipe.network, framework.shapes.dimensions, voxel_size)
     own = framework.state_dict()
     adapted = _adapt_input(weights, own, ends, settings) + _adapt_output(weights, own, ends, settings)
+    adapted += _adapt_heads(weights, own)
     _require_fit(weights, own, ends, settings)
     framework.load_state_dict(weights)
     words = [f"Started from {start_name(settings.model)} (sha256 {found.sha256[:12]})", *adapted]
@@ -157,6 +161,17 @@ def _adapt_output(
         return []
     weights |= {name: own[name] for name in ends.outputs}
     return [f"{name} new for {own[name].shape[0]} outputs" for name in sorted(ends.outputs)]
+
+
+def _adapt_heads(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Let heads of deep supervision, which only help to learn, be dropped or new; says which."""
+    here, there = ({n for n in names if HEAD.search(n)} for names in (own, weights))
+    new = [n for n in sorted(here) if n not in there or weights[n].shape != own[n].shape]
+    for name in there - here:
+        del weights[name]
+    weights |= {name: own[name] for name in new}
+    said = [f"{len(there - here)} parameters of heads of deep supervision dropped"] if there - here else []
+    return said + ([f"{len(new)} parameters of heads of deep supervision new"] if new else [])
 
 
 def _require_fit(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], ends: Ends, settings: TrainedModel) -> None:

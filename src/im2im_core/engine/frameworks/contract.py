@@ -136,6 +136,9 @@ class Framework(nn.Module, ABC):
         factors = self.loss_factors(used)
         return {name: weight * factors.get(name, 1.0) for name, weight in self.loss_weights().items()}
 
+    def rehearse(self) -> None:
+        """Raise now what the first step would raise, such as a file of weights that is missing."""
+
     @abstractmethod
     def translate(self, x: Tensor, context: TranslateContext) -> dict[str, Tensor]:
         """Blendable maps ``(B, C, [Z], Y, X)`` of a normalised input ``(B, C, [Z], Y, X)``."""

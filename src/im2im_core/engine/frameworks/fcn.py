@@ -18,6 +18,7 @@ from im2im_core.engine.frameworks.contract import (
     TranslateContext,
 )
 from im2im_core.engine.losses import Classes, build_losses
+from im2im_core.engine.losses.perceptual import Perceptual
 from im2im_core.engine.losses.scales import over_scales, sum_scales
 from im2im_core.errors import ConfigError, DataError
 from im2im_core.recipe.losses import factor_of, kinds_for, outputs_of
@@ -124,6 +125,12 @@ class Fcn(Framework):
     def loss_factors(self, used: float) -> dict[str, float]:
         """What the schedule of each term says."""
         return {term.name: factor_of(term.settings, used) for term in self.terms}
+
+    def rehearse(self) -> None:
+        """Read the files that losses need."""
+        for term in self.terms:
+            if isinstance(term.loss, Perceptual):
+                term.loss.read()
 
     # ---- predicting ----
 

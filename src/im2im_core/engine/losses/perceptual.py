@@ -27,17 +27,32 @@ class Perceptual:
         self.weights = settings.weights
         self._network: FeatureNetwork | None = None
 
+    def read(self) -> None:
+        """Read the file of weights now, where there is one.
+
+        Raises
+        ------
+        DataError, TrustError
+            It is missing, or it holds no weights of a VGG network.
+        """
+        if self.weights:
+            self._network = vgg_network(Path(self.weights))
+
+    def _made(self, dimensions: int) -> FeatureNetwork:
+        self.read()
+        self._network = self._network or random_network(dimensions)
+        return self._network
+
     def __call__(self, prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         """Mean over the known pixels, features, channels and stages."""
-        if self._network is None:
-            self._network = vgg_network(Path(self.weights)) if self.weights else random_network(prediction.ndim - 2)
+        network = self._network or self._made(prediction.ndim - 2)
         p, t = known_only(prediction.float(), weight), known_only(target, weight).float()
-        if self._network.colours and p.ndim == 5:
+        if network.colours and p.ndim == 5:
             p, t, weight = _planes(p), _planes(t), _planes(weight)
         by = weight.repeat_interleave(p.shape[1], 0)
         with torch.no_grad():
-            wanted = self._network(_alone(t), by)
-        found = self._network(_alone(p), by)
+            wanted = network(_alone(t), by)
+        found = network(_alone(p), by)
         terms = [weighted_mean((a - b).square(), w) for (a, w), (b, _) in zip(found, wanted, strict=True)]
         return torch.stack(terms).mean()
 

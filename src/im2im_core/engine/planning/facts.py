@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from im2im_core.engine.planning.labels import highest_class, look_at_labels
+from im2im_core.engine.planning.labels import highest_class, look_at_labels, require_whole_objects
 from im2im_core.engine.prepare import Factor, Item, factor_of, labels_are_targets
 from im2im_core.errors import ConfigError, DataError
 from im2im_core.plans import Facts
@@ -35,7 +35,7 @@ def fingerprint(recipe: Recipe, split: Split, looks: Looks | None = None, count_
     Raises
     ------
     DataError
-        There is nothing to train on, or channels differ between images.
+        There is nothing to train on, channels differ between images, or scribbles do not teach the framework.
     """
     samples = split.train
     if not samples:
@@ -49,6 +49,7 @@ def fingerprint(recipe: Recipe, split: Split, looks: Looks | None = None, count_
         )
     looks = {} if looks is None else looks
     seen = look_at_labels(recipe, samples, looks)
+    require_whole_objects(recipe, seen.values())
     factors = _factors(recipe, samples, seen)
     shapes = [grid_shape(i.shape[2:], f) for i, f in zip(infos, factors, strict=True)]
     return Facts(

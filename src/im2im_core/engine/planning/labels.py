@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from im2im_core.engine.prepare import (
     Factor,
     Item,
@@ -14,10 +16,13 @@ from im2im_core.engine.prepare import (
     read_time,
     without_unknown,
 )
+from im2im_core.errors import DataError
 from im2im_core.samples import TARGET
 from im2im_core.split import BLOCK
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from im2im_core.recipe import Recipe
@@ -38,6 +43,8 @@ class Seen:
     factor: Factor
     diameter: float | None = None
     """Median diameter of its objects, pixels."""
+    whole: bool = True
+    """Some object is known with all of its rim; False where unknown pixels touch each of them."""
 
 
 Looks = dict[str, Seen]
@@ -66,12 +73,42 @@ def image_name(sample: Sample) -> str:
     return sample.name.removesuffix(BLOCK)
 
 
+def require_whole_objects(recipe: Recipe, seen: Iterable[Seen]) -> None:
+    """Refuse scribbles where the framework has to know the rims of objects.
+
+    Raises
+    ------
+    DataError
+        Objects are painted, but the rim of none of them is known.
+    """
+    painted = [s for s in seen if not s.empty]
+    if not painted or any(s.whole for s in painted) or getattr(recipe.framework, "scribbles", True):
+        return
+    raise DataError(
+        f"No object is known as a whole in any of {len(painted)} label images: unknown pixels touch all of them",
+        f"Framework {recipe.framework.kind} does not learn from scribbles. Paint every object inside of a rectangle "
+        'and mark it as complete ("complete inside the rectangles"), or paint background (1) all around whole '
+        "objects; presets of semantic segmentation learn from scribbles",
+    )
+
+
 def _see(recipe: Recipe, sample: Sample) -> Seen:
-    labels = known_labels(recipe, sample)
+    labels, unknown = _known(recipe, sample)
     factor = factor_of(Item(sample, 0), recipe, labels)
     highest = int(labels.max(initial=0))
-    diameter = median_diameter(labels) if recipe.task == "instance_segmentation" else None
-    return Seen(max(highest, 1), highest == 0, factor, diameter)
+    if recipe.task != "instance_segmentation":
+        return Seen(max(highest, 1), highest == 0, factor)
+    whole = unknown is None or _some_object_is_whole(labels, unknown, recipe.data.dimensions)
+    return Seen(max(highest, 1), highest == 0, factor, median_diameter(labels), whole)
+
+
+def _some_object_is_whole(labels: NDArray[Any], unknown: NDArray[np.bool_], dimensions: int) -> bool:
+    """Whether unknown pixels leave some object alone, in planes that are seen one by one or in the volume."""
+    from im2im_core.engine.frameworks.instances import beside_unknown
+
+    labels, unknown = np.broadcast_arrays(labels, unknown)
+    parts = (a.reshape(-1, *a.shape[-dimensions:]) for a in (labels, unknown))
+    return any(bool(((seen > 0) & ~beside_unknown(seen, mask)).any()) for seen, mask in zip(*parts, strict=True))
 
 
 def highest_class(recipe: Recipe, split: Split, looks: Looks) -> int:
@@ -105,10 +142,18 @@ def known_labels(recipe: Recipe, sample: Sample, time: int = 0) -> NDArray[Any]:
     DataError
         They are fractional, negative, NaN or infinite where they are known.
     """
+    return _known(recipe, sample, time)[0]
+
+
+def _known(recipe: Recipe, sample: Sample, time: int = 0) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Labels as `known_labels`, and the mask ``(1, Z, Y, X)`` of what is unknown; None where everything is known."""
     from im2im_core.io.labels import as_labels
     from im2im_core.partial import to_learning
 
     target = sample.targets[TARGET]
     weight = None if sample.weight is None else read_time(sample.weight, time)[:1]
     labels = as_labels(without_unknown(read_time(target, time), weight), target.info.name)
-    return to_learning(labels, "sparse")[0] if recipe.data.labelling == "sparse" else labels
+    if recipe.data.labelling == "sparse":
+        labels, painted = to_learning(labels, "sparse")
+        weight = painted[:1] if weight is None else weight * painted[:1]
+    return labels, None if weight is None or (weight > 0).all() else np.asarray(weight == 0)

@@ -31,6 +31,7 @@ class InstanceSettings(Config):
     target: ClassVar[str] = "im2im_core.engine.frameworks.instance:Instance"
     learns_from: ClassVar[str] = "instance labels"
     tasks: ClassVar[tuple[str, ...]] = ("instance_segmentation",)
+    scribbles: ClassVar[bool] = False
     maps: Literal["distance", "boundary"] = "distance"
     """What separates touching objects: the distance to the rim (1 at the centre), or the boundary."""
     boundary_width: Annotated[int, Ge(1)] = 1

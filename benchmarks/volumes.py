@@ -1,0 +1,188 @@
+"""Nuclei in mouse embryos (bbbc050), split by embryo: 3D presets, the 2D preset by plane, a classical method.
+
+    python benchmarks/volumes.py run --preset embedseg_3d --data DIR [--minutes 20] [--seed 0]
+    python benchmarks/volumes.py run --preset instance_seg_2d --data DIR       # planes, joined by their overlap
+    python benchmarks/volumes.py classical --data DIR
+
+Three of nine embryos are held out; what is chosen (thresholds of the classical method, the overlap
+that joins planes) is chosen on the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from quality import THRESHOLDS, command, machine, training_facts
+
+RESULTS = Path(__file__).parent / "results" / "volumes"
+HELD_OUT = ("Emb03", "Emb06", "Emb09")
+OVERLAPS = (0.1, 0.25, 0.4)
+VOXELS = (1.75, 0.8, 0.8)
+
+
+def names(folder: Path, held: bool) -> list[str]:
+    """Volumes of the embryos held out, or of the others."""
+    return sorted(p.name for p in (folder / "IM").iterdir() if (p.name[:5] in HELD_OUT) == held)
+
+
+def score(found: dict[str, np.ndarray], folder: Path) -> dict[str, float]:
+    """Average precision per threshold, mean over the volumes; objects in 3D."""
+    import tifffile
+
+    from im2im_core.metrics import average_precision, match
+
+    rows = []
+    for name, labels in found.items():
+        matching = match(labels, tifffile.imread(folder / "GT" / name))
+        rows.append([average_precision(matching, t) for t in THRESHOLDS])
+    return {str(t): round(statistics.mean(r[i] for r in rows), 4) for i, t in enumerate(THRESHOLDS)}
+
+
+def read(folder: Path, which: list[str]) -> dict[str, np.ndarray]:
+    import tifffile
+
+    return {name: tifffile.imread(folder / name) for name in which}
+
+
+def write_facts(name: str, facts: dict[str, object]) -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(facts, indent=1))
+    print(json.dumps(facts, indent=1))
+
+
+# ---- presets -------------------------------------------------------------------
+
+
+def run(args: argparse.Namespace) -> None:
+    work = Path(args.work or tempfile.mkdtemp(prefix="im2im_volumes_"))
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "train.csv").open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["IM", "GT", "group"])
+        writer.writerows([args.data / "IM" / n, args.data / "GT" / n, n[:5]] for n in names(args.data, held=False))
+    settings = {"training.minutes": args.minutes, "training.threads": args.threads, "training.seed": args.seed}
+    settings["data.voxel_size"] = list(VOXELS)
+    words = ["train", args.preset, "--project", work, "--name", "run", "--data.path", work / "train.csv"]
+    words += [w for k, v in settings.items() for w in (f"--{k}", json.dumps(v))]
+    start = time.time()
+    subprocess.run(command(*words), check=True)
+    planes = args.preset.endswith("2d")
+    found = predict(work, args.data, names(args.data, held=True))
+    facts = {
+        "method": f"{args.preset}, by plane" if planes else args.preset,
+        "seed": args.seed,
+        "minutes": args.minutes,
+        "threads": args.threads,
+        **training_facts(work / "runs/run", start),
+        "machine": machine(),
+        "command": f"python benchmarks/volumes.py run --preset {args.preset} --data DIR --minutes {args.minutes:g}"
+        f" --seed {args.seed}",
+    }
+    if planes:
+        others = predict(work, args.data, names(args.data, held=False))
+        scores = {o: score({n: join_planes(v, o) for n, v in others.items()}, args.data)["0.5"] for o in OVERLAPS}
+        best = max(OVERLAPS, key=lambda o: scores[o])
+        found = {n: join_planes(v, best) for n, v in found.items()}
+        facts["overlap_to_join"] = best
+    write_facts(f"{args.preset}_seed{args.seed}", facts | {"ap": score(found, args.data)})
+
+
+def predict(work: Path, folder: Path, which: list[str]) -> dict[str, np.ndarray]:
+    images = [folder / "IM" / name for name in which]
+    model, out = work / "runs/run/model", work / "labels"
+    subprocess.run(command("predict", model, *images, "-o", out, "--overwrite"), check=True)
+    return read(out, which)
+
+
+def join_planes(labels: np.ndarray, overlap: float) -> np.ndarray:
+    """Objects in 3D of labels by plane: those of neighbouring planes with an IoU of at least `overlap` are one."""
+    result = np.zeros(labels.shape, np.uint32)
+    count = 0
+    for z, plane in enumerate(labels):
+        below = result[z - 1] if z else np.zeros_like(result[0])
+        for number in np.unique(plane[plane > 0]):
+            own = plane == number
+            ids, shared = np.unique(below[own], return_counts=True)
+            ids, shared = ids[ids > 0], shared[ids > 0]
+            unions = [own.sum() + (below == i).sum() - s for i, s in zip(ids, shared, strict=True)]
+            ratios = [s / u for s, u in zip(shared, unions, strict=True)]
+            if ratios and max(ratios) >= overlap:
+                result[z][own] = ids[int(np.argmax(ratios))]
+            else:
+                count += 1
+                result[z][own] = count
+    return result
+
+
+# ---- classical -----------------------------------------------------------------
+
+
+def classical(args: argparse.Namespace) -> None:
+    grid = [(s, f) for s in (2.0, 3.0, 4.0, 5.0, 6.0) for f in (0.6, 0.8, 1.0, 1.2)]
+    others = read(args.data / "IM", names(args.data, held=False))
+    scores = {g: score({n: blobs(v, *g) for n, v in others.items()}, args.data)["0.5"] for g in grid}
+    sigma, factor = max(grid, key=lambda g: scores[g])
+    held = read(args.data / "IM", names(args.data, held=True))
+    facts = {
+        "method": "LoG + watershed",
+        "sigma_micrometres": sigma,
+        "threshold_factor": factor,
+        "machine": machine(),
+        "command": "python benchmarks/volumes.py classical --data DIR",
+        "ap": score({n: blobs(v, sigma, factor) for n, v in held.items()}, args.data),
+    }
+    write_facts("classical", facts)
+
+
+def blobs(image: np.ndarray, sigma: float, factor: float) -> np.ndarray:
+    """Objects at the peaks of the Laplacian of Gaussian, grown by watershed over what is brighter than Otsu's value.
+
+    Parameters
+    ----------
+    sigma : float
+        Width of the Gaussian, micrometres.
+    factor : float
+        Multiplies the threshold.
+    """
+    from scipy import ndimage
+    from skimage.feature import peak_local_max
+    from skimage.filters import threshold_otsu
+    from skimage.segmentation import watershed
+
+    widths = [sigma / v for v in VOXELS]
+    smooth = ndimage.gaussian_filter(image.astype(np.float32), [0.8 / v for v in VOXELS])
+    mask = smooth > factor * threshold_otsu(smooth)
+    response = -ndimage.gaussian_laplace(image.astype(np.float32), widths)
+    peaks = peak_local_max(response, footprint=np.ones([2 * round(w) + 1 for w in widths]), labels=mask.astype(int))
+    seeds = np.zeros(image.shape, np.int32)
+    seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    return watershed(-response, seeds, mask=mask)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb in ("run", "classical"):
+        sub = verbs.add_parser(verb)
+        sub.add_argument("--data", type=Path, default=os.environ.get("IM2IM_TEST_DATA", "") + "/nuclei3d/bbbc050")
+    verbs.choices["run"].add_argument("--preset", default="embedseg_3d")
+    verbs.choices["run"].add_argument("--seed", type=int, default=0)
+    verbs.choices["run"].add_argument("--minutes", type=float, default=20)
+    verbs.choices["run"].add_argument("--threads", type=int, default=2)
+    verbs.choices["run"].add_argument("--work")
+    args = parser.parse_args()
+    args.data = Path(args.data).resolve()
+    (run if args.verb == "run" else classical)(args)
+
+
+if __name__ == "__main__":
+    main()
