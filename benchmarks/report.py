@@ -78,7 +78,8 @@ def quality() -> str:
         "",
         "`dsb2018_fluo`: trained on the images that are not in `holdout.txt`, scored on those that are. "
         "AP = TP / (TP + FP + FN) per image with optimal matching (empty against empty = 1), mean over images. "
-        "Ten minutes from process start to the final checkpoint, two threads. "
+        "Ten minutes from process start to the final checkpoint, two threads. `instance_seg_2d` is the framework "
+        "embedseg, `watershed_2d` is instance. "
         f"Machine: {machine(rows[0])}.",
         "",
         "| method | seed | AP50 | AP60 | AP70 | AP75 | AP80 | AP90 | steps | patches/s | seconds to checkpoint |",
