@@ -61,7 +61,7 @@ def audit(requirements: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(requirements), "--no-deps", "--disable-pip"]
     command += ["--format", "json", "--progress-spinner", "off"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=AUDIT_SECONDS, check=False)
-    if done.returncode not in (0, 1):  # 1: there are weaknesses
+    if done.returncode not in (0, 1) or not done.stdout.strip():  # 1: there are weaknesses, or it never began
         raise RuntimeError(done.stderr.strip() or f"pip-audit ended with {done.returncode}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -715,59 +715,59 @@ def test_damaged_zarr_metadata(tmp_path: Path, content: str) -> None:
 # ---- other libraries under the same protocol ----
 
 
-@pytest.fixture(scope="module")
-def _aicsimageio() -> None:
-    pytest.importorskip("aicsimageio")
+@pytest.fixture(params=["aicsimageio", "bioio"])
+def library(request: pytest.FixtureRequest) -> str:
+    """A library that is installed here."""
+    name = str(request.param)
+    pytest.importorskip(name)
+    return name
 
 
-@pytest.mark.usefixtures("_aicsimageio")
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize(("axes", "shape"), AXES_CASES)
-def test_aicsimageio_reads_the_same(tmp_path: Path, suffix: str, axes: str, shape: tuple[int, ...]) -> None:
-    check_pickle(check_round_trip(tmp_path / f"a{suffix}", ramp(shape, "uint16"), axes, reader="aicsimageio"))
+def test_other_libraries_read_the_same(
+    tmp_path: Path, library: str, suffix: str, axes: str, shape: tuple[int, ...]
+) -> None:
+    check_pickle(check_round_trip(tmp_path / f"a{suffix}", ramp(shape, "uint16"), axes, reader=library))
 
 
-@pytest.mark.usefixtures("_aicsimageio")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_fault_19_every_type_through_aicsimageio(tmp_path: Path, suffix: str, dtype: str) -> None:
-    check_round_trip(tmp_path / f"a{suffix}", ramp((4, 21, 19), dtype), "ZYX", reader="aicsimageio")
+def test_fault_19_every_type_through_other_libraries(tmp_path: Path, library: str, suffix: str, dtype: str) -> None:
+    check_round_trip(tmp_path / f"a{suffix}", ramp((4, 21, 19), dtype), "ZYX", reader=library)
 
 
-@pytest.mark.usefixtures("_aicsimageio")
 @pytest.mark.parametrize("dtype", ["int16", "uint32", "float32", "float64"])
-def test_fault_19_big_endian_through_aicsimageio(tmp_path: Path, dtype: str) -> None:
+def test_fault_19_big_endian_through_other_libraries(tmp_path: Path, library: str, dtype: str) -> None:
     array = ramp((4, 21, 19), dtype)
     tifffile.imwrite(tmp_path / "a.ome.tif", array, byteorder=">", compression="zlib", metadata={"axes": "ZYX"})
-    check_image(open_image(tmp_path / "a.ome.tif", reader="aicsimageio"), tczyx(array, "ZYX"), "ZYX")
+    check_image(open_image(tmp_path / "a.ome.tif", reader=library), tczyx(array, "ZYX"), "ZYX")
 
 
-@pytest.mark.usefixtures("_aicsimageio")
-def test_scenes_through_aicsimageio(tmp_path: Path) -> None:
+def test_scenes_through_other_libraries(tmp_path: Path, library: str) -> None:
     arrays = [ramp((3, 21, 19), "uint16"), ramp((5, 30, 22), "uint16")]
     with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tif:
         for array in arrays:
             tif.write(array, metadata={"axes": "ZYX"})
-    names = scenes(tmp_path / "a.ome.tif", reader="aicsimageio")
+    names = scenes(tmp_path / "a.ome.tif", reader=library)
     assert len(names) == 2
     for scene in (0, 1):
         for asked in (scene, names[scene]):
-            image = open_image(tmp_path / "a.ome.tif", scene=asked, reader="aicsimageio")
+            image = open_image(tmp_path / "a.ome.tif", scene=asked, reader=library)
             check_image(image, tczyx(arrays[scene], "ZYX"), "ZYX")
     with pytest.raises(DataError, match="has no scene 2"):
-        open_image(tmp_path / "a.ome.tif", scene=2, reader="aicsimageio")
+        open_image(tmp_path / "a.ome.tif", scene=2, reader=library)
 
 
-@pytest.mark.usefixtures("_aicsimageio")
 @pytest.mark.parametrize("suffix", [".png", ".bmp"])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
-def test_fault_09_truncated_picture_is_a_data_error(tmp_path: Path, suffix: str, share: float) -> None:
+def test_fault_09_truncated_picture_is_a_data_error(tmp_path: Path, library: str, suffix: str, share: float) -> None:
     imageio = pytest.importorskip("imageio.v3")
     path = tmp_path / f"a{suffix}"
     imageio.imwrite(path, np.random.default_rng(0).integers(0, 255, (60, 70), np.uint8))
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(DataError, match=rf"a\{suffix}"):
-        open_image(path).read()
+        open_image(path, reader=library).read()
 
 
 @pytest.mark.parametrize("error", [OSError("file is cut short"), SyntaxError("broken PNG"), KeyError(7), EOFError()])
@@ -784,31 +784,33 @@ def test_pixels_that_cannot_be_decoded_are_a_data_error(error: Exception) -> Non
         image.read()
 
 
-@pytest.mark.usefixtures("_aicsimageio")
-def test_png_through_aicsimageio(tmp_path: Path) -> None:
+def test_png_through_other_libraries(tmp_path: Path, library: str) -> None:
     imageio = pytest.importorskip("imageio.v3")
     array = ramp((30, 40, 3), "uint8")
     imageio.imwrite(tmp_path / "a b #1.png", array)
-    image = open_image(tmp_path / "a b #1.png")
+    image = open_image(tmp_path / "a b #1.png", reader=library)
     check_image(image, tczyx(array, "YXC"), "CYX")
     assert image.info.channels == ("red", "green", "blue")
 
 
-@pytest.mark.usefixtures("_aicsimageio")
-def test_fault_09_truncated_tiff_through_aicsimageio(tmp_path: Path) -> None:
+def test_fault_09_truncated_tiff_through_other_libraries(tmp_path: Path, library: str) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((20, 64, 64), "uint8"), imagej=True, metadata={"axes": "ZYX"})
     content = (tmp_path / "a.tif").read_bytes()
     (tmp_path / "a.tif").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match="cut short"):
-        open_image(tmp_path / "a.tif", reader="aicsimageio")
+        open_image(tmp_path / "a.tif", reader=library)
 
 
-@pytest.mark.usefixtures("_aicsimageio")
 @pytest.mark.parametrize("extra", ["czi", "lif", "nd2"])
-def test_missing_extra_is_named(tmp_path: Path, extra: str) -> None:
+@pytest.mark.parametrize("installed", [True, False])
+def test_missing_part_is_named(
+    tmp_path: Path, library: str, extra: str, installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / f"a.{extra}").write_bytes(b"no such format" * 20)
-    with pytest.raises(DataError, match=rf"napari-im2im\[{extra}\]"):
-        open_image(tmp_path / f"a.{extra}")
+    monkeypatch.setattr("im2im_core.io.stack._is_installed", lambda module: installed)
+    package = f"bioio-{extra}" if library == "bioio" else rf"napari-im2im\[{extra}\]"
+    with pytest.raises(DataError, match="The file is damaged" if installed else package):
+        open_image(tmp_path / f"a.{extra}", reader=library)
 
 
 class _FakeBioImage:

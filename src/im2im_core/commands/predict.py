@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from im2im_core.commands import Command, Output, add_trust, simple
+from im2im_core.commands.scenes import Scene, each_scene, named_scene
 from im2im_core.errors import ConfigError, DataError, ResourceError, Stopped
 from im2im_core.events import Progress
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from im2im_core.jobs.signals import StopFlag
     from im2im_core.predict_options import PredictOptions
 
-Source = Path | dict[str, Path]
-"""An image, or those that go in together by the names of their inputs."""
+Source = Path | Scene | dict[str, Path]
+"""An image, one of several in a file, or those that go in together by the names of their inputs."""
 ENDINGS = (".ome.tif", ".ome.tiff", ".ome.zarr", ".tif", ".tiff", ".zarr")
 """Formats that results are written in; other images give a .tif of the same name."""
 _OWN = ("overwrite", "resume")
@@ -50,6 +51,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--resume", action="store_true", help="keep outputs that are complete, make the others")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--axes", help="axes of the files where they do not say, for example ZYX or CYX")
+    parser.add_argument(
+        "--scene",
+        metavar="NAME",
+        help="name or number of a scene (field, position, series) of files that have several; default: each of them",
+    )
     parser.add_argument(
         "--outputs",
         metavar="NAMES",
@@ -97,9 +103,11 @@ def _jobs(args: argparse.Namespace) -> list[tuple[Source, Path]]:
             "Images are named in two ways" if args.images else "No image is named",
             "Give IMAGE …, or for a model that takes several at once --input NAME=FILE for each",
         )
-    if args.images:
-        return list(pair_outputs(args.images, args.output, more))
-    return pair_inputs(args.inputs, args.output, more)
+    if args.inputs:
+        return pair_inputs(args.inputs, args.output, more)
+    jobs = each_scene(pair_outputs(args.images, args.output, more), args.scene, args.output)
+    _require_apart([(source.path if isinstance(source, Scene) else source, target) for source, target in jobs], more)
+    return list(jobs)
 
 
 def find_model(name: str) -> Path:
@@ -169,7 +177,7 @@ def _predict_all(
             try:
                 api.predict(
                     args.model,
-                    _all_opened(source, args.axes),
+                    _all_opened(source, args.axes, args.scene),
                     outputs=_names(args.outputs),
                     to=target,
                     options=options,
@@ -193,22 +201,23 @@ def _words(source: Source) -> str:
     return " + ".join(map(str, source.values())) if isinstance(source, dict) else str(source)
 
 
-def _all_opened(source: Source, axes: str | None) -> Image | dict[str, Image]:
+def _all_opened(source: Source, axes: str | None, scene: str | None) -> Image | dict[str, Image]:
     if isinstance(source, dict):
-        return {name: _opened(path, axes) for name, path in source.items()}
-    return _opened(source, axes)
+        return {name: _opened(path, axes, scene) for name, path in source.items()}
+    return _opened(source.path, axes, source.name) if isinstance(source, Scene) else _opened(source, axes, None)
 
 
-def _opened(source: Path, axes: str | None) -> Image:
+def _opened(path: Path, axes: str | None, scene: str | None) -> Image:
     """Image of a file; that it may not be read is a fault of this file, unlike a disk that cannot be written to."""
-    from im2im_core.io import open_image
+    from im2im_core.io import open_image, scenes
 
     try:
-        return open_image(source, axes=axes)
+        chosen = 0 if scene is None else named_scene(path, scenes(path), scene)
+        return open_image(path, axes=axes, scene=chosen)
     except ResourceError as error:
         raise DataError(error.message, error.cure) from error
     except OSError as error:
-        raise DataError(f"{source} cannot be opened: {error.strerror or error}", "Check it and its disk") from error
+        raise DataError(f"{path} cannot be opened: {error.strerror or error}", "Check it and its disk") from error
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

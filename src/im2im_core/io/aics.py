@@ -7,10 +7,16 @@ from typing import Any
 
 from im2im_core.errors import DataError
 from im2im_core.image import Image
-from im2im_core.io.stack import DAMAGED, missing_extra, stack_image
+from im2im_core.io.stack import DAMAGED, cure_of, stack_image
 
 SUFFIXES = (".czi", ".lif", ".nd2", ".dv", ".r3d", ".png", ".jpg", ".jpeg", ".bmp", ".gif")
 """Names by which images of other formats are found in folders."""
+PARTS = {
+    ".czi": ("aicspylibczi", "'napari-im2im[czi]'"),
+    ".lif": ("readlif", "'napari-im2im[lif]'"),
+    ".nd2": ("nd2", "'napari-im2im[nd2]'"),
+}
+"""Formats that need an extra of their own."""
 
 
 class AicsReader:
@@ -27,14 +33,14 @@ class AicsReader:
         try:
             return stack_image(_stack(path), path, scene, axes)
         except (ImportError, *DAMAGED) as error:
-            raise DataError(f"{path}: aicsimageio cannot read it ({error})", missing_extra(path)) from error
+            raise DataError(f"{path}: aicsimageio cannot read it ({error})", cure_of(path, PARTS)) from error
 
     def scenes(self, path: Path) -> tuple[str, ...]:
         """Names of all images in the file."""
         try:
             return tuple(_stack(path).scenes)
         except DAMAGED as error:
-            raise DataError(f"{path}: aicsimageio cannot read it ({error})", missing_extra(path)) from error
+            raise DataError(f"{path}: aicsimageio cannot read it ({error})", cure_of(path, PARTS)) from error
 
 
 def _stack(path: Path) -> Any:
@@ -44,4 +50,4 @@ def _stack(path: Path) -> Any:
     try:
         return AICSImage(path)
     except (UnsupportedFileFormatError, ImportError, *DAMAGED) as error:
-        raise DataError(f"{path}: aicsimageio cannot read it ({error})", missing_extra(path)) from error
+        raise DataError(f"{path}: aicsimageio cannot read it ({error})", cure_of(path, PARTS)) from error

@@ -7,7 +7,15 @@ from typing import Any
 
 from im2im_core.errors import DataError
 from im2im_core.image import Image
-from im2im_core.io.stack import DAMAGED, missing_extra, stack_image
+from im2im_core.io.stack import DAMAGED, cure_of, stack_image
+
+PARTS = {
+    ".czi": ("bioio_czi", "bioio-czi"),
+    ".lif": ("bioio_lif", "bioio-lif"),
+    ".nd2": ("bioio_nd2", "bioio-nd2"),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".gif"), ("bioio_imageio", "bioio-imageio")),
+}
+"""Formats that need a plugin of their own."""
 
 
 class BioioReader:
@@ -24,14 +32,14 @@ class BioioReader:
         try:
             return stack_image(_stack(path), path, scene, axes)
         except (ImportError, *DAMAGED) as error:
-            raise DataError(f"{path}: bioio cannot read it ({error})", missing_extra(path)) from error
+            raise DataError(f"{path}: bioio cannot read it ({error})", cure_of(path, PARTS)) from error
 
     def scenes(self, path: Path) -> tuple[str, ...]:
         """Names of all images in the file."""
         try:
             return tuple(_stack(path).scenes)
         except DAMAGED as error:
-            raise DataError(f"{path}: bioio cannot read it ({error})", missing_extra(path)) from error
+            raise DataError(f"{path}: bioio cannot read it ({error})", cure_of(path, PARTS)) from error
 
 
 def _stack(path: Path) -> Any:
@@ -41,4 +49,4 @@ def _stack(path: Path) -> Any:
     try:
         return BioImage(path)
     except (UnsupportedFileFormatError, ImportError, *DAMAGED) as error:
-        raise DataError(f"{path}: bioio cannot read it ({error})", missing_extra(path)) from error
+        raise DataError(f"{path}: bioio cannot read it ({error})", cure_of(path, PARTS)) from error

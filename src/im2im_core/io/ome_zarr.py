@@ -231,7 +231,10 @@ Scene = tuple[str, Any]
 
 
 def _scenes(path: Path) -> list[Scene]:
-    found = list(_find_scenes(path))
+    try:
+        found = list(_find_scenes(path))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: the OME-Zarr metadata is incomplete ({error!r})", "Save the image again") from error
     if not found:
         raise DataError(f"{path}: the folder holds no image", "Name a folder with OME-Zarr metadata or a Zarr array")
     return found
@@ -247,14 +250,29 @@ def _find_scenes(path: Path) -> Iterator[Scene]:
             yield (image.get("name") or f"image {number}"), _later(path, number)
     elif "plate" in content:
         for well in content["plate"].get("wells", ()):
-            for field_ in _ome(path / well["path"]).get("well", {}).get("images", ()):
-                yield f"{well['path']}/{field_['path']}", _later(path / well["path"] / field_["path"], 0)
+            folder = _inside(path, well["path"])
+            for field_ in _ome(folder).get("well", {}).get("images", ()):
+                yield f"{well['path']}/{field_['path']}", _later(_inside(folder, field_["path"]), 0)
     elif "well" in content:
         for field_ in content["well"].get("images", ()):
-            yield str(field_["path"]), _later(path / field_["path"], 0)
+            yield str(field_["path"]), _later(_inside(path, field_["path"]), 0)
     else:
         for name in _collection(path):
-            yield name, _later(path / name, 0)
+            yield name, _later(_inside(path, name), 0)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Path of `name` below `folder`.
+
+    Raises
+    ------
+    DataError
+        It is somewhere else.
+    """
+    parts = Path(str(name)).parts
+    if Path(str(name)).is_absolute() or ".." in parts:
+        raise DataError(f"{folder}: {name!r} leads out of the folder", "Copy the image again, or mend its metadata")
+    return folder / str(name)
 
 
 def _later(group: Path, number: int) -> Any:
@@ -283,7 +301,7 @@ def _multiscale(group: Path, number: int) -> _Source:
     try:
         image = content["multiscales"][number]
         dataset = image["datasets"][0]
-        array = group / dataset["path"]
+        array = _inside(group, dataset["path"])
         scale = _product(_scale_of(image), _scale_of(dataset))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{group}: the OME-Zarr metadata is incomplete ({error!r})", "Save the image again") from error

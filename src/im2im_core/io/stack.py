@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from im2im_core.errors import DataError
 from im2im_core.image import ArrayImage
 from im2im_core.io.identity import file_identity, folder_identity
 from im2im_core.io.layout import DROPPED, resolve_layout
+from im2im_core.io.lif_check import check_lif
 from im2im_core.io.scenes import pick_scene
 from im2im_core.io.tiff import TiffImage, TiffReader
 from im2im_core.io.tiff_metadata import RGB_NAMES
@@ -20,8 +23,8 @@ from im2im_core.io.tiff_metadata import RGB_NAMES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-EXTRAS = {".czi": "czi", ".lif": "lif", ".nd2": "nd2"}
-"""Formats that need an extra of their own."""
+Parts = Mapping[str, tuple[str, str]]
+"""Ending of a name -> module that reads it, and what to ask pip for."""
 _INVENTED = re.compile(r"Channel:(.*:)?\d+")
 DAMAGED = (
     OSError, ValueError, RuntimeError, SyntaxError, EOFError, LookupError, TypeError, AttributeError,
@@ -54,6 +57,8 @@ def stack_image(stack: Any, path: Path, scene: int | str, axes: str | None) -> S
     """Lazy image of one scene of an ``AICSImage`` or ``BioImage``."""
     scenes = tuple(stack.scenes)
     index = pick_scene(path, scenes, scene)
+    if path.suffix.lower() == ".lif":
+        check_lif(path)
     if TiffReader().supports(path):
         TiffImage(path, index, axes)  # those libraries return fewer planes of a truncated file, or guess its axes
     stack.set_scene(scenes[index])
@@ -73,10 +78,18 @@ def stack_image(stack: Any, path: Path, scene: int | str, axes: str | None) -> S
     )
 
 
-def missing_extra(path: Path) -> str:
-    """What to install for the format of `path`."""
-    extra = EXTRAS.get(path.suffix.lower())
-    return f"Install its reader: pip install 'napari-im2im[{extra}]'" if extra else "Save it as OME-TIFF or OME-Zarr"
+def cure_of(path: Path, parts: Parts) -> str:
+    """What to do about a file that cannot be read: install its reader, or make the file anew."""
+    module, package = parts.get(path.suffix.lower(), ("", ""))
+    if not module:
+        return "Save it as OME-TIFF or OME-Zarr"
+    if not _is_installed(module):
+        return f"Install its reader: pip install {package}"
+    return "The file is damaged or cut short; copy or save it again"
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def _voxel_size(sizes: Any) -> tuple[float | None, float | None, float | None]:

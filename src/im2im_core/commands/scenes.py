@@ -1,0 +1,87 @@
+"""Scenes of the images that a command is given: fields of a plate, positions of a stage, series of a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from im2im_core.errors import ConfigError, DataError, ResourceError
+
+
+class Scene(NamedTuple):
+    """One image of a file that has several."""
+
+    path: Path
+    name: str
+
+    def __str__(self) -> str:
+        """File and scene, as results call them."""
+        return f"{self.path}:{self.name}"
+
+
+def each_scene(jobs: Iterable[tuple[Path, Path]], asked: str | None, out: Path) -> list[tuple[Path | Scene, Path]]:
+    """Each image with the file of its result; one with several scenes gives a result for each, named after it.
+
+    Parameters
+    ----------
+    asked : str, optional
+        Name or number of the only scene that is wanted.
+    out : Path
+        Where the results of the command go.
+
+    Raises
+    ------
+    ConfigError
+        Several scenes are to be written to one file.
+    DataError
+        There is no scene `asked`.
+    """
+    found: list[tuple[Path | Scene, Path]] = []
+    for path, target in jobs:
+        names = _names(path)
+        if asked is not None and names:
+            found.append((Scene(path, named_scene(path, names, asked)), target))
+        elif len(names) < 2:
+            found.append((path, target))
+        elif target == out:
+            raise ConfigError(
+                f"{path} has {len(names)} scenes ({', '.join(names[:5])}{' …' if len(names) > 5 else ''})",
+                "Name a folder after -o, or one of them with --scene",
+            )
+        else:
+            found += [(Scene(path, name), _beside(target, name)) for name in names]
+    return found
+
+
+def named_scene(path: Path, names: tuple[str, ...], asked: str) -> str:
+    """Name of the scene that is called `asked`, or has that number.
+
+    Raises
+    ------
+    DataError
+        There is none; the message lists those that are.
+    """
+    from im2im_core.io.scenes import pick_scene
+
+    number = int(asked) if asked.isdecimal() and asked not in names else None
+    return names[pick_scene(path, names, asked if number is None else number)]
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    """Names of the scenes; none where the file cannot be read, which is said when its turn comes."""
+    from im2im_core.io import scenes
+
+    try:
+        return scenes(path)
+    except (DataError, ResourceError, OSError):
+        return ()
+
+
+def _beside(target: Path, scene: str) -> Path:
+    """`target` with the scene in its name, without characters that file systems do not like."""
+    ending = next((e for e in (".ome.tif", ".ome.tiff", ".ome.zarr") if target.name.lower().endswith(e)), target.suffix)
+    stem = target.name[: len(target.name) - len(ending)]
+    named = re.sub(r"[^\w.+-]+", "-", scene).strip("-") or "scene"
+    return target.with_name(f"{stem}_{named}{target.name[len(stem) :]}")
