@@ -46,6 +46,8 @@ class Facts:
     """Label images that were looked at."""
     targets_empty: int = 0
     """Those of them in which nothing is labelled."""
+    validation_labelled: bool = True
+    """Whether any image that validates has a labelled object or class; true where targets are no labels."""
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,8 @@ def test_labels_are_not_all_read_where_their_number_decides_nothing(monkeypatch:
     for preset, changes in (("semantic_seg_2d", {"framework__classes": 3}), ("watershed_2d", {})):
         split = split_of(6, 1, task="classes", wrap=CountedImage)
         fingerprint(small_recipe(preset, **changes), split)
-        assert sum(s.targets["target"].reads for s in (*split.train, *split.validation)) == 2
+        assert sum(s.targets["target"].reads for s in split.train) == 2
+        assert split.validation[0].targets["target"].reads == 1  # is anything labelled in it?
 
 
 def test_output_channels_come_from_the_targets() -> None:
@@ -438,6 +439,20 @@ def test_objects_cut_by_the_unknown_in_every_image_are_refused() -> None:
     weight = (labels > 0).astype(np.float32)
     with pytest.raises(DataError, match="unknown pixels touch all of them"):
         fingerprint(small_recipe(), Split((sample("a", image, labels, weight),)))
+
+
+@pytest.mark.parametrize("preset", ["watershed_2d", "semantic_seg_2d"])
+def test_validation_without_labels_is_told(preset: str) -> None:
+    image, labels = discs(0)
+    labels = np.minimum(labels, 1)
+    full, empty = (sample(n, image, a) for n, a in (("full", labels), ("empty", np.zeros_like(labels))))
+
+    def told(*validation: Sample) -> bool:
+        plan = make_plan(small_recipe(preset), Split((full,), validation))
+        assert plan.facts.validation_labelled == ("validation_not_labelled" not in {m.code for m in plan.messages})
+        return not plan.facts.validation_labelled
+
+    assert [told(empty), told(empty, full), told(full), told()] == [True, False, False, False]
 
 
 def test_stacks_without_plane_distance_are_told() -> None:

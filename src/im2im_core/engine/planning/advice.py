@@ -29,13 +29,18 @@ def advise(recipe: Recipe, facts: Facts) -> tuple[Advice, ...]:
 
 def _about_targets(facts: Facts) -> list[Advice]:
     empty, seen = facts.targets_empty, facts.targets_seen
-    if not empty:
-        return []
-    if empty == seen:
+    if empty and empty == seen:
         text = "Nothing is labelled in any of the targets: the network can only learn background"
         return [Advice("nothing_labelled", text, "Check the labels")]
-    text = f"Nothing is labelled in {empty} of {seen} targets: they teach background only"
-    return [Advice("nothing_labelled", text, "Check that this is meant")]
+    found = []
+    if empty:
+        text = f"Nothing is labelled in {empty} of {seen} targets: they teach background only"
+        found.append(Advice("nothing_labelled", text, "Check that this is meant"))
+    if not facts.validation_labelled:
+        text = "Nothing is labelled in the validation: its figures cannot tell a good model from a bad one"
+        cure = "Name images with objects in data.split.validation_names, or change data.split.seed"
+        found.append(Advice("validation_not_labelled", text, cure))
+    return found
 
 
 def _about_voxels(recipe: Recipe, facts: Facts) -> list[Advice]:

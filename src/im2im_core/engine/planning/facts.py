@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from im2im_core.engine.planning.labels import highest_class, look_at_labels, require_whole_objects
+from im2im_core.engine.planning.labels import any_labelled, highest_class, look_at_labels, require_whole_objects
 from im2im_core.engine.prepare import Factor, Item, factor_of, labels_are_targets
 from im2im_core.errors import ConfigError, DataError
 from im2im_core.plans import Facts
@@ -30,7 +30,8 @@ def fingerprint(recipe: Recipe, split: Split, looks: Looks | None = None, count_
     looks : dict, optional
         What was seen in label images before; they are not read again.
     count_classes : bool
-        Read all labels where their number decides the outputs; else those looked at must do.
+        Read all labels where their number decides the outputs, and those that validate until one has an object; else
+        those looked at must do.
 
     Raises
     ------
@@ -68,6 +69,7 @@ def fingerprint(recipe: Recipe, split: Split, looks: Looks | None = None, count_
         channels=_channel_names(infos),
         targets_seen=len(seen),
         targets_empty=sum(s.empty for s in seen.values()),
+        validation_labelled=not count_classes or any_labelled(recipe, split.validation, looks),
     )
 
 

@@ -126,6 +126,20 @@ def highest_class(recipe: Recipe, split: Split, looks: Looks) -> int:
     return highest
 
 
+def any_labelled(recipe: Recipe, samples: tuple[Sample, ...], looks: Looks) -> bool:
+    """Whether something is labelled in any of `samples`; true without samples, or where targets are no labels.
+
+    Blocks count by their whole image where that was looked at; else images are read until something is found.
+    """
+    labelled = [sample for sample in samples if TARGET in sample.targets]
+    if not labelled or not labels_are_targets(recipe):
+        return True
+    if any(not looks[name].empty for sample in labelled if (name := image_name(sample)) in looks):
+        return True
+    moments = ((sample, moment) for sample in labelled for moment in range(_label_times(sample)))
+    return any(known_labels(recipe, sample, moment).any() for sample, moment in moments)
+
+
 def _label_times(sample: Sample) -> int:
     """Time points whose labels can differ; none without labels."""
     if TARGET not in sample.targets:
