@@ -4,10 +4,46 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+INPUTS = pytest.StashKey[dict[str, tuple[int, int]]]()
+
+
+def inputs(*folders: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file that tests read and must not change."""
+    found = {}
+    for path in (p for folder in folders for p in folder.rglob("*")):
+        status = path.stat()
+        if not path.is_dir():
+            found[str(path)] = (status.st_size, status.st_mtime_ns)
+    return found
+
+
+def _folders() -> list[Path]:
+    named = os.environ.get("IM2IM_TEST_DATA")
+    return [Path(__file__).parent / "data", *([Path(named)] if named and Path(named).is_dir() else [])]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Note what the real images and the golden files are like before all tests."""
+    if not hasattr(session.config, "workerinput"):
+        session.config.stash[INPUTS] = inputs(*_folders())
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run of tests that changed them (fault case 46)."""
+    before = session.config.stash.get(INPUTS, None)
+    if before is None:
+        return
+    after = inputs(*_folders())
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    if changed:
+        sys.stderr.write(f"\nThe tests changed what they may only read: {', '.join(changed)}\n")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -61,6 +61,7 @@ EXCEPTIONS = {
     ("tests/core/io_contract.py", "pickle.loads"): "a copy of a reader as a worker process gets it",
     ("tests/engine/test_cache.py", "pickle.loads"): "a copy of a cache as a worker process gets it",
     ("tests/core/test_bundle.py", "pickle.loads"): "shows that the crafted file would have run code",
+    ("tests/engine/test_faults_hostile.py", "pickle.loads"): "shows that the crafted pickles would do harm",
     ("tests/core/test_journal.py", "numpy.save"): "crafts the file that must not be loaded",
     ("tests/engine/test_foreign.py", "numpy.save"): "crafts the file that must not be loaded",
 }

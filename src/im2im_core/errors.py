@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 
+LONGEST = 300
+"""Letters of a received value that a message repeats."""
+
+
 class Im2ImError(Exception):
     """Base of all errors that are meant for a person.
 
@@ -89,7 +93,16 @@ def _explain_one(item: Any, model: type[BaseModel]) -> tuple[str, str]:
     text = item["msg"].removeprefix("Value error, ")
     if hasattr(item["input"], "model_dump") or isinstance(item["input"], dict):
         return place, text  # a rule between settings: the text names the values it is about
-    return place, f"{text} (received {item['input']!r})"
+    return place, f"{text} (received {_shown(item['input'])})"
+
+
+def _shown(value: Any) -> str:
+    """Value as it was received, of a length that a person reads."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than some thousand digits
+        return "a number of thousands of digits"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _field_names(location: tuple[Any, ...], model: type[BaseModel]) -> list[str]:

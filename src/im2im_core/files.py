@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
+import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,7 +31,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     ResourceError
         The folder cannot be written to or the disk is full.
     """
-    part = path.with_name(f".{path.name[:180]}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name[:180]}{_thread()}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -44,6 +46,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # gone already, or the folder never was one
             part.unlink()
+
+
+def _thread() -> str:
+    """Part of a temporary name: two threads may write one file at the same time."""
+    return "" if threading.current_thread() is threading.main_thread() else f".{threading.get_native_id()}"
 
 
 def publish(part: Path, path: Path) -> None:
@@ -70,6 +77,24 @@ def publish(part: Path, path: Path) -> None:
     sync(path.parent)
     if aside:
         remove(old)
+
+
+def recover(path: Path) -> None:
+    """Put back what a process that was killed in `publish` had moved aside; delete it where the new one stands.
+
+    Raises
+    ------
+    OSError
+        It cannot be renamed or deleted.
+    """
+    start = f".{path.name[:180]}."
+    for old in path.parent.glob(f"{glob.escape(start)}*.old"):
+        pid = old.name.removeprefix(start).removesuffix(".old")
+        if pid.isdigit() and not _alive(int(pid)):
+            if path.exists():
+                remove(old)
+            else:
+                os.replace(old, path)
 
 
 def remove(path: Path, patience: float = 0.0) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
+from annotated_types import Ge, Gt
 from pydantic import Field
 
 from im2im_core._base import Config
@@ -103,11 +104,11 @@ class Inference(Config):
     """How it was trained and how its maps are decoded."""
     network: Annotated[NetworkSettings, Field(discriminator="kind")]
     """The network."""
-    patch: tuple[int, ...]
+    patch: tuple[Annotated[int, Gt(0)], ...]
     """Training patch, along Y, X or Z, Y, X."""
-    divisor: tuple[int, ...]
+    divisor: tuple[Annotated[int, Gt(0)], ...]
     """Tiles must be a multiple of this along each spatial axis."""
-    halo: tuple[int, ...]
+    halo: tuple[Annotated[int, Ge(0)], ...]
     """Half of the effective receptive field along each spatial axis, pixels."""
     outputs: tuple[OutputDescription, ...]
     """What the model makes."""

@@ -54,7 +54,7 @@ def test_pack_gives_the_same_bytes_whatever_the_times(tmp_path: Path) -> None:
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
 
 
-def test_pack_refuses_links(tmp_path: Path) -> None:
+def test_fault_34_pack_refuses_links(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "secret").write_text("key")
     (tmp_path / "folder" / "a").symlink_to(tmp_path / "secret")
@@ -148,6 +148,26 @@ def test_fault_35_bomb_stops_at_the_ratio(tmp_path: Path, monkeypatch: pytest.Mo
     assert sorted(_files(tmp_path)) == ["x.zip"]
 
 
+@pytest.mark.slow
+@pytest.mark.faults
+def test_fault_35_a_megabyte_that_unpacks_to_a_gigabyte(tmp_path: Path) -> None:
+    """Also as a zip in a zip, which is never opened."""
+    with (
+        zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("zeros", "w", force_zip64=True) as out,
+    ):
+        for _ in range(1024):
+            out.write(bytes(1 << 20))
+    size = (tmp_path / "x.zip").stat().st_size
+    assert size < 2 << 20
+    with pytest.raises(TrustError, match="zip bomb"):
+        unpack(tmp_path / "x.zip", tmp_path / "out")
+    assert sorted(_files(tmp_path)) == ["x.zip"]
+    nested = _zip(tmp_path / "nested.zip", [("x.zip", (tmp_path / "x.zip").read_bytes())])
+    unpack(nested, tmp_path / "nested")
+    assert [p.stat().st_size for p in (tmp_path / "nested").iterdir()] == [size]
+
+
 def test_fault_35_total_over_many_small_files(tmp_path: Path) -> None:
     import os
 
@@ -173,7 +193,7 @@ def test_fault_35_size_lie(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 10, 60])
-def test_truncated_archive_leaves_nothing(tmp_path: Path, keep: int) -> None:
+def test_fault_09_truncated_archive_leaves_nothing(tmp_path: Path, keep: int) -> None:
     archive = _zip(tmp_path / "x.zip", [("a", b"1" * 1000), ("b", b"2")])
     archive.write_bytes(archive.read_bytes()[:keep])
     with pytest.raises(DataError, match="not a complete zip"):
@@ -181,7 +201,7 @@ def test_truncated_archive_leaves_nothing(tmp_path: Path, keep: int) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.zip"]
 
 
-def test_flipped_byte_is_noticed(tmp_path: Path) -> None:
+def test_fault_10_flipped_byte_is_noticed(tmp_path: Path) -> None:
     archive = _zip(tmp_path / "x.zip", [("a", bytes(range(256)) * 40)])
     raw = bytearray(archive.read_bytes())
     raw[80] ^= 0x10

@@ -434,7 +434,7 @@ def test_fault_44_an_image_that_may_not_be_read_does_not_stop_the_others(
     assert "b.tif" in capsys.readouterr().out
 
 
-def test_a_disk_that_cannot_be_written_to_stops_all(toy: ToyApi, images: Path, tmp_path: Path) -> None:
+def test_fault_06_a_disk_that_cannot_be_written_to_stops_all(toy: ToyApi, images: Path, tmp_path: Path) -> None:
     toy.failure = ResourceError("disk full", "Free some space")
     assert main(["predict", "model", str(images), "-o", str(tmp_path / "out")]) == 4
     assert len(toy.images) == 1
@@ -482,7 +482,7 @@ def test_fault_45_resume_makes_only_what_is_missing(toy: ToyApi, images: Path, t
     assert (out / "a.tif").read_bytes() == b"complete"
 
 
-def test_interrupted_prediction_keeps_what_is_done(
+def test_fault_40_45_interrupted_prediction_keeps_what_is_done(
     toy: ToyApi, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     toy.signal = signal.SIGINT

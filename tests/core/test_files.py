@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,24 @@ def test_what_stood_there_goes_only_when_the_new_one_stands(
 def test_sha256_of_a_known_text(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_two_threads_may_write_one_file_at_the_same_time(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with atomic_path(path) as part:
+        part.write_bytes(b"main")
+        other = threading.Thread(target=write_atomic, args=(path, b"other"))
+        other.start()
+        other.join()
+        assert path.read_bytes() == b"other"
+        assert part.read_bytes() == b"main"
+    assert path.read_bytes() == b"main"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_a_dead_thread_left_is_removed(tmp_path: Path) -> None:
+    gone, kept = tmp_path / ".a.json.12.999999999.part", tmp_path / f".a.json.12.{os.getppid()}.part"
+    for part in (gone, kept):
+        part.write_bytes(b"half")
+    remove_stale_parts(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [kept.name]

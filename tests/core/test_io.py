@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -26,9 +27,9 @@ from io_contract import (
     ramp,
 )
 
-from im2im_core.errors import DataError, ResourceError
+from im2im_core.errors import DataError, Im2ImError, ResourceError
 from im2im_core.files import remove
-from im2im_core.io import as_labels, create_output, is_image, open_image, scenes, write_image
+from im2im_core.io import READERS, as_labels, create_output, is_image, open_image, scenes, write_image
 from im2im_core.io import space as space_module
 
 DTYPES = ["bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64"]
@@ -182,6 +183,57 @@ def test_fault_08_output_exists(tmp_path: Path, suffix: str) -> None:
     write_image(path, new, "YX", overwrite=True)
     np.testing.assert_array_equal(open_image(path).read().squeeze(), new)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+_KILLED = """
+import os, sys, numpy as np
+from pathlib import Path
+from im2im_core import files
+from im2im_core.io import write_image
+
+real, calls = os.replace, []
+
+def replace(source, target):
+    if len(calls) == int(sys.argv[2]):
+        os.kill(os.getpid(), 9)
+    calls.append(target)
+    real(source, target)
+
+os.replace = replace
+write_image(sys.argv[1], np.full((25, 35), 7, "uint8"), "YX", overwrite=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL")
+@pytest.mark.parametrize(("suffix", "renames"), [(".ome.tif", 0), (".ome.zarr", 0), (".ome.zarr", 1)])
+def test_fault_08_killed_while_it_overwrites(tmp_path: Path, suffix: str, renames: int) -> None:
+    """A folder is moved aside before the new one gets its name; the next start puts it back."""
+    path = tmp_path / f"画像 [1]{suffix}"
+    old = ramp((20, 30), "uint8")
+    write_image(path, old, "YX")
+    before = digest(path)
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(path), str(renames)], check=False)
+    assert killed.returncode == -9
+    assert path.exists() == (renames == 0)
+    with pytest.raises(ResourceError, match="exists"):
+        write_image(path, old, "YX")
+    assert digest(path) == before
+    new = ramp((25, 35), "float32")
+    write_image(path, new, "YX", overwrite=True)
+    np.testing.assert_array_equal(open_image(path).read().squeeze(), new)
+    assert not list(tmp_path.glob(".*.old"))
+
+
+def test_fault_08_the_old_result_goes_when_the_new_one_stands(tmp_path: Path) -> None:
+    path, dead = tmp_path / "a.ome.zarr", 999_999_999
+    write_image(path, ramp((20, 30), "uint8"), "YX")
+    gone, kept = tmp_path / f".a.ome.zarr.{dead}.old", tmp_path / f".a.ome.zarr.b.{dead}.old"
+    living = tmp_path / f".a.ome.zarr.{os.getppid()}.old"
+    for folder in (gone, kept, living):
+        folder.mkdir()
+        (folder / "0").write_bytes(b"chunk")
+    write_image(path, ramp((25, 35), "uint8"), "YX", overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([kept.name, living.name, path.name])
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -950,3 +1002,29 @@ def test_reading_after_the_file_is_gone(tmp_path: Path) -> None:
     (tmp_path / "a.tif").unlink()
     with pytest.raises(DataError, match="moved, changed or deleted"):
         image.read()
+
+
+class _Evil:
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.canary,)
+
+
+@pytest.mark.parametrize(
+    "name", ["cells_seg.npy", "cells.npz", "cells.pkl", "cells.tif", "cells.zarr", "cells.czi", "cells.png"]
+)
+@pytest.mark.parametrize("reader", ["auto", "tifffile", "tensorstore", "aicsimageio"])
+def test_fault_30_arrays_of_objects_are_no_images(tmp_path: Path, name: str, reader: str) -> None:
+    """What Cellpose saves beside an image is a pickle, too."""
+    if reader not in READERS and reader != "auto":
+        pytest.skip("no such reader")
+    path, canary = tmp_path / name, tmp_path / "canary"
+    with path.open("wb") as handle:
+        save = np.savez if name.endswith(".npz") else np.save
+        save(handle, np.array({"masks": _Evil(canary)}, object))
+    with pytest.raises(Im2ImError) as caught:
+        open_image(path, reader=reader).read()
+    assert caught.value.exit_code in (3, 4)
+    assert not canary.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -46,6 +47,10 @@ def train(run, on_event, should_stop):
     if mode == "memory": raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
     if mode == "bug": raise ZeroDivisionError("oh")
     if mode == "exit": raise SystemExit(3)
+    if mode == "hungry":
+        import numpy, resource
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32))
+        numpy.ones(1 << 30)
     while step < 2000:
         step += 1
         on_event(Losses(step, 0.0, {"total": 1 / step}, 1e-3))
@@ -162,7 +167,7 @@ def test_fault_01_kill_9_is_interrupted_and_attempt_2_goes_on(make, child):
     assert [s.seq for s in history] == list(range(1, len(history) + 1))
 
 
-def test_detached_training_survives_its_parent(make, child):
+def test_fault_21_detached_training_survives_its_parent(make, child):
     run = make()
     code = (
         "import sys\nfrom im2im_core.runs import Run\nfrom im2im_core.jobs.start import start_training\n"
@@ -177,12 +182,8 @@ def test_detached_training_survives_its_parent(make, child):
     assert run.state == "running"
 
 
-@pytest.mark.parametrize(
-    ("name", "code"),
-    [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143)],
-    ids=["fault_40", "fault_41", "fault_41_usr1"],
-)
-def test_signal_saves_at_a_step_boundary(make, child, name, code):
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143)])
+def test_fault_40_41_a_signal_ends_the_process_at_a_step_boundary(make, child, name, code):
     run = make()
     with subprocess.Popen([*child, "train", str(run.folder)]) as process:
         until(lambda: steps(run))
@@ -235,6 +236,30 @@ def test_finished_runs_are_not_resumed(make):
     run.set_state("finished")
     with pytest.raises(ConfigError, match="is finished"):
         resume_training(run)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_fault_05_a_log_on_a_full_disk_does_not_change_how_a_run_ends(make, capsys):
+    run = make()
+    run.log.symlink_to("/dev/full")
+
+    def train(run, on_event, should_stop):
+        logging.getLogger("some.library").warning("x" * 100_000)
+        raise ResourceError("The disk is full", "Make room")
+
+    assert run_attempt(run, train=train) == 4
+    assert run.state == "failed"
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_fault_27_a_training_that_outgrows_its_memory_says_so(make, child):
+    """The system refuses memory beyond 4 GB."""
+    run = make("hungry")
+    start_training(run, command=child)
+    assert ended(run) == "failed"
+    failed = read_events(run)[-1].event
+    assert (failed.message, failed.exit_code) == ("The memory does not suffice", 4)
+    assert "MemoryError" in run.log.read_text()
 
 
 @pytest.mark.parametrize("name", ["пробел ü 画像 #1", "50% done; rm -rf", "new\nline", "x" * 200])
@@ -335,7 +360,7 @@ def test_fault_26_two_trainings_queue_first_come_first_served(make, child):
     assert not steps(second)
 
 
-def test_queue_ignores_dead_tickets_and_can_be_left(tmp_path):
+def test_fault_26_queue_ignores_dead_tickets_and_can_be_left(tmp_path):
     one, two = DeviceQueue("cpu", tmp_path), DeviceQueue("cpu", tmp_path)
     with one:
         folder = next((tmp_path / "queue").iterdir())
@@ -493,7 +518,7 @@ def test_fault_21_attached_process_ends_with_its_parent(worker, tmp_path):
     until(lambda: not os.path.exists(scratch.strip()) and _platform.birth(int(pid)) is None)
 
 
-def test_close_while_busy_ends_everything(worker):
+def test_fault_21_close_while_busy_ends_everything(worker):
     events = []
     job = AttachedJob(events.append, command=worker)
     future = job.submit("slow", {})
@@ -521,6 +546,6 @@ def test_fault_06_scratch_arrays_are_reserved_before_they_are_mapped(tmp_path, m
     assert not (tmp_path / "b.npy").exists()
 
 
-def test_objects_are_never_pickled(tmp_path):
+def test_fault_30_objects_are_never_pickled(tmp_path):
     with pytest.raises(ValueError, match=r"[Oo]bject"):
         messages.pack(np.array([object()]), tmp_path)

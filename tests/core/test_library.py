@@ -281,7 +281,7 @@ def test_fault_37_a_changed_file_is_not_imported(project: Project, tmp_path: Pat
     assert _names() == ["one nuclei", "two nuclei"]
 
 
-def test_links_are_not_imported(project: Project, tmp_path: Path) -> None:
+def test_fault_34_links_are_not_imported(project: Project, tmp_path: Path) -> None:
     folder = package(tmp_path / "else", "linked")
     (folder / "more.txt").symlink_to("/etc/hostname")
     with pytest.raises(Im2ImError, match="is a link"):

@@ -208,7 +208,7 @@ def test_fault_26_other_process_is_refused_and_a_stale_lock_recovered(run):
         assert run.status.pid == os.getpid()
 
 
-def test_claim_removes_half_written_files_of_the_dead(run):
+def test_fault_02_claim_removes_half_written_files_of_the_dead(run):
     part = run.checkpoints / ".state.ckpt.999999999.part"
     part.write_bytes(b"half")
     with run.claim():

@@ -11,6 +11,7 @@ import pytest
 
 from im2im_core import trust
 from im2im_core.errors import ConfigError, Im2ImError, TrustError
+from im2im_core.recipe import Recipe
 from im2im_core.yamlfile import MAX_BYTES, parse_yaml, read_yaml
 
 HOSTILE = [
@@ -100,7 +101,7 @@ def test_what_is_not_a_class_path_is_refused(class_path: str) -> None:
         trust.require_trust(class_path)
 
 
-def test_untrusted_package_runs_only_after_consent(evil: Path) -> None:
+def test_fault_32_untrusted_package_runs_only_after_consent(evil: Path) -> None:
     with pytest.raises(TrustError, match="--trust evil_package"):
         trust.resolve_class("evil_package.Network")
     assert not evil.exists()
@@ -123,7 +124,7 @@ def test_trust_of_a_process_reaches_its_children(monkeypatch: pytest.MonkeyPatch
     assert done.stdout.split() == ["one", "two"]
 
 
-def test_code_of_a_model_package_is_trusted_by_its_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_36_code_of_a_model_package_is_trusted_by_its_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(trust.ENVIRONMENT, "")
     trust.trust_for_this_process(["0a" * 32])
     assert trust.consented_modules() == ("0a" * 32,)
@@ -289,5 +290,64 @@ def test_fault_33_deep_nesting_is_refused() -> None:
         parse_yaml("[" * 100_000)
 
 
+@pytest.mark.parametrize("value", ["0x" + "f" * 6000, "9" * 4000, "x" * 100_000, "[" + "1, " * 10_000 + "1]"])
+def test_fault_33_a_huge_value_gives_a_short_message(value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Recipe.load(parse_yaml(f"data: {{dimensions: {value}}}"))
+    assert len(str(caught.value)) < 1000
+    assert "data.dimensions" in str(caught.value)
+
+
 def test_plain_yaml_is_read() -> None:
     assert parse_yaml("a: [1, 2.5, x, null, true]") == {"a": [1, 2.5, "x", None, True]}
+
+
+LIMITED = """
+import resource, sys, time
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+from im2im_core.errors import Im2ImError
+from im2im_core.yamlfile import parse_yaml
+
+laughs = "\\n".join([f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)])
+payloads = [
+    "a0: &a0 [lol]\\n" + laughs,
+    "[" * 1_000_000,
+    "{a: " * 100_000,
+    "- " * 400_000,
+    "a: " + "9" * 900_000,
+    "a: 0x" + "f" * 900_000,
+    "a: 1e" + "9" * 900_000,
+    "? " * 100_000,
+    "a: !!binary " + "A" * 900_000,
+    "a: !!set {" + ", ".join(map(str, range(10_000))) + "}",
+    "<<: *a\\n" * 1000,
+    "a: &a {<<: *a}",
+    "'" * 900_001,
+    '"' + "\\\\x41" * 50_000 + '"',
+    "%YAML 9.9\\n---\\na: 1",
+    "%TAG ! tag:evil,2000:\\n---\\n!os.system [touch]",
+    "--- \\n" * 100_000,
+    "\\ufeff" * 1000 + "a: 1",
+    "a: 1_" + "0_" * 400_000,
+    "a: " + ":".join(["59"] * 20_000),
+]
+slowest = 0.0
+for payload in payloads:
+    start = time.process_time()
+    try:
+        parse_yaml(payload)
+    except Im2ImError:
+        pass
+    slowest = max(slowest, time.process_time() - start)
+    assert slowest < 30, payload[:40]
+print(len(payloads), slowest)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_fault_33_twenty_payloads_within_a_gigabyte() -> None:
+    """Each ends in an error for a person or in plain content, in little time and memory."""
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split()[0] == "20"

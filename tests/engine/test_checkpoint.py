@@ -94,7 +94,7 @@ def test_the_last_two_and_the_best_are_kept(folder: CheckpointFolder) -> None:
     assert (best.step, newest.step) == (4, 7)
 
 
-def test_the_best_serves_where_the_last_two_are_damaged(folder: CheckpointFolder) -> None:
+def test_fault_10_the_best_serves_where_the_last_two_are_damaged(folder: CheckpointFolder) -> None:
     folder.save(state_of(2), best=True)
     for step in (3, 4):
         folder.save(state_of(step))
@@ -106,7 +106,7 @@ def test_the_best_serves_where_the_last_two_are_damaged(folder: CheckpointFolder
 
 @pytest.mark.parametrize("ending", [".safetensors", ".state.pt"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
-def test_damage_falls_back_to_the_one_before(
+def test_fault_10_damage_falls_back_to_the_one_before(
     folder: CheckpointFolder, ending: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder.save(state_of(1))
@@ -132,7 +132,7 @@ def test_a_past_that_was_given_up_is_forgotten(folder: CheckpointFolder) -> None
 
 
 @pytest.mark.parametrize("content", ['[{"na', '{"steps": 3}', "\xff"])
-def test_a_damaged_list_costs_no_checkpoint(folder: CheckpointFolder, content: str) -> None:
+def test_fault_10_a_damaged_list_costs_no_checkpoint(folder: CheckpointFolder, content: str) -> None:
     folder.save(state_of(1))
     kept = (folder.folder / "checkpoints.json").read_bytes()
     (folder.folder / "checkpoints.json").write_bytes(content.encode("latin-1"))
@@ -211,19 +211,6 @@ def test_fault_02_killed_while_writing(tmp_path: Path) -> None:
     elsewhere = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     try:
         run_and_kill(tmp_path / "checkpoints", 3, 50_000, {"TMPDIR": str(elsewhere)})
-        assert names(elsewhere) == []
-    finally:
-        shutil.rmtree(elsewhere)
-
-
-@pytest.mark.faults
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL")
-def test_fault_02_killed_two_hundred_times(tmp_path: Path) -> None:
-    elsewhere = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-    try:
-        run_and_kill(tmp_path / "checkpoints", 200, 5_000_000, {"TMPDIR": str(elsewhere)})
         assert names(elsewhere) == []
     finally:
         shutil.rmtree(elsewhere)

@@ -355,7 +355,7 @@ def test_sparse_labels_teach_only_where_something_is_painted(tmp_path: Path) -> 
         pytest.param([(2, "memory"), (2, "disk"), (1, "rolling")], marks=pytest.mark.slow),
     ],
 )
-def test_workers_do_not_change_what_is_learned(tmp_path: Path, others: list[tuple[int, str]]) -> None:
+def test_fault_04_workers_do_not_change_what_is_learned(tmp_path: Path, others: list[tuple[int, str]]) -> None:
     states = []
     for workers, kind in ((0, "memory"), *others):
         recipe = small_recipe(training__workers=workers, data__cache__kind=kind, training__steps=3)

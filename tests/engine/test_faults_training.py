@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from training_world import Training, discs, same_state, sample, small_recipe, split_of
 
+from im2im_core.cli import main
 from im2im_core.engine import callbacks, session
 from im2im_core.engine.checkpoint import Checkpoint, CheckpointFolder
 from im2im_core.engine.frameworks.instance import Instance
@@ -24,7 +27,7 @@ from im2im_core.engine.session import prepare_images
 from im2im_core.engine.train import PatchLoader
 from im2im_core.engine.validate import Validator
 from im2im_core.errors import DataError, ResourceError, Stopped
-from im2im_core.events import Checkpointed, Message, Paused
+from im2im_core.events import Checkpointed, Losses, Message, Paused
 from im2im_core.jobs.child import run_attempt
 from im2im_core.jobs.commands import send_command
 from im2im_core.jobs.eventlog import read_events
@@ -100,14 +103,6 @@ def kill_until_finished(make_run: Any, kills: int, steps: int) -> None:
 @posix
 def test_fault_01_a_killed_training_goes_on_exactly(make_run: Any) -> None:
     kill_until_finished(make_run, 1, 10)
-
-
-@posix
-@pytest.mark.slow
-@pytest.mark.faults
-@pytest.mark.timeout(3600)
-def test_fault_01_twenty_kills(make_run: Any) -> None:
-    kill_until_finished(make_run, 20, 200)
 
 
 # ---- signals ----
@@ -197,6 +192,23 @@ def test_a_pause_while_images_are_read_is_a_pause(make_run: Any, monkeypatch: py
     assert run.state == "finished"
 
 
+@pytest.mark.parametrize("moment", ["step", "validation", "checkpoint", "reading"])
+def test_fault_25_abort_is_heeded_wherever_it_comes(
+    make_run: Any, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """No more than the step in which it comes is computed; what was learned before can be gone on with."""
+    run = make_run("aborted", training__steps=500, training__checkpoint_minutes=1e-6)
+    place = {**MOMENTS, "reading": (session, "target_statistics", 1)}[moment]
+    with monkeypatch.context() as patch:
+        at_call(patch, *place, lambda: send_command(run, "abort"))
+        assert run_attempt(run) == (130 if moment == "reading" else 0)
+    assert run.state == "stopped"
+    steps = [e.event.step for e in read_events(run) if isinstance(e.event, Losses)]
+    assert len(steps) <= {"step": 3, "validation": 2, "checkpoint": 3, "reading": 0}[moment]
+    assert (CheckpointFolder(run.checkpoints).newest() is None) == (moment == "reading")
+    run.require_unfinished()
+
+
 def test_a_stop_while_images_are_read_names_the_progress(tmp_path: Path) -> None:
     with pytest.raises(Stopped, match="after 1 of 3 images"):
         Training(tmp_path / "run", small_recipe()).run(lambda: "stop")
@@ -262,8 +274,33 @@ def test_fault_29_exit_code(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> N
 # ---- workers ----
 
 
+def test_fault_43_fewer_workers_go_on_where_one_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch tells it when a batch is asked for; with no worker left, batches are made here."""
+    recipe, split = small_recipe(data__cache__kind="disk"), split_of(2, 0)
+    stream = prepare_images(make_plan(recipe, split), split, tmp_path, lambda e: None, lambda: "").stream
+    told: list[Any] = []
+    loader = PatchLoader(stream, 3, 2, told.append)
+    ahead = loader._ahead
+
+    def batches(start: int) -> Any:
+        for number, batch in enumerate(ahead(start)):
+            if number == 2 and loader.workers:
+                raise RuntimeError("DataLoader worker (pid(s) 4711) exited unexpectedly")
+            yield batch
+
+    monkeypatch.setattr(loader, "_batches", batches)
+    found = iter(loader)
+    for step in range(3, 11):
+        expected, batch = stream[step][0], next(found)[0]
+        assert all(torch.equal(batch[k], expected[k]) for k in expected)
+    assert loader.workers == 0
+    assert [m.text.rpartition(" ")[2] for m in told] == ["1", "0"]
+    found.close()  # type: ignore[attr-defined]
+
+
 @posix
 @pytest.mark.slow
+@pytest.mark.faults
 def test_fault_43_a_killed_worker_is_replaced_and_nothing_is_lost_or_seen_twice(tmp_path: Path) -> None:
     recipe, split = small_recipe(data__cache__kind="disk"), split_of(2, 0)
     stream = prepare_images(make_plan(recipe, split), split, tmp_path, lambda e: None, lambda: "").stream
@@ -409,6 +446,51 @@ def test_fault_17_large_ids_are_told_apart(tmp_path: Path) -> None:
         training.pause_after(1)
         found.append(training.checkpoint)
     assert same_state(*found)
+
+
+# ---- surroundings ----
+
+
+def test_fault_42_a_clock_that_jumps_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_run: Any
+) -> None:
+    """A day back, then ten years ahead, while it learns; other masks of new files too."""
+    once = make_run("once", training__steps=6)
+    assert run_attempt(once) == 0
+    real, shift = time.time, [0.0]
+    run = make_run("jumping", training__steps=6)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: real() + shift[0])
+        for number, jump in ((2, -86400.0), (4, 3e8)):
+            at_call(patch, Instance, "losses", number, partial(shift.__setitem__, 0, jump))
+        before = os.umask(0o077)
+        try:
+            assert run_attempt(run) == 0
+        finally:
+            os.umask(before)
+    assert run.state == "finished"
+    assert same_state(newest(run), newest(once))
+
+
+# ---- data sets, by the command line ----
+
+
+@pytest.mark.parametrize("harm", ["missing", "shape"])
+def test_fault_12_13_a_data_set_that_does_not_fit_ends_before_the_training(
+    tmp_path: Path, harm: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dataset(tmp_path / "data", "instance_segmentation", count=3, shape=(48, 48), seed=0)
+    target = sorted((tmp_path / "data" / "GT").iterdir())[1]
+    pixels = tifffile.imread(target)
+    target.unlink()
+    if harm == "shape":
+        tifffile.imwrite(target, pixels[:-1])
+    command = ["train", "instance_seg_2d", "--data.path", str(tmp_path / "data"), "--project", str(tmp_path / "p")]
+    assert main(command) == 3
+    said = capsys.readouterr().err
+    assert target.name.partition(".")[0] in said
+    assert harm == "missing" or ("48" in said and "47" in said)
+    assert not list((tmp_path / "p").rglob("*.safetensors"))
 
 
 # ---- disks ----

@@ -188,7 +188,7 @@ class Evil:
         return (Path.touch, (self.canary,))
 
 
-def test_nothing_is_unpickled_and_nothing_grows(tmp_path: Path) -> None:
+def test_fault_30_nothing_is_unpickled_and_nothing_grows(tmp_path: Path) -> None:
     torch.save({"weight": Evil(tmp_path / "canary")}, tmp_path / "evil.pt")
     with pytest.raises(TrustError, match="more than weights"):
         read_start(tmp_path / "evil.pt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -576,6 +577,21 @@ def test_fault_28_no_tile_fits(monkeypatch: pytest.MonkeyPatch) -> None:
         predictor(toy, halo=3, divisor=8).predict(noise(60, 60))
 
 
+def test_fault_28_then_the_cpu() -> None:
+    """What a run on a device does when its smallest tile does not fit; the device itself is not needed for that."""
+    told: list[Any] = []
+    maker = predictor(ConvToy(), halo=3, divisor=8)
+    run = predict_module._Task(maker, noise(40, 40), "YX", None, None, None, told.append, PredictOptions(), None)
+    run.device, plan = torch.device("cuda"), run._plan()
+    while run.device.type == "cuda":
+        plan, before = run._shrink(plan), plan
+    assert [m.code for m in told][-1] == "to_cpu"
+    assert {m.code for m in told[:-1]} <= {"smaller_tiles"}
+    assert np.prod(plan.tile) > np.prod(before.tile)  # the CPU has its own memory
+    with pytest.raises(ResourceError, match="smallest tile"):
+        functools.reduce(lambda plan, _: run._shrink(plan), range(99), plan)
+
+
 def test_other_errors_of_torch_are_not_taken_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     toy = ConvToy()
     monkeypatch.setattr(toy, "translate", lambda *_: (_ for _ in ()).throw(RuntimeError("size mismatch")))
@@ -682,7 +698,7 @@ def test_fault_45_torn_journal_and_other_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("files")
-def test_journal_of_other_weights_is_refused(tmp_path: Path) -> None:
+def test_fault_45_journal_of_other_weights_is_refused(tmp_path: Path) -> None:
     """A model that was trained anew has the same name, and must not fill the rest of an output."""
     image, target = ArrayImage(noise(100, 110), "YX", identity="a"), tmp_path / "out.npy"
     options = PredictOptions(tile=(64, 64), batch=1)
@@ -724,7 +740,7 @@ def test_fault_06_the_journal_needs_room_too(
 
 
 @pytest.mark.usefixtures("files")
-def test_what_killed_predictions_left_is_removed(tmp_path: Path) -> None:
+def test_fault_45_what_killed_predictions_left_is_removed(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     mine = predict_deliver.SCRATCH
@@ -752,7 +768,7 @@ def test_scratch_files_say_whose_they_are(tmp_path: Path) -> None:
     scratch.close()
 
 
-def test_error_while_writing_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_fault_06_error_while_writing_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Full(FileWriter):
         def write(self, region: Any, pixels: np.ndarray) -> None:
             raise ResourceError("disk full", "free space")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from looks import nameless
+from qtpy.QtCore import QLocale
 from qtpy.QtWidgets import QComboBox, QLineEdit, QPlainTextEdit, QPushButton, QToolButton, QWidget
 
 from im2im_core import predict_options
@@ -142,6 +143,26 @@ def test_what_goes_in_comes_out(cls: type[Config], form: Callable[..., ConfigFor
     assert heard == ([other] if other != settings else [])
     made.setValue(other)
     assert len(heard) <= 1
+
+
+@pytest.mark.parametrize("country", ["de_DE", "fr_FR", "ar_EG"])
+def test_fault_42_numbers_are_the_same_in_every_country(
+    country: str, form: Callable[..., ConfigForm], qtbot: Any, request: pytest.FixtureRequest
+) -> None:
+    """Shown with a point, read with a point or a comma."""
+    before = QLocale()
+    request.addfinalizer(lambda: QLocale.setDefault(before))
+    QLocale.setDefault(QLocale(country))
+    assert QLocale().toString(1.5) != "1.5"
+    settings = AdamW(lr=1.5e-4, weight_decay=0.25)
+    made = form(settings, "lr", "weight_decay")
+    unfold_all(made)
+    assert made.value() == settings
+    shown = rows(made)
+    assert line(shown["weight_decay"]).text() == "0.25"
+    for typed in ("0.125", "0,125"):
+        type_into(line(shown["weight_decay"]), typed)
+        assert made.value() == settings.replace(weight_decay=0.125)
 
 
 @pytest.mark.parametrize("cls", CLASSES)

@@ -11,6 +11,7 @@ from napari.layers import Image, Labels
 
 from im2im_core.errors import DataError
 from im2im_core.image import ArrayImage
+from im2im_core.io import as_labels, open_image, write_image
 from napari_im2im._layers import (
     ResultSpec,
     add_result,
@@ -200,3 +201,13 @@ def test_images_survive_the_way_through_a_layer() -> None:
     image = take_snapshot([layer]).image()
     np.testing.assert_array_equal(image.read(), ArrayImage(pixels, "CZYX").read())
     assert image.info.channels == ("a", "b")
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64])
+def test_fault_17_large_ids_survive_the_way_through_layer_and_file(dtype: Any, tmp_path: Path) -> None:
+    ids = np.array([[0, 65535, 65536], [70000, 2**31 - 1, 7]], dtype)
+    layer = Labels(ids, name="cells")
+    for name in ("a.tif", "a.zarr"):
+        write_image(tmp_path / name, as_labels(take_snapshot([layer]).image().read(), "cells")[0, 0, 0], "YX")
+        back = Labels(as_labels(open_image(tmp_path / name).read(), name)[0, 0, 0])
+        np.testing.assert_array_equal(back.data, ids)

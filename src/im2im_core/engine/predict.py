@@ -33,7 +33,7 @@ from im2im_core.engine.predict_output import (
 from im2im_core.engine.predict_plan import OutGrid, Plan, clip_region, decide_tile, make_plan, out_grid, smaller
 from im2im_core.engine.predict_read import TileReader
 from im2im_core.engine.predict_run import OutOfMemory, run_tiles
-from im2im_core.errors import ConfigError, ResourceError, nearest
+from im2im_core.errors import ConfigError, DataError, ResourceError, nearest
 from im2im_core.events import Event, Message
 from im2im_core.image import Image, ImageInfo, as_image, channels_named, select_channels
 from im2im_core.inference import Inference, OutputDescription
@@ -206,7 +206,13 @@ def load_framework(bundle: Any, device: torch.device) -> Framework:
     framework = build_framework(
         inference.framework, inference.network, inference.shapes, voxel_size=inference.input.voxel_size
     )
-    framework.load_state_dict(bundle.load_weights())
+    try:
+        framework.load_state_dict(bundle.load_weights())
+    except RuntimeError as error:  # torch lists every layer
+        raise DataError(
+            f"The weights of {bundle.name} do not fit the network that its description names",
+            "The package is not consistent; get it again, or export the model again",
+        ) from error
     return framework.to(device).eval()
 
 

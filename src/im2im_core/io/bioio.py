@@ -7,7 +7,8 @@ from typing import Any
 
 from im2im_core.errors import DataError
 from im2im_core.image import Image
-from im2im_core.io.stack import DAMAGED, cure_of, stack_image
+from im2im_core.io.damage import DAMAGED
+from im2im_core.io.stack import cure_of, stack_image
 
 PARTS = {
     ".czi": ("bioio_czi", "bioio-czi"),

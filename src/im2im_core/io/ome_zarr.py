@@ -16,6 +16,7 @@ import numpy as np
 from im2im_core.axes import AXES, Region, full_region
 from im2im_core.errors import DataError
 from im2im_core.image import Image, ImageInfo
+from im2im_core.io.damage import damage_told
 from im2im_core.io.identity import folder_identity
 from im2im_core.io.layout import check_region, resolve_layout
 from im2im_core.io.scenes import pick_scene, unique_names
@@ -44,7 +45,8 @@ class OmeZarrReader:
 
     def scenes(self, path: Path) -> tuple[str, ...]:
         """Names of all images in the file."""
-        return unique_names([name for name, _ in _scenes(path)])
+        with damage_told(path):
+            return unique_names([name for name, _ in _scenes(path)])
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,17 @@ class OmeZarrImage:
 
     def __init__(self, path: Path, scene: int | str = 0, axes: str | None = None) -> None:
         self._origin = (path, scene, axes)
-        found = _scenes(path)
-        names = unique_names([name for name, _ in found])
-        index = pick_scene(path, names, scene)
-        self._source = source = found[index][1]()
-        self._store = open_array(source.array)
-        if source.absent is not None:
-            check_chunks(source.array, self._store, source.absent)
-        shape = tuple(self._store.shape)
-        self._layout = resolve_layout(path.name, shape, _letters(source, len(shape)), axes, squeeze=False)
-        self._info = self._describe(names[index] if len(names) > 1 else "")
+        with damage_told(path):
+            found = _scenes(path)
+            names = unique_names([name for name, _ in found])
+            index = pick_scene(path, names, scene)
+            self._source = source = found[index][1]()
+            self._store = open_array(source.array)
+            if source.absent is not None:
+                check_chunks(source.array, self._store, source.absent)
+            shape = tuple(self._store.shape)
+            self._layout = resolve_layout(path.name, shape, _letters(source, len(shape)), axes, squeeze=False)
+            self._info = self._describe(names[index] if len(names) > 1 else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._origin

@@ -24,10 +24,11 @@ def begin(path: Path, *, overwrite: bool) -> Path:
     ResourceError
         `path` exists and `overwrite` is off, or its folder cannot be made.
     """
-    if path.exists() and not overwrite:
-        raise ResourceError(f"{path} exists", "Use --overwrite (overwrite=True) or another name")
     part = beside(path, "part")
     try:
+        files.recover(path)
+        if path.exists() and not overwrite:
+            raise ResourceError(f"{path} exists", "Use --overwrite (overwrite=True) or another name")
         path.parent.mkdir(parents=True, exist_ok=True)
         remove(part)
     except OSError as error:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import struct
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from im2im_core.axes import Region
 from im2im_core.errors import DataError
 from im2im_core.image import ArrayImage
+from im2im_core.io.damage import DAMAGED
 from im2im_core.io.identity import file_identity, folder_identity
 from im2im_core.io.layout import DROPPED, resolve_layout
 from im2im_core.io.lif_check import check_lif
@@ -26,11 +25,6 @@ if TYPE_CHECKING:
 Parts = Mapping[str, tuple[str, str]]
 """Ending of a name -> module that reads it, and what to ask pip for."""
 _INVENTED = re.compile(r"Channel:(.*:)?\d+")
-DAMAGED = (
-    OSError, ValueError, RuntimeError, SyntaxError, EOFError, LookupError, TypeError, AttributeError,
-    struct.error, zlib.error,
-)  # fmt: skip
-"""What the many decoders behind those libraries raise on a damaged file."""
 
 
 class StackImage(ArrayImage):

@@ -11,6 +11,7 @@ import numpy as np
 from im2im_core.axes import Region, full_region
 from im2im_core.errors import DataError
 from im2im_core.image import Image, ImageInfo
+from im2im_core.io.damage import damage_told
 from im2im_core.io.identity import file_identity
 from im2im_core.io.layout import Layout, check_region, resolve_layout
 from im2im_core.io.scenes import pick_scene, unique_names
@@ -43,7 +44,7 @@ class TiffReader:
     def scenes(self, path: Path) -> tuple[str, ...]:
         """Names of all images in the file."""
         check_directories(path)
-        with _opened(path) as tif:
+        with damage_told(path), _opened(path) as tif:
             return _scene_names(tif)
 
 
@@ -53,7 +54,7 @@ class TiffImage:
     def __init__(self, path: Path, scene: int | str = 0, axes: str | None = None) -> None:
         self._origin = (path, scene, axes)
         check_directories(path)
-        with _opened(path) as tif:
+        with damage_told(path), _opened(path) as tif:
             names = _scene_names(tif)
             index = pick_scene(path, names, scene)
             series = tif.series[index]
@@ -61,7 +62,7 @@ class TiffImage:
             self._layout = _layout(tif, series, path, axes)
             self._pixels = _pixels(tif, series, path)
             metadata = read_metadata(tif, series, index)
-        self._info = self._describe(series, metadata, names[index] if len(names) > 1 else "")
+            self._info = self._describe(series, metadata, names[index] if len(names) > 1 else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._origin

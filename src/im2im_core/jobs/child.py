@@ -9,7 +9,7 @@ import logging
 import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -198,10 +198,17 @@ def _heartbeat(run: Run) -> Iterator[None]:
         thread.join()
 
 
+class _LogFile(logging.FileHandler):
+    """log.txt; what cannot be written to a full disk is left out."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Leave the record out."""
+
+
 @contextmanager
 def _logging_to(run: Run) -> Iterator[None]:
     """Adds log.txt to the places where log records go."""
-    handler = logging.FileHandler(run.log, encoding="utf-8", errors="backslashreplace")
+    handler = _LogFile(run.log, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
@@ -209,7 +216,8 @@ def _logging_to(run: Run) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # the disk is full, which the exit code says
+            handler.close()
 
 
 if __name__ == "__main__":
