@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from im2im_core.errors import ConfigError, Im2ImError, nearest
+from im2im_core.imports import without_collection
 from im2im_core.recipe import Recipe
 from im2im_core.yamlfile import parse_yaml, read_yaml
 
@@ -364,9 +365,10 @@ def loaded_predictor(model: PathLike, device: str = "auto") -> Predictor | Forei
 
 @lru_cache(maxsize=1)
 def _predictor(model: str, device: str, stamp: int) -> Predictor | ForeignPredictor:
-    from im2im_core.engine.predict import open_predictor
+    with without_collection():
+        from im2im_core.engine.predict import open_predictor
 
-    return open_predictor(model, device=device)
+        return open_predictor(model, device=device)
 
 
 def _stamp(model: Path) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from im2im_core.events import Event, OutputBegun
+from im2im_core.imports import without_collection
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,8 +112,9 @@ VERBS: dict[str, Verb] = {"ping": ping, "predict": predict, "evaluate": evaluate
 
 def warm() -> None:
     """Import what prediction needs, so that the first one does not wait for it."""
-    import_module("im2im_core.engine.predict")
-    import_module("monai.networks.nets")
+    with without_collection():
+        import_module("im2im_core.engine.predict")
+        import_module("monai.networks.nets")
 
 
 def _images(arguments: Arguments) -> Any:
