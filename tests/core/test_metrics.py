@@ -611,8 +611,8 @@ def test_what_a_training_measures_is_cheap(kind, city):
     )
     chosen = metrics.select(metrics.while_training(kind), kind)
     chosen.measure(scene)
-    ours, everything = (
-        min(_seconds(work) for _ in range(3))
-        for work in (lambda: chosen.measure(scene), lambda: metrics.parts_of(scene, kind))
-    )
-    assert ours < (everything if kind == "labels" else 0.6 * everything)
+    works = (lambda: chosen.measure(scene), lambda: metrics.parts_of(scene, kind))
+    # By turns, and in the time of this process: what else runs slows down both alike.
+    rounds = [[_seconds(work) for work in works] for _ in range(9)]
+    ratio = np.median([ours / everything for ours, everything in rounds])
+    assert ratio < (1.2 if kind == "labels" else 0.7)
