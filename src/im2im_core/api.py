@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -63,9 +64,14 @@ def _preset_files() -> list[Any]:
 
 
 def _describe(name: str, text: str) -> PresetInfo:
+    """What its lines say; to parse all presets would take as long as a panel may take to open."""
     summary = text.splitlines()[0].lstrip("# ").strip()
-    content = parse_yaml(text, name)
-    return PresetInfo(name, str(content["task"]), str(content["framework"]["kind"]), summary)
+    return PresetInfo(name, _stated(text, "task:"), _stated(text, r"framework:\n +kind:"), summary)
+
+
+def _stated(text: str, key: str) -> str:
+    found = re.search(rf"^{key} (\w+)", text, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def load_preset(name: str) -> Recipe:

@@ -19,6 +19,9 @@ def test_presets_are_complete_recipes(preset: str) -> None:
     assert recipe.name == preset
     assert Recipe.load(recipe.dump()) == recipe
     assert str(recipe.data.dimensions) == preset[-2]
+    info = next(p for p in api.list_presets() if p.name == preset)
+    assert (info.task, info.framework) == (recipe.task, recipe.framework.kind)
+    assert info.summary.endswith((".", ")."))
 
 
 # ---- override ----
