@@ -254,7 +254,27 @@ def choices() -> str:
         lines.append(
             f"| {r['method']} | {words} | {r['minutes']:g} | {v['ap50']:.3f} | {v['ap75']:.3f} | `{r['command']}` |"
         )
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *_choice_in_3d(), ""])
+
+
+def _choice_in_3d() -> list[str]:
+    found = load("volumes_choice")
+    if not found:
+        return []
+    rows = [f"| `framework.maps = {m}` | {v['ap50']:.3f} | {v['ap75']:.3f} |" for m, v in found["validation"].items()]
+    return [
+        "",
+        f"`instance_seg_3d` on `bbbc050`, {found['minutes']:g} minutes, seed {found['seed']}, embryos that the split "
+        "kept for validation:",
+        "",
+        "| maps | validation AP50 | validation AP75 |",
+        "|---|---|---|",
+        *rows,
+        "",
+        "```",
+        found["command"],
+        "```",
+    ]
 
 
 def training() -> str:

@@ -3,6 +3,7 @@
     python benchmarks/volumes.py run --preset embedseg_3d --data DIR [--minutes 20] [--seed 0]
     python benchmarks/volumes.py run --preset instance_seg_2d --data DIR       # planes, joined by their overlap
     python benchmarks/volumes.py classical --data DIR
+    python benchmarks/volumes.py choose --data DIR [--minutes 2]      # distance or boundary maps, on validation embryos
 
 Three of nine embryos are held out; what is chosen (thresholds of the classical method, the overlap
 that joins planes) is chosen on the others.
@@ -24,6 +25,7 @@ import numpy as np
 from quality import THRESHOLDS, command, machine, training_facts
 
 RESULTS = Path(__file__).parent / "results" / "volumes"
+CHOICE = RESULTS.with_name("volumes_choice.json")
 HELD_OUT = ("Emb03", "Emb06", "Emb09")
 OVERLAPS = (0.1, 0.25, 0.4)
 VOXELS = (1.75, 0.8, 0.8)
@@ -64,17 +66,8 @@ def write_facts(name: str, facts: dict[str, object]) -> None:
 
 def run(args: argparse.Namespace) -> None:
     work = Path(args.work or tempfile.mkdtemp(prefix="im2im_volumes_"))
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "train.csv").open("w", newline="") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(["IM", "GT", "group"])
-        writer.writerows([args.data / "IM" / n, args.data / "GT" / n, n[:5]] for n in names(args.data, held=False))
-    settings = {"training.minutes": args.minutes, "training.threads": args.threads, "training.seed": args.seed}
-    settings["data.voxel_size"] = list(VOXELS)
-    words = ["train", args.preset, "--project", work, "--name", "run", "--data.path", work / "train.csv"]
-    words += [w for k, v in settings.items() for w in (f"--{k}", json.dumps(v))]
     start = time.time()
-    subprocess.run(command(*words), check=True)
+    train(args, args.preset, work, "run")
     planes = args.preset.endswith("2d")
     found = predict(work, args.data, names(args.data, held=True))
     facts = {
@@ -94,6 +87,40 @@ def run(args: argparse.Namespace) -> None:
         found = {n: join_planes(v, best) for n, v in found.items()}
         facts["overlap_to_join"] = best
     write_facts(f"{args.preset}_seed{args.seed}", facts | {"ap": score(found, args.data)})
+
+
+def train(args: argparse.Namespace, preset: str, work: Path, name: str, *more: str) -> None:
+    """Run `name` of a preset in the project `work`, on the embryos that are not held out."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "train.csv").open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["IM", "GT", "group"])
+        writer.writerows([args.data / "IM" / n, args.data / "GT" / n, n[:5]] for n in names(args.data, held=False))
+    settings = {"training.minutes": args.minutes, "training.threads": args.threads, "training.seed": args.seed}
+    settings["data.voxel_size"] = list(VOXELS)
+    words = ["train", preset, "--project", work, "--name", name, "--data.path", work / "train.csv"]
+    words += [w for k, v in settings.items() for w in (f"--{k}", json.dumps(v))]
+    subprocess.run(command(*words, *more), check=True)
+
+
+def choose(args: argparse.Namespace) -> None:
+    """Figures of both maps on the embryos that the split keeps for validation; the held-out ones are not looked at."""
+    work = Path(args.work or tempfile.mkdtemp(prefix="im2im_volumes_"))
+    found = {}
+    for maps in ("distance", "boundary"):
+        train(args, "instance_seg_3d", work, maps, "--framework.maps", maps)
+        figures = json.loads((work / "runs" / maps / "metrics.json").read_text())
+        found[maps] = {name: round(figures[name], 4) for name in ("ap50", "ap75")}
+    facts = {
+        "validation": found,
+        "minutes": args.minutes,
+        "seed": args.seed,
+        "threads": args.threads,
+        "machine": machine(),
+        "command": f"python benchmarks/volumes.py choose --data DIR --minutes {args.minutes:g}",
+    }
+    CHOICE.write_text(json.dumps(facts, indent=1))
+    print(json.dumps(facts, indent=1))
 
 
 def predict(work: Path, folder: Path, which: list[str]) -> dict[str, np.ndarray]:
@@ -171,17 +198,18 @@ def blobs(image: np.ndarray, sigma: float, factor: float) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb in ("run", "classical"):
+    for verb in ("run", "classical", "choose"):
         sub = verbs.add_parser(verb)
         sub.add_argument("--data", type=Path, default=os.environ.get("IM2IM_TEST_DATA", "") + "/nuclei3d/bbbc050")
     verbs.choices["run"].add_argument("--preset", default="embedseg_3d")
-    verbs.choices["run"].add_argument("--seed", type=int, default=0)
-    verbs.choices["run"].add_argument("--minutes", type=float, default=20)
-    verbs.choices["run"].add_argument("--threads", type=int, default=2)
-    verbs.choices["run"].add_argument("--work")
+    for verb, minutes in (("run", 20), ("choose", 2)):
+        verbs.choices[verb].add_argument("--seed", type=int, default=0)
+        verbs.choices[verb].add_argument("--minutes", type=float, default=minutes)
+        verbs.choices[verb].add_argument("--threads", type=int, default=2)
+        verbs.choices[verb].add_argument("--work")
     args = parser.parse_args()
     args.data = Path(args.data).resolve()
-    (run if args.verb == "run" else classical)(args)
+    {"run": run, "classical": classical, "choose": choose}[args.verb](args)
 
 
 if __name__ == "__main__":
