@@ -3,7 +3,7 @@
     python benchmarks/volumes.py run --preset embedseg_3d --data DIR [--minutes 20] [--seed 0]
     python benchmarks/volumes.py run --preset instance_seg_2d --data DIR       # planes, joined by their overlap
     python benchmarks/volumes.py classical --data DIR
-    python benchmarks/volumes.py choose --data DIR [--minutes 2]      # distance or boundary maps, on validation embryos
+    python benchmarks/volumes.py choose --data DIR [--minutes 20]     # distance or boundary maps, on validation embryos
 
 Three of nine embryos are held out; what is chosen (thresholds of the classical method, the overlap
 that joins planes) is chosen on the others.
@@ -202,7 +202,7 @@ def main() -> None:
         sub = verbs.add_parser(verb)
         sub.add_argument("--data", type=Path, default=os.environ.get("IM2IM_TEST_DATA", "") + "/nuclei3d/bbbc050")
     verbs.choices["run"].add_argument("--preset", default="embedseg_3d")
-    for verb, minutes in (("run", 20), ("choose", 2)):
+    for verb, minutes in (("run", 20), ("choose", 20)):
         verbs.choices[verb].add_argument("--seed", type=int, default=0)
         verbs.choices[verb].add_argument("--minutes", type=float, default=minutes)
         verbs.choices[verb].add_argument("--threads", type=int, default=2)
