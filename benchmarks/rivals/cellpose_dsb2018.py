@@ -25,6 +25,8 @@ import random
 import resource
 from pathlib import Path
 
+from split import read_split
+
 IMAGES_PER_EPOCH = 64
 BATCH = 8
 DIAMETER = 17.0  # of Cellpose's own model of nuclei
@@ -39,16 +41,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
-
-
-def read_split(folder: Path, seed: int):
-    """Training, validation and hold-out file names; validation is 15 % of what is not held out."""
-    held = set((folder / "holdout.txt").read_text().split())
-    names = sorted(p.name for p in (folder / "train" / "IM").iterdir())
-    rest = [n for n in names if n not in held]
-    random.Random(seed).shuffle(rest)
-    count = max(1, round(0.15 * len(rest)))
-    return rest[count:], rest[:count], sorted(held)
 
 
 def read_pairs(data: Path, names: list[str]):

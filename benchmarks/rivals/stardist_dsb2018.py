@@ -22,6 +22,8 @@ import random
 import resource
 from pathlib import Path
 
+from split import read_split
+
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -46,16 +48,6 @@ def augment(x, y):
     x = x * np.random.uniform(0.6, 2) + np.random.uniform(-0.2, 0.2)
     x = x + 0.02 * np.random.uniform(0, 1) * np.random.normal(0, 1, x.shape)
     return x, y
-
-
-def read_split(folder: Path, seed: int):
-    """Training, validation and hold-out file names; validation is 15 % of what is not held out."""
-    held = set((folder / "holdout.txt").read_text().split())
-    names = sorted(p.name for p in (folder / "train" / "IM").iterdir())
-    rest = [n for n in names if n not in held]
-    random.Random(seed).shuffle(rest)
-    count = max(1, round(0.15 * len(rest)))
-    return rest[count:], rest[:count], sorted(held)
 
 
 def seed_everything(seed: int, threads: int) -> None:

@@ -439,7 +439,7 @@ def test_fault_25_cancel_does_not_wait_for_pixels_that_are_handed_over(worker, m
         assert begun.wait(60)
         begin = time.monotonic()
         job.cancel()
-        assert time.monotonic() - begin < 5  # far less than what it must not wait for
+        assert time.monotonic() - begin < 0.1
         go.set()
         handing.join(60)
         with pytest.raises(Stopped):
@@ -466,7 +466,7 @@ def test_fault_25_cancel_does_not_wait_for_a_process_that_starts(worker, monkeyp
         begin = time.monotonic()
         job.cancel()
         assert job.pid is None
-        assert time.monotonic() - begin < 5  # far less than what it must not wait for
+        assert time.monotonic() - begin < 0.1
         go.set()
         handing.join(60)
         with pytest.raises(Stopped):

@@ -609,3 +609,12 @@ def test_heads_of_deep_supervision_come_and_go(tmp_path: Path, before: int, now:
     shared = first.state_dict().keys() & second.state_dict().keys()
     assert len(shared) > 10
     assert equal(first.state_dict(), second.state_dict(), shared)
+
+
+def test_layers_of_a_network_that_are_called_heads_must_fit(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    file = tmp_path / "theirs.safetensors"
+    save_file({**weights, "network.body.heads.layers.0.weight": torch.zeros(1)}, file)
+    recipe = taught(file)
+    framework, facts = fresh(recipe)
+    with pytest.raises(DataError, match=r"network\.body\.heads\.layers\.0\.weight"):
+        begin_from(framework, recipe, facts.voxel_size, None)

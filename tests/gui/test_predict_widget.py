@@ -804,7 +804,7 @@ def test_fault_25_cancel_while_pixels_are_read(open_panel: Any, qtbot: Any) -> N
     assert reading.wait(60)
     began = time.monotonic()
     widget.button.click()
-    assert time.monotonic() - began < 5  # the image is still being read
+    assert time.monotonic() - began < 0.1
     qtbot.waitUntil(lambda: at_rest(widget), timeout=1000)
     assert widget.status.text() == "Stopped."
     go.set()

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from im2im_core.recipe import Recipe
     from im2im_core.recipe.start import StartSettings
 
-HEAD = re.compile(r"(^|\.)heads\.layers\.\d+\.(weight|bias)$")
-"""Names of what predicts from the coarser levels of a network."""
 LISTED = 12
 """Layers that an error lists."""
 
@@ -74,7 +72,7 @@ def begin_from(framework: Framework, recipe: Recipe, voxel_size: VoxelSize, root
     ends = ends_of(framework, recipe.network, framework.shapes.dimensions, voxel_size)
     own = framework.state_dict()
     adapted = _adapt_input(weights, own, ends, settings) + _adapt_output(weights, own, ends, settings)
-    adapted += _adapt_heads(weights, own)
+    adapted += _adapt_heads(weights, own, framework)
     _require_fit(weights, own, ends, settings)
     framework.load_state_dict(weights)
     words = [f"Started from {start_name(settings.model)} (sha256 {found.sha256[:12]})", *adapted]
@@ -163,9 +161,14 @@ def _adapt_output(
     return [f"{name} new for {own[name].shape[0]} outputs" for name in sorted(ends.outputs)]
 
 
-def _adapt_heads(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """Let heads of deep supervision, which only help to learn, be dropped or new; says which."""
-    here, there = ({n for n in names if HEAD.search(n)} for names in (own, weights))
+def _adapt_heads(weights: dict[str, Tensor], own: Mapping[str, Tensor], framework: nn.Module) -> list[str]:
+    """Let heads of deep supervision, which only help to learn, be dropped or new; says which.
+
+    They stand beside the body of a network; layers of the same name within it are its own and must fit.
+    """
+    places = "|".join(re.escape(name) for name, part in framework.named_modules() if isinstance(part, Network))
+    head = re.compile(rf"({places})\.heads\.layers\.\d+\.(weight|bias)")
+    here, there = ({n for n in names if head.fullmatch(n)} for names in (own, weights))
     new = [n for n in sorted(here) if n not in there or weights[n].shape != own[n].shape]
     for name in there - here:
         del weights[name]
