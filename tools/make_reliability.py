@@ -3,7 +3,7 @@
     python tools/make_reliability.py                   the page, after a test was added or renamed
     python tools/make_reliability.py --take junit.xml  … with the results of a run in docs/reliability.json
 
-`tox run -e test` and `tox run -e faults` leave such a junit.xml in `.tox/test/tmp` and `.tox/faults/tmp`.
+`tox run -e test` and `tox run -e faults` leave such files in `.tox/test/tmp` and `.tox/faults/tmp`.
 """
 
 from __future__ import annotations

@@ -120,6 +120,7 @@ def test_help_needs_neither_numpy_nor_pydantic_and_is_fast() -> None:
     assert done.stdout.split() == []
 
 
+@pytest.mark.timing
 def test_help_answers_within_half_a_second() -> None:
     """Best of three: the machine may be busy."""
     times = []

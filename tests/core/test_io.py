@@ -552,6 +552,7 @@ def test_crop_reads_few_bytes(tmp_path: Path, kind: str) -> None:
     np.testing.assert_array_equal(part[0, 0], array[3:4, 500:564, 500:564])
 
 
+@pytest.mark.timing
 def test_opening_is_fast(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.ome.tif", ramp((2, 256, 256), "uint16"), metadata={"axes": "CYX"}, ome=True)
 

@@ -404,6 +404,7 @@ def test_attached_job_doubles_an_array_and_reports(worker):
         job.submit("ping", {})
 
 
+@pytest.mark.timing
 def test_fault_25_cancel_is_answered_within_a_second(worker):
     events = []
     with AttachedJob(events.append, command=worker) as job:
@@ -420,6 +421,7 @@ def test_fault_25_cancel_is_answered_within_a_second(worker):
         assert job.pid == pid
 
 
+@pytest.mark.timing
 def test_fault_25_cancel_does_not_wait_for_pixels_that_are_handed_over(worker, monkeypatch):
     monkeypatch.setattr(messages, "COPIED_BYTES", 2**20)
     large = np.broadcast_to(np.uint8(7), (64, 1024, 1024))
@@ -448,6 +450,7 @@ def test_fault_25_cancel_does_not_wait_for_pixels_that_are_handed_over(worker, m
         assert job.submit("ping", {"a": 1}).result(60) == {"a": 1}
 
 
+@pytest.mark.timing
 def test_fault_25_cancel_does_not_wait_for_a_process_that_starts(worker, monkeypatch):
     begun, go = threading.Event(), threading.Event()
     start = attached._platform.start_attached

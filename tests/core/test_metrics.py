@@ -580,6 +580,7 @@ def _seconds(work):
     return time.process_time() - begun
 
 
+@pytest.mark.timing
 def test_all_figures_of_2000_objects_cost_less_than_two_of_skimage(city):
     pred, truth = city
 
@@ -610,6 +611,7 @@ def test_what_a_training_measures_of_labels_counts_overlaps_once(city, monkeypat
     assert counted == [1]
 
 
+@pytest.mark.timing
 def test_what_a_training_measures_of_images_is_cheap(city):
     """Those that are left out cost more than all that are measured."""
     scene = metrics.Scene(*(a[:512, :512].astype(np.float32) for a in city))

@@ -254,6 +254,7 @@ def test_wrong_requests_are_refused_with_the_cure(tmp_path):
         timelapse(3, (32, 32), seed=0, cycle=1)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(("shape", "seconds"), [((512, 512), 1.0), ((32, 256, 256), 4.0)])
 def test_simulation_is_fast(shape, seconds):
     begun = time.process_time()

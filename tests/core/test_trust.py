@@ -239,6 +239,7 @@ def test_fault_33_python_tags_are_refused(text: str, tmp_path: Path, monkeypatch
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.timing
 def test_fault_33_billion_laughs_is_refused_quickly() -> None:
     lines = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
@@ -248,6 +249,7 @@ def test_fault_33_billion_laughs_is_refused_quickly() -> None:
     assert time.monotonic() - start < 5
 
 
+@pytest.mark.timing
 def test_fault_33_few_aliases_cannot_grow_without_bound() -> None:
     """Fewer than the allowed aliases, each doubling: shared, not copied, so that nothing grows."""
     lines = ["a0: &a0 [x, x]"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40)]
@@ -257,6 +259,7 @@ def test_fault_33_few_aliases_cannot_grow_without_bound() -> None:
     assert time.monotonic() - start < 5
 
 
+@pytest.mark.timing
 def test_fault_33_large_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "large.yaml"
     with path.open("wb") as handle:

@@ -200,6 +200,7 @@ def test_fault_25_abort_is_heeded_wherever_it_comes(
     run = make_run("aborted", training__steps=500, training__checkpoint_minutes=1e-6)
     place = {**MOMENTS, "reading": (session, "target_statistics", 1)}[moment]
     with monkeypatch.context() as patch:
+        patch.setattr(session, "POLL_SECONDS", 0)  # steps take a hundredth of a second here
         at_call(patch, *place, lambda: send_command(run, "abort"))
         assert run_attempt(run) == (130 if moment == "reading" else 0)
     assert run.state == "stopped"

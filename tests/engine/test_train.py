@@ -202,6 +202,7 @@ def test_validation_steps_of_the_user_hold_in_a_budget_of_minutes(tmp_path: Path
     assert len(steps) > 2
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_a_real_budget_in_minutes_is_kept(tmp_path: Path) -> None:
     import time

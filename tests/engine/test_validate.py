@@ -273,6 +273,7 @@ def test_without_validation_images_training_goes_on(tmp_path: Path, monkeypatch:
     assert any("No image is left for validation" in m.text for m in training.events if hasattr(m, "text"))
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 @pytest.mark.parametrize("budget", [{"training.minutes": 0.33}, {"training.steps": 400}])
 def test_validation_previews_and_checkpoints_take_little_time(

@@ -146,6 +146,7 @@ def test_terms_have_words_and_tools_have_names(curves):
         assert tool.accessibleName()
 
 
+@pytest.mark.timing
 def test_ten_thousand_points_are_updated_quickly(curves, qtbot):
     curves.show()
     curves.add("a", losses(range(1, 10_001)) + validated(range(500, 10_001, 500), start=20_000))

@@ -140,6 +140,7 @@ def test_fault_22_what_happens_to_a_layer_while_it_is_saved_is_not_in_it(
     widget.deleteLater()
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("task", ["load", "review", "save"])
 def test_fault_21_the_viewer_may_be_closed_while_it_works(
     make_napari_viewer: Any, qtbot: Any, project: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, task: str

@@ -337,6 +337,7 @@ def test_rows_follow_the_names_of_their_layers(make_napari_viewer: Any, qtbot: A
     assert (found.sample.name, found.group, found.used) == ("embryo", "embryo", False)
 
 
+@pytest.mark.timing
 def test_50_layers_cost_the_main_thread_nothing(qtbot: Any, project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     viewer = ViewerModel()
     pixels = noise(0, (1024, 512))
@@ -868,6 +869,7 @@ widget.journal.stop()
 """
 
 
+@pytest.mark.timing
 def test_opening_is_quick_and_imports_no_torch(tmp_path: Path) -> None:
     command = [sys.executable, "-c", OPENING, str(tmp_path / "p")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)

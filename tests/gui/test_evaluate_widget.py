@@ -514,6 +514,7 @@ def test_panel_fits_a_small_screen(panel: Any, qtbot: Any, theme: str) -> None:
     assert not nameless(widget)
 
 
+@pytest.mark.timing
 def test_fifty_layers_and_none(make_napari_viewer: Any, qtbot: Any) -> None:
     viewer = make_napari_viewer()
     widget = EvaluateWidget(viewer)
@@ -651,6 +652,7 @@ viewer.close()
 """
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_opening_is_quick_and_imports_nothing_heavy(project: Any) -> None:
     """In a window of its own, as the Plugins menu opens it; napari itself takes its time before."""

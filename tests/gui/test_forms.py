@@ -406,6 +406,7 @@ def test_search_shows_what_it_finds_and_folds_again(form: Callable[..., ConfigFo
     qtbot.waitUntil(lambda: list(rows(made)) == ["training.epochs"], timeout=3000)
 
 
+@pytest.mark.timing
 def test_opens_at_once(form: Callable[..., ConfigForm]) -> None:
     recipe = load_preset("instance_seg_2d")
     essentials = ("data.path", "training.epochs", "training.minutes", "network.kind", "training.optimizer.lr")

@@ -65,6 +65,7 @@ def test_titles_speak_to_people(manifest: PluginManifest) -> None:
         assert "_" not in command.title
 
 
+@pytest.mark.timing
 def test_plugin_costs_nothing_at_the_start_of_napari() -> None:
     """Modules that `napari_im2im` adds: none but itself, within 10 ms of processor time."""
     program = (
@@ -81,6 +82,7 @@ def test_plugin_costs_nothing_at_the_start_of_napari() -> None:
     assert float(spent) <= 0.010
 
 
+@pytest.mark.timing
 def test_reading_the_manifest_takes_little_beside_that_of_napari_itself_and_imports_no_torch() -> None:
     """What napari does with us at its start, after what all plugins share (about 9 ms of 36).
 

@@ -723,6 +723,7 @@ def test_only_needed_pixels_travel(make_model: Any) -> None:
     assert whole["axes"] == "TCYX"
 
 
+@pytest.mark.timing
 def test_fifty_layers(open_panel: Any, qtbot: Any) -> None:
     from napari.layers import Image
 
@@ -784,6 +785,7 @@ def test_fault_25_cancel_keeps_what_is_finished(open_panel: Any, qtbot: Any) -> 
     assert np.asarray(predicted(viewer)[0].data).any()
 
 
+@pytest.mark.timing
 def test_fault_25_cancel_while_pixels_are_read(open_panel: Any, qtbot: Any) -> None:
     dask = pytest.importorskip("dask.array")
     viewer, widget = open_panel()
@@ -960,6 +962,7 @@ def test_fault_22_source_layer_edited_and_renamed_meanwhile(open_panel: Any, qtb
     assert widget.image.value() is image
 
 
+@pytest.mark.timing
 def test_fault_21_viewer_closed_meanwhile(open_panel: Any, qtbot: Any) -> None:
     viewer, widget = open_panel("slow", size=640)
     widget.button.click()
@@ -1058,6 +1061,7 @@ def real_panel(make_napari_viewer: Any, qtbot: Any, project: Any) -> Any:
     widget.job.close().join(15)
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_first_prediction_comes_a_second_after_the_click_and_what_it_computes(
     real_panel: PredictWidget, qtbot: Any, project: Any
@@ -1167,6 +1171,7 @@ print("took", took, *sorted(heavy))
 """
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_opening_and_showing_the_dock_is_quick_and_imports_nothing_heavy(project: Any) -> None:
     """In fresh processes, imports included; what counts is how long the main thread works, not who else does."""

@@ -134,6 +134,7 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(run, project, watch,
     assert len(told) == 1  # a fault is told once
 
 
+@pytest.mark.timing
 def test_stop_ends_the_worker_within_a_second(run, watch, qtbot):
     looking = watch()
     looking.watch(str(run.folder))

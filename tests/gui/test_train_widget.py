@@ -747,6 +747,7 @@ def test_fault_22_layers_that_are_learned_from_can_be_edited_and_deleted(open_wi
     assert run.state == "running"
 
 
+@pytest.mark.timing
 def test_fifty_open_layers_do_not_slow_the_preview_down(make_napari_viewer, project, data):
     import time
 
@@ -1344,6 +1345,7 @@ def test_memory_that_does_not_fit_is_left_out(open_widget, project):
 # ---- cost ----------------------------------------------------------------------
 
 
+@pytest.mark.timing
 def test_opening_is_quick_and_imports_nothing_heavy(tmp_path):
     program = """
 import sys, time

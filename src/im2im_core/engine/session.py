@@ -78,6 +78,8 @@ VALIDATION_PIXELS = 0.06
 """Pixels of a validation relative to those trained on between two of them: a forward pass costs a third of a step."""
 CLEARLY_WORSE = 0.1
 """Relative loss of the monitored figure from which earlier weights are preferred to annealed ones."""
+POLL_SECONDS = 0.2
+"""How often commands are looked for between steps."""
 
 
 @dataclass(frozen=True)
@@ -292,7 +294,7 @@ class _Asked:
         now = time.monotonic()
         if self._should_stop():
             self.reason = self.reason or "signal"
-        elif now - self._polled >= 0.2:
+        elif now - self._polled >= POLL_SECONDS:
             self._polled = now
             for command in self._inbox.poll():
                 self._on_event(CommandDone(command.number, command.verb, self._take(command)))
