@@ -152,7 +152,7 @@ def _normalization(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _preset(follows: Mapping[str, Any], model: str) -> Recipe:
     """Preset of the task, dimensions and framework of a model."""
-    from im2im_core.api import list_presets, load_preset
+    from im2im_core.presets import list_presets, load_preset
 
     task, ending = follows.get("task"), f"_{follows.get('data.dimensions')}d"
     recipes = [load_preset(info.name) for info in list_presets() if info.task == task and info.name.endswith(ending)]

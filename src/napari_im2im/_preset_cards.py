@@ -9,7 +9,7 @@ from qtpy.QtGui import QColor, QIcon, QPainter, QPainterPath, QPen, QPixmap
 from qtpy.QtWidgets import QLabel, QListView, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
-    from im2im_core.api import PresetInfo
+    from im2im_core.presets import PresetInfo
 
 PICTURE = QSize(84, 44)
 CARD = QSize(98, 68)

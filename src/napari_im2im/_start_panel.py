@@ -23,10 +23,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from im2im_core import api
 from im2im_core.datasets import TABLE
 from im2im_core.errors import ConfigError, Im2ImError
 from im2im_core.finetuning import SHORT_MINUTES, settings_of
+from im2im_core.presets import list_presets, load_preset
 from napari_im2im._later import Later
 from napari_im2im._messages import MessageBar
 from napari_im2im._preset_cards import USUAL, PresetCards
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from im2im_core.datasets import DatasetEntry
+    from im2im_core.presets import PresetInfo
     from im2im_core.project import Project
     from im2im_core.recipe import Recipe
     from napari_im2im._form import ConfigForm
@@ -56,6 +57,8 @@ FROM_TIP = (
     "the one it starts from stays as it is. To go on with a training that was paused or stopped, use Resume under Runs"
 )
 FIRST_PRESET = "instance_seg_2d"
+SETTINGS = "im2im_core.recipe"
+"""Module of the settings: many classes, the making of which takes as long as all else of a panel that opens."""
 
 
 class StartPanel(QWidget):
@@ -84,7 +87,7 @@ class StartPanel(QWidget):
         self._before_filling = ""
         self._afterwards: dict[str, Any] = {}
         self._starts = False
-        self._recipe = api.load_preset(FIRST_PRESET)
+        self._held: Recipe | None = None
         self._preset = FIRST_PRESET
         self._quiet = 0
         self._form: ConfigForm | None = None
@@ -92,7 +95,7 @@ class StartPanel(QWidget):
         self._entries: dict[str, DatasetEntry] = {}
         self._models: list[tuple[str, str]] = []
         self._data = _combo("Data set to learn from")
-        self._cards = PresetCards(api.list_presets())
+        self._cards = PresetCards(list_presets())
         self._from = _combo(FROM_TIP)
         self._amount = QDoubleSpinBox()
         self._amount.setToolTip("How long the network learns: more helps until validation stops improving")
@@ -113,9 +116,11 @@ class StartPanel(QWidget):
         self._summary = QLabel()
         self._summary.setWordWrap(True)
         self._build()
-        self.refresh(())
-        self._show()
+        self._cards.setValue(self._preset)
+        self.refresh()
         self._connect()
+        if SETTINGS in sys.modules:
+            self.begin()
 
     # ---- building ----
 
@@ -182,6 +187,24 @@ class StartPanel(QWidget):
         self.start_button.clicked.connect(self._on_start)
 
     # ---- public API ----
+
+    def begin(self) -> None:
+        """Show the first preset; nothing where a recipe is shown already. Whoever asks for the recipe begins too."""
+        if self._held is None:
+            self._held = load_preset(FIRST_PRESET)
+            self._list_choices()
+            self._show()
+            self._learn_from_newest()
+
+    def begun(self) -> bool:
+        """Whether a recipe is shown."""
+        return self._held is not None
+
+    @property
+    def _recipe(self) -> Recipe:
+        self.begin()
+        assert self._held is not None
+        return self._held
 
     def value(self) -> Recipe:
         """Recipe that Start would train.
@@ -251,16 +274,21 @@ class StartPanel(QWidget):
         """Look for data sets again, in a thread; `models` are titles and paths of networks to start from."""
         if models is not None:
             self._models = list(models)
-            self._list_choices()
+            if self._held is not None:
+                self._list_choices()
         self._later.ask("datasets", lambda: _entries(self._project), self._on_entries)
 
     def _on_entries(self, entries: dict[str, DatasetEntry]) -> None:
         if entries == self._entries:
             return
         self._entries = entries
-        self._list_choices()
-        if self._recipe.data.path is None:
-            self._learn_from(next(iter(entries), None))  # the newest
+        if self._held is not None:
+            self._list_choices()
+            self._learn_from_newest()
+
+    def _learn_from_newest(self) -> None:
+        if self._recipe.data.path is None and self._entries:
+            self._learn_from(next(iter(self._entries)))
 
     def _list_choices(self) -> None:
         """Let the lists hold what there is, the choice as it was."""
@@ -375,7 +403,7 @@ class StartPanel(QWidget):
 
     def _take(self, recipe: Recipe, from_form: bool = False) -> None:
         changed = recipe != self._recipe
-        self._recipe = recipe
+        self._held = recipe
         with self._silence():
             self._show()
             if self._form is not None and not from_form:
@@ -451,7 +479,7 @@ class StartPanel(QWidget):
         if now.name != self._preset:
             kept["name"] = now.name
         self._preset = name
-        return api.load_preset(name).override(kept)
+        return load_preset(name).override(kept)
 
     def _adapted(self, task: str | None, dimensions: int | None) -> Recipe:
         """The recipe where it has the task and the dimensions already, else that of the preset which has them."""
@@ -541,7 +569,7 @@ class StartPanel(QWidget):
         name = self._preset or preset_of(self._recipe)
         if self._form is not None and name != self._default:
             self._default = name
-            self._form.setDefault(api.load_preset(name))
+            self._form.setDefault(load_preset(name))
 
 
 class _Choice(QComboBox):
@@ -578,8 +606,8 @@ def preset_name(task: str, dimensions: int) -> str:
 
 
 @cache
-def _presets() -> tuple[api.PresetInfo, ...]:
-    return api.list_presets()
+def _presets() -> tuple[PresetInfo, ...]:
+    return list_presets()
 
 
 def preset_of(recipe: Recipe) -> str:

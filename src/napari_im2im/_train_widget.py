@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -22,7 +23,6 @@ from im2im_core.finetuning import SHORT_MINUTES
 from im2im_core.jobs.queue import device_key
 from im2im_core.progress import duration
 from im2im_core.project import Project
-from im2im_core.recipe import Recipe
 from im2im_core.runs import ACTIVE, Run
 from napari_im2im._background import Background
 from napari_im2im._closing import ask, guard_of
@@ -32,7 +32,7 @@ from napari_im2im._preview_layer import PreviewLayer
 from napari_im2im._project_bar import ProjectButton
 from napari_im2im._run_panel import RunPanel, RunView
 from napari_im2im._run_watch import RunWatch
-from napari_im2im._start_panel import WATCH_TIP, StartPanel
+from napari_im2im._start_panel import SETTINGS, WATCH_TIP, StartPanel
 from napari_im2im._train_work import (
     Examined,
     ask_regions,
@@ -40,6 +40,7 @@ from napari_im2im._train_work import (
     copies,
     examine,
     export,
+    import_settings,
     launch,
     local_models,
     resume,
@@ -52,14 +53,17 @@ if TYPE_CHECKING:
     import napari
 
     from im2im_core.jobs.watch import Seen
+    from im2im_core.recipe import Recipe
     from napari_im2im._runs_table import RunRow
     from napari_im2im._watched_region import Wish
 
 MEMORY = Path(".im2im") / "train_widget.json"
 """Where a project remembers what this widget showed."""
 SAVE_MILLISECONDS = 1000
+DRAW_MILLISECONDS = 60
+"""The panel is drawn before its settings are imported."""
 WARM_MILLISECONDS = 500
-"""The panel is drawn before anything is imported for later."""
+"""The panel is drawn and filled before anything is imported for later."""
 NEW, RUNS = 0, 1
 UNMEASURED = "not measured while a training runs"
 LOOKING = "Looking at the images…"
@@ -108,7 +112,7 @@ class TrainWidget(QWidget):
         self._asked_attempts: dict[str, int] = {}
         self._wishes: Sequence[Wish] | None = None
         self._to_watch: dict[str, Sequence[Wish]] = {}
-        self._deleted = False
+        self._deleted = self._begun = False
         self._examining = False
         self._ticked_before: list[str] = []
         self._asked_window: ReferenceType[QWidget] | None = None
@@ -129,7 +133,8 @@ class TrainWidget(QWidget):
         self._build()
         self._connect()
         self._on_theme()
-        self._restore()
+        if SETTINGS in sys.modules:
+            self._begin()
 
     # ---- building ----
 
@@ -220,6 +225,7 @@ class TrainWidget(QWidget):
         minutes : float, optional
             Budget; five where a model is taught on, else as it was.
         """
+        self._begin()
         self.tabs.setCurrentIndex(NEW)
         self.start_panel.prepare(path, task=task, dimensions=dimensions, start_from=start_from, minutes=minutes)
         self._look_for_models()
@@ -295,6 +301,7 @@ class TrainWidget(QWidget):
 
     def show_run(self, folder: str) -> None:
         """Show the run in `folder`, whoever started it; its whole history comes first."""
+        self._begin()
         if not folder or folder == self._shown:
             return
         before, self._shown = self._shown, folder
@@ -662,8 +669,20 @@ class TrainWidget(QWidget):
             "live": self.run_panel.slider.isOn() or self._deleted,
         }
 
+    def _import_settings(self) -> None:
+        self.background.run("settings", import_settings, lambda _: self._begin(), lambda _: self._begin())
+
+    def _begin(self) -> None:
+        """Show the settings as they were; nothing when called again, as by whoever could not wait for it."""
+        if not self._begun:
+            self._begun = True
+            self.start_panel.begin()
+            self._restore()
+
     def _restore(self) -> None:
         """Show what was shown when the widget was last open in this project; what is gone is left out."""
+        from im2im_core.recipe import Recipe
+
         try:
             content = dict(read_json(self._project.root / MEMORY))
             recipe = Recipe.load(content["recipe"]) if content.get("recipe") else None
@@ -692,7 +711,10 @@ class TrainWidget(QWidget):
             self._guard(window)
         self.start_panel.refresh()  # data sets may have been saved while this was hidden
         self._look_for_models()
-        self.watch.start()
+        if self._begun:
+            self.watch.start()
+        else:
+            QTimer.singleShot(DRAW_MILLISECONDS, self._import_settings)
 
     def _guard(self, window: QWidget) -> None:
         """Let closing the window ask as long as a training runs; in this panel's words while there is one."""
@@ -716,8 +738,9 @@ class TrainWidget(QWidget):
             self._write_memory()
 
     def _write_memory(self) -> None:
-        with suppress(Im2ImError):  # a memory that cannot be written must not hinder closing
-            write_json(self._project.root / MEMORY, self._content())
+        if self._begun:  # else what was shown last would be forgotten
+            with suppress(Im2ImError):  # a memory that cannot be written must not hinder closing
+                write_json(self._project.root / MEMORY, self._content())
 
     def _window_asked(self) -> QWidget | None:
         """Window whose closing is asked about; held weakly, or whoever keeps this widget keeps the viewer."""

@@ -6,16 +6,18 @@ import hashlib
 import json
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from im2im_core.errors import Im2ImError
+from im2im_core.imports import without_collection
 from im2im_core.jobs.eventlog import merge_steps
 from im2im_core.runs import Run
 from napari_im2im._closing import STARTED
 from napari_im2im._plan_summary import SAME_IMAGE
 from napari_im2im._run_watch import end_of_log
-from napari_im2im._start_panel import preset_of
+from napari_im2im._start_panel import SETTINGS, preset_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,6 +58,12 @@ def resume(folder: str) -> str:
     STARTED.add(folder)
     resume_training(Run(folder))
     return folder
+
+
+def import_settings() -> None:
+    """Make the classes of the settings."""
+    with without_collection():  # which all stay
+        import_module(SETTINGS)
 
 
 def command(folder: str, verb: str) -> None:

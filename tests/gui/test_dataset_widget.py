@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -845,38 +843,6 @@ def test_painting_into_a_file_is_said_not_to_be_kept(make_napari_viewer: Any, qt
 
 
 # ---- opening -------------------------------------------------------------------
-
-OPENING = """
-import sys, time
-from types import SimpleNamespace
-import napari
-import napari.qt  # a window is open before a panel is
-from napari.components import ViewerModel
-from qtpy.QtWidgets import QApplication
-app = QApplication([])
-from im2im_core.project import Project
-project = Project.create(sys.argv[1])
-viewer = ViewerModel()
-begin = time.process_time()
-from napari_im2im._dataset_widget import DatasetWidget
-widget = DatasetWidget(viewer, project)
-widget.show()
-app.processEvents()
-sys.stdout.write(f"{time.process_time() - begin:.3f}\\n")
-heavy = {"torch", "lightning", "pytorch_lightning", "monai", "torchmetrics"}
-sys.stdout.write(" ".join(sorted(heavy & {n.split(".")[0] for n in sys.modules})) + "\\n")
-widget.journal.stop()
-"""
-
-
-@pytest.mark.timing
-def test_opening_is_quick_and_imports_no_torch(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", OPENING, str(tmp_path / "p")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    seconds, heavy = done.stdout.splitlines()[-2:]
-    assert heavy == ""
-    assert float(seconds) < 0.3
 
 
 def test_a_pair_of_layers_names_itself() -> None:

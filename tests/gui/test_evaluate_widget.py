@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -633,32 +631,3 @@ def test_a_theme_that_changes_while_the_panel_is_open_reaches_it(panel: Any, qtb
     assert seen["light"] > seen["dark"] + 60
     swatch = widget.mistakes.item(0, 0).icon().pixmap(12, 12).toImage().pixelColor(6, 6).name()
     assert swatch == COLOURS[widget._comparison.mistakes[0].kind]
-
-
-OPENING = """
-import sys, time
-import napari
-viewer = napari.Viewer()
-viewer.window._qt_window.show()
-from qtpy.QtWidgets import QApplication
-QApplication.processEvents()
-begin = time.process_time()
-dock, widget = viewer.window.add_plugin_dock_widget("napari-im2im", "Evaluate")
-QApplication.processEvents()
-sys.stdout.write(f"{time.process_time() - begin:.3f} {not widget.visibleRegion().isEmpty()}\\n")
-heavy = {"torch", "lightning", "pytorch_lightning", "monai", "torchmetrics"}
-sys.stdout.write(" ".join(sorted(heavy & {n.split(".")[0] for n in sys.modules})) + "\\n")
-viewer.close()
-"""
-
-
-@pytest.mark.timing
-@pytest.mark.slow
-def test_opening_is_quick_and_imports_nothing_heavy(project: Any) -> None:
-    """In a window of its own, as the Plugins menu opens it; napari itself takes its time before."""
-    done = subprocess.run([sys.executable, "-c", OPENING], capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    opened, heavy = done.stdout.splitlines()[-2:]
-    seconds, shown = opened.split()
-    assert (shown, heavy) == ("True", "")
-    assert float(seconds) <= 0.3

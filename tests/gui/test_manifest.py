@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,10 @@ def test_menus_are_those_that_napari_opens_to_plugins(manifest: PluginManifest) 
     assert [m for m in manifest.contributions.menus if not is_menu_contributable(m)] == []
 
 
-def test_commands_name_functions_that_exist(manifest: PluginManifest) -> None:
+def test_commands_name_what_exists(manifest: PluginManifest) -> None:
     for command in manifest.contributions.commands or ():
         module, _, name = str(command.python_name).partition(":")
-        spec = find_spec(module)
-        assert spec is not None, module
-        assert spec.origin is not None
-        text = Path(spec.origin).read_text(encoding="utf-8")
-        assert f"class {name}" in text or f"def {name}" in text, command.python_name
+        assert callable(getattr(import_module(module), name)), command.python_name
 
 
 def test_titles_speak_to_people(manifest: PluginManifest) -> None:

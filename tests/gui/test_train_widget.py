@@ -25,7 +25,7 @@ from im2im_core.jobs import start
 from im2im_core.jobs.eventlog import EventLog, read_events
 from im2im_core.runs import Run
 from im2im_core.samples import Sample
-from napari_im2im import _closing, _train_widget
+from napari_im2im import _closing, _start_panel, _train_widget
 from napari_im2im._form_rows import FieldRow
 from napari_im2im._layers import is_users
 from napari_im2im._plan_summary import Planner, read_answer, summary
@@ -1332,6 +1332,31 @@ def test_a_training_outlives_a_killed_napari_and_is_followed_by_a_new_one(open_w
     wait_state(widget, qtbot, "finished")
 
 
+@pytest.fixture
+def settings_come_late(monkeypatch):
+    """As in a napari that has imported no settings."""
+    for module in (_start_panel, _train_widget):
+        monkeypatch.setattr(module, "SETTINGS", "not.imported.yet")
+
+
+def test_settings_come_after_the_panel_was_drawn(settings_come_late, open_widget, make_napari_viewer, project, qtbot):
+    write_json(project.root / MEMORY, {"recipe": load_preset("labelfree_2d").replace(name="before").dump()})
+    widget = open_widget(make_napari_viewer(show=True), name="")
+    assert not widget.start_panel.begun()
+    widget._write_memory()  # as it does when the viewer is closed: what was shown last is not forgotten
+    qtbot.waitUntil(widget.start_panel.begun, timeout=10000)
+    assert widget.start_panel.value().name == "before"
+
+
+def test_who_cannot_wait_for_the_settings_gets_them(settings_come_late, open_widget, data, qtbot):
+    widget = open_widget(name="")
+    widget.prepare(data, minutes=3)
+    assert widget.start_panel.begun()
+    widget._begin()  # those in the thread come too late
+    qtbot.waitUntil(lambda: not widget.start_panel.filling(), timeout=LONG)
+    assert widget.start_panel.value().training.minutes == 3
+
+
 def test_memory_that_does_not_fit_is_left_out(open_widget, project):
     write_json(project.root / MEMORY, {"recipe": {"no": 1}, "shown": "/nowhere", "tab": RUNS})
     widget = open_widget(name="")
@@ -1343,39 +1368,6 @@ def test_memory_that_does_not_fit_is_left_out(open_widget, project):
 
 
 # ---- cost ----------------------------------------------------------------------
-
-
-@pytest.mark.timing
-def test_opening_is_quick_and_imports_nothing_heavy(tmp_path):
-    program = """
-import sys, time
-import napari, napari.qt
-from qtpy.QtCore import QThreadPool
-from qtpy.QtWidgets import QApplication
-app = QApplication([])
-from im2im_core.project import Project
-from napari_im2im._train_widget import TrainWidget
-viewer = napari.components.ViewerModel()
-begin = time.process_time()
-widget = TrainWidget(viewer, Project.create(sys.argv[1]))
-took = time.process_time() - begin
-heavy = {name.split(".")[0] for name in sys.modules} & {"torch", "lightning", "pytorch_lightning", "monai"}
-widget.watch.stop()
-QThreadPool.globalInstance().waitForDone()
-print(took, *sorted(heavy))
-"""
-    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "IM2IM_HOME": str(tmp_path / "home")}
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "p")],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    took, *heavy = done.stdout.split()
-    assert heavy == []
-    assert float(took) < 0.3
 
 
 TINY = {

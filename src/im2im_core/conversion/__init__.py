@@ -112,7 +112,7 @@ class _Converter:
 
     def recipe(self) -> Recipe:
         """Recipe made of all parts, on the ground of the preset of the task."""
-        from im2im_core.api import load_preset
+        from im2im_core.presets import load_preset
 
         where = f"{self.name} {self.data.content.get('data_path')}"
         task = task_of(self.framework, self.criterion, self.prepared.labels, where, self.notes)
