@@ -22,9 +22,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from quality import command, machine, training_facts
+from quality import add_results, command, machine, training_facts
 
-RESULTS = Path(__file__).parent / "results" / "membranes"
 HELD_OUT = 6
 
 
@@ -69,16 +68,15 @@ def best_cells(maps: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> tup
     return min(grid, key=lambda g: error({n: cells(m, *g) for n, m in maps.items()}, truth))
 
 
-def report(name: str, maps: dict[str, dict[str, np.ndarray]], folder: Path, facts: dict[str, object]) -> None:
+def report(path: Path, maps: dict[str, dict[str, np.ndarray]], folder: Path, facts: dict[str, object]) -> None:
     """Choose on the training sections, score on those held out, write."""
-    train, held = parts(folder)
-    truths = read(folder / "GT", [*train, *held])
+    truths = read(folder / "GT", [*maps["train"], *maps["held"]])
     smooth, depth = best_cells(maps["train"], truths)
     found = {n: cells(m, smooth, depth) for n, m in maps["held"].items()}
     facts |= {"smooth": smooth, "depth": depth, "adapted_rand_error": round(error(found, truths), 4)}
     facts["machine"] = machine()
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(facts, indent=1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(facts, indent=1))
     print(json.dumps(facts, indent=1))
 
 
@@ -91,11 +89,11 @@ def classical(args: argparse.Namespace) -> None:
 
     train, held = parts(args.data)
     maps = {
-        part: {n: darkness(i) for n, i in read(args.data / "IM", which).items()}
+        part: {n: darkness(i) for n, i in read(args.data / "IM", which[: args.limit]).items()}
         for part, which in (("train", train), ("held", held))
     }
     facts = {"method": "threshold + watershed", "command": "python benchmarks/membranes.py classical --data DIR"}
-    report("classical", maps, args.data, facts)
+    report(args.results / "membranes" / "classical.json", maps, args.data, facts)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -115,6 +113,7 @@ def run(args: argparse.Namespace) -> None:
     start = time.time()
     subprocess.run(command(*words), check=True)
     model, out = work / "runs/run/model", work / "maps"
+    train, held = train[: args.limit], held[: args.limit]
     images = [args.data / "IM" / n for n in (*train, *held)]
     words = ["predict", model, *images, "-o", out, "--overwrite", "--outputs", "probability"]
     subprocess.run(command(*words), check=True)
@@ -125,9 +124,10 @@ def run(args: argparse.Namespace) -> None:
         "minutes": args.minutes,
         "threads": args.threads,
         **training_facts(work / "runs/run", start),
-        "command": f"python benchmarks/membranes.py run --preset {args.preset} --data DIR --seed {args.seed}",
+        "command": f"python benchmarks/membranes.py run --preset {args.preset} --data DIR --minutes {args.minutes:g}"
+        f" --seed {args.seed}",
     }
-    report(f"{args.preset}_seed{args.seed}", maps, args.data, facts)
+    report(args.results / "membranes" / f"{args.preset}_seed{args.seed}.json", maps, args.data, facts)
 
 
 def membranes(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
@@ -144,6 +144,8 @@ def main() -> None:
     for verb in ("run", "classical"):
         sub = verbs.add_parser(verb)
         sub.add_argument("--data", type=Path, default=os.environ.get("IM2IM_TEST_DATA", "") + "/em_membrane_isbi2012")
+        sub.add_argument("--limit", type=int, help="sections of each part that are scored; all where not given")
+        add_results(sub)
     verbs.choices["run"].add_argument("--preset", default="semantic_seg_2d")
     verbs.choices["run"].add_argument("--seed", type=int, default=0)
     verbs.choices["run"].add_argument("--minutes", type=float, default=10)

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.networks.nets import BasicUNet
-from quality import machine
+from quality import add_results, machine
 from torch import nn
 
 from im2im_core.engine.frameworks.contract import Framework, OutputSpec
@@ -36,7 +36,6 @@ from im2im_core.recipe.data import NoRescale
 from im2im_core.recipe.framework import FcnSettings
 from im2im_core.recipe.network import BasicUNet as BasicUNetSettings
 
-RESULT = Path(__file__).parent / "results" / "prediction.json"
 HALO, DIVISOR = 64, 16
 
 
@@ -190,7 +189,7 @@ def main() -> None:
     parser.add_argument("--features", type=int, nargs=6, default=[32, 32, 64, 128, 256, 32])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--part", choices=["all", "throughput", "memory"], default="all")
-    parser.add_argument("--output", type=Path, default=RESULT)
+    add_results(parser)
     parser.add_argument("--measure")
     arguments = parser.parse_args()
     if arguments.measure:
@@ -211,8 +210,8 @@ def main() -> None:
             )
         if arguments.part != "throughput":
             result["memory"] = memory(folder, (arguments.size, arguments.large), arguments.device)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=1))
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    (arguments.results / "prediction.json").write_text(json.dumps(result, indent=1))
     print(json.dumps(result, indent=1))
 
 

@@ -6,7 +6,8 @@
 
 `run` calls the command line as shipped, in a process of its own; the clock starts with that
 process. A run that was made before (same recipe, split and seed) is not made again. `score`
-takes the label images of any other method. `table` prints what stands in ``results``.
+takes the label images of any other method. `table` prints what stands in ``results``. To try
+the script itself, ``--limit`` scores fewer images and ``--results`` keeps the figures elsewhere.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import tempfile
 import time
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results" / "quality"
+RESULTS = Path(__file__).parent / "results"
 RECTANGLE = 128
 """Side of the complete rectangles of partly labelled images, pixels."""
 THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
@@ -82,15 +83,14 @@ def complete_rectangles(folder: Path, names: list[str], target: Path, percent: f
     return found
 
 
-def score_labels(folder: Path, labels: Path) -> dict[str, object]:
-    """Average precision per threshold, mean over the hold-out images."""
+def score_labels(folder: Path, labels: Path, names: list[str]) -> dict[str, object]:
+    """Average precision per threshold, mean over the named images."""
     import tifffile
 
     from im2im_core.metrics import average_precision, match
 
-    _, held = split_names(folder)
     rows = []
-    for name in held:
+    for name in names:
         matching = match(tifffile.imread(labels / name), tifffile.imread(folder / "train/GT" / name))
         rows.append({str(t): average_precision(matching, t) for t in THRESHOLDS})
     return {"images": len(rows), "ap": {t: round(statistics.mean(r[t] for r in rows), 4) for t in rows[0]}}
@@ -106,6 +106,11 @@ def machine() -> dict[str, object]:
         platform.processor(),
     )
     return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version()}
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """The option that says where figures are written to."""
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of figures (benchmarks/results)")
 
 
 def command(*words: object) -> list[str]:
@@ -130,14 +135,20 @@ def used(content: object) -> object:
     return {k: kept for k, v in content.items() if (kept := used(v)) not in (None, False, 0, "", [], {}, ())}
 
 
+def result_path(
+    results: Path, data: Path, preset: str, settings: dict[str, object], known: float = 100, seed: int = 0
+) -> Path:
+    """File of the figures of one run."""
+    part = "" if known == 100 else f"_known{known:g}"
+    return results / "quality" / f"{preset}_{recipe_key(preset, settings)}_{split_hash(data)}{part}_seed{seed}.json"
+
+
 def run(args: argparse.Namespace) -> Path:
     settings: dict[str, object] = {"training.minutes": args.minutes, "training.threads": args.threads}
     settings |= {
         k: json.loads(v) if v[:1] in '[{0123456789tfn"-' else v for k, v in (s.split("=", 1) for s in args.set)
     }
-    key = recipe_key(args.preset, settings)
-    part = "" if args.known == 100 else f"_known{args.known:g}"
-    result = RESULTS / f"{args.preset}_{key}_{split_hash(args.data)}{part}_seed{args.seed}.json"
+    result = result_path(args.results, args.data, args.preset, settings, args.known, args.seed)
     if result.exists() and not args.again:
         print(f"{result.name} was made before; figures below are reused")
         return result
@@ -150,7 +161,9 @@ def run(args: argparse.Namespace) -> Path:
     start = time.time()
     subprocess.run(command(*words, "--training.seed", args.seed), check=True)
     begin = time.time()
+    held = held[: args.limit]
     images = [args.data / "train/IM" / name for name in held]
+    (work / "labels").mkdir(exist_ok=True)  # a single image would be written to a file of that name
     subprocess.run(
         command("predict", work / "runs/run/model", *images, "-o", work / "labels", "--overwrite"), check=True
     )
@@ -161,7 +174,7 @@ def run(args: argparse.Namespace) -> Path:
         "made": int(start),
         "minutes": args.minutes,
         "percent_known": args.known,
-        "recipe_hash": key,
+        "recipe_hash": recipe_key(args.preset, settings),
         "split_hash": split_hash(args.data),
         "threads": args.threads,
         **training_facts(work / "runs/run", start),
@@ -169,11 +182,11 @@ def run(args: argparse.Namespace) -> Path:
         "machine": machine(),
         "command": f"python benchmarks/quality.py run --data DIR --seed {args.seed} --minutes {args.minutes:g}"
         + ("" if args.preset == "instance_seg_2d" else f" --preset {args.preset}")
-        + (f" --known {args.known:g}" if part else "")
+        + (f" --known {args.known:g}" if args.known < 100 else "")
         + "".join(f" --set {s}" for s in args.set),
-        **score_labels(args.data, work / "labels"),
+        **score_labels(args.data, work / "labels", held),
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    result.parent.mkdir(parents=True, exist_ok=True)
     result.write_text(json.dumps(facts, indent=1))
     return result
 
@@ -197,20 +210,21 @@ def training_facts(folder: Path, start: float) -> dict[str, object]:
 
 def score(args: argparse.Namespace) -> Path:
     facts = json.loads(args.facts.read_text())
-    facts |= {"split_hash": split_hash(args.data), "machine": machine(), **score_labels(args.data, args.labels)}
+    held = split_names(args.data)[1][: args.limit]
+    facts |= {"split_hash": split_hash(args.data), "machine": machine(), **score_labels(args.data, args.labels, held)}
     name = "".join(c if c.isalnum() else "_" for c in facts["method"].split(",")[0])
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    result = RESULTS / f"{name}_{facts['split_hash']}_seed{facts['seed']}.json"
+    result = args.results / "quality" / f"{name}_{facts['split_hash']}_seed{facts['seed']}.json"
+    result.parent.mkdir(parents=True, exist_ok=True)
     result.write_text(json.dumps(facts, indent=1))
     return result
 
 
-def table() -> None:
+def table(results: Path) -> None:
     print(
         f"{'method':40} {'seed':>4} {'min':>4} {'steps':>6} "
         + " ".join(f"AP{t * 100:.0f}".rjust(6) for t in THRESHOLDS)
     )
-    for path in sorted(RESULTS.glob("*.json")):
+    for path in sorted((results / "quality").glob("*.json")):
         f = json.loads(path.read_text())
         figures = " ".join(f"{f['ap'][str(t)]:6.3f}" for t in THRESHOLDS)
         print(f"{f['method'][:40]:40} {f['seed']:4} {f['minutes']:4g} {f['steps']:6} {figures}")
@@ -222,6 +236,7 @@ def main() -> None:
     for verb in ("run", "score"):
         sub = verbs.add_parser(verb)
         sub.add_argument("--data", type=Path, default=os.environ.get("IM2IM_TEST_DATA", "") + "/dsb2018_fluo")
+        sub.add_argument("--limit", type=int, help="images of the hold-out that are looked at; all where not given")
     verbs.choices["run"].add_argument("--preset", default="instance_seg_2d")
     verbs.choices["run"].add_argument("--seed", type=int, default=0)
     verbs.choices["run"].add_argument("--minutes", type=float, default=10)
@@ -235,9 +250,11 @@ def main() -> None:
     verbs.choices["score"].add_argument("--labels", type=Path, required=True)
     verbs.choices["score"].add_argument("--facts", type=Path, required=True)
     verbs.add_parser("table")
+    for sub in verbs.choices.values():
+        add_results(sub)
     args = parser.parse_args()
     if args.verb == "table":
-        table()
+        table(args.results)
         return
     args.data = Path(args.data).resolve()
     print((run if args.verb == "run" else score)(args).read_text())

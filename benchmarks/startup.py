@@ -18,9 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from quality import machine
+from quality import add_results, machine
 
-RESULT = Path(__file__).parent / "results" / "startup.json"
 THREADS = 2
 SEED = 1
 BARE = """
@@ -59,6 +58,7 @@ def prepare(folder: Path) -> tuple[Path, Path, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    add_results(parser)
     args = parser.parse_args()
     cli = [sys.executable, "-m", "im2im_core.cli"]
     rows = []
@@ -82,8 +82,8 @@ def main() -> None:
         **{f"{name}_s": value for name, value in medians.items()},
         "predict_adds_s": round(medians["predict"] - medians["bare"], 3),
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(facts, indent=1))
+    args.results.mkdir(parents=True, exist_ok=True)
+    (args.results / "startup.json").write_text(json.dumps(facts, indent=1))
     print(json.dumps(facts, indent=1))
 
 

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from quality import machine
+from quality import add_results, machine
 
 from im2im_core import api
 from im2im_core.engine import session
@@ -28,7 +28,6 @@ from im2im_core.engine.planning import framework_of, make_plan
 from im2im_core.microscope import write_dataset
 from im2im_core.project import Project
 
-RESULT = Path(__file__).parent / "results" / "training.json"
 PAUSE = 0.1
 """Seconds in which the batch ahead is read, so that it does not take time from the plain loop."""
 
@@ -96,6 +95,7 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=21)
     parser.add_argument("--length", type=int, default=8, help="steps of a segment")
     parser.add_argument("--threads", type=int, default=2)
+    add_results(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -119,8 +119,10 @@ def main() -> None:
         prepared = session.prepare_images(plan, split, folder / "cache", lambda e: None, lambda: "")
         rows = measure(plan, split, PlainLoop(plan, prepared), folder / "run", args.length)
     ratios = sorted(r["ratio"] for r in rows)
+    usual = (args.segments, args.length) == (parser.get_default("segments"), parser.get_default("length"))
     facts = {
-        "command": f"python benchmarks/training.py --preset {args.preset}",
+        "command": f"python benchmarks/training.py --preset {args.preset}"
+        + ("" if usual else f" --segments {args.segments} --length {args.length}"),
         "preset": args.preset,
         "threads": args.threads,
         "seed": 3,
@@ -132,9 +134,10 @@ def main() -> None:
         "steps_per_second": round(statistics.median(r["real"] for r in rows), 2),
         "plain_steps_per_second": round(statistics.median(r["plain"] for r in rows), 2),
     }
-    known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps({**known, args.preset: facts}, indent=1))
+    result = args.results / "training.json"
+    known = json.loads(result.read_text()) if result.exists() else {}
+    result.parent.mkdir(parents=True, exist_ok=True)
+    result.write_text(json.dumps({**known, args.preset: facts}, indent=1))
     print(facts["ratio"])
 
 

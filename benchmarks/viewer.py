@@ -21,9 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from quality import machine
+from quality import add_results, machine
 
-RESULT = Path(__file__).parent / "results" / "viewer.json"
 SCENARIOS = ("idle", "training", "predicting", "thread")
 STACK = (48, 768, 768)
 SCROLL_MILLISECONDS = 50
@@ -211,6 +210,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--scenario", choices=SCENARIOS)
     parser.add_argument("--folder", type=Path)
+    add_results(parser)
     arguments = parser.parse_args()
     if arguments.scenario:
         one(arguments)
@@ -222,8 +222,10 @@ def main() -> None:
                 rows[name].append(run_apart(name, Path(place), arguments.seconds))
                 sys.stdout.write(f"{name} {rows[name][-1]}\n")
                 sys.stdout.flush()
-    RESULT.write_text(json.dumps(report(rows, arguments), indent=1))
-    sys.stdout.write(RESULT.read_text() + "\n")
+    found = json.dumps(report(rows, arguments), indent=1)
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    (arguments.results / "viewer.json").write_text(found)
+    sys.stdout.write(f"{found}\n")
 
 
 def report(rows: dict[str, list[dict[str, float]]], arguments: argparse.Namespace) -> dict[str, Any]:

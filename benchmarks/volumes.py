@@ -22,18 +22,16 @@ import time
 from pathlib import Path
 
 import numpy as np
-from quality import THRESHOLDS, command, machine, training_facts
+from quality import THRESHOLDS, add_results, command, machine, training_facts
 
-RESULTS = Path(__file__).parent / "results" / "volumes"
-CHOICE = RESULTS.with_name("volumes_choice.json")
 HELD_OUT = ("Emb03", "Emb06", "Emb09")
 OVERLAPS = (0.1, 0.25, 0.4)
 VOXELS = (1.75, 0.8, 0.8)
 
 
-def names(folder: Path, held: bool) -> list[str]:
-    """Volumes of the embryos held out, or of the others."""
-    return sorted(p.name for p in (folder / "IM").iterdir() if (p.name[:5] in HELD_OUT) == held)
+def names(folder: Path, held: bool, limit: int | None = None) -> list[str]:
+    """Volumes of the embryos held out, or of the others; not more than `limit`."""
+    return sorted(p.name for p in (folder / "IM").iterdir() if (p.name[:5] in HELD_OUT) == held)[:limit]
 
 
 def score(found: dict[str, np.ndarray], folder: Path) -> dict[str, float]:
@@ -55,9 +53,9 @@ def read(folder: Path, which: list[str]) -> dict[str, np.ndarray]:
     return {name: tifffile.imread(folder / name) for name in which}
 
 
-def write_facts(name: str, facts: dict[str, object]) -> None:
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(facts, indent=1))
+def write_facts(path: Path, facts: dict[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(facts, indent=1))
     print(json.dumps(facts, indent=1))
 
 
@@ -69,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     start = time.time()
     train(args, args.preset, work, "run")
     planes = args.preset.endswith("2d")
-    found = predict(work, args.data, names(args.data, held=True))
+    found = predict(work, args.data, names(args.data, True, args.limit))
     facts = {
         "method": f"{args.preset}, by plane" if planes else args.preset,
         "seed": args.seed,
@@ -81,12 +79,13 @@ def run(args: argparse.Namespace) -> None:
         f" --seed {args.seed}",
     }
     if planes:
-        others = predict(work, args.data, names(args.data, held=False))
+        others = predict(work, args.data, names(args.data, False, args.limit))
         scores = {o: score({n: join_planes(v, o) for n, v in others.items()}, args.data)["0.5"] for o in OVERLAPS}
         best = max(OVERLAPS, key=lambda o: scores[o])
         found = {n: join_planes(v, best) for n, v in found.items()}
         facts["overlap_to_join"] = best
-    write_facts(f"{args.preset}_seed{args.seed}", facts | {"ap": score(found, args.data)})
+    facts["ap"] = score(found, args.data)
+    write_facts(args.results / "volumes" / f"{args.preset}_seed{args.seed}.json", facts)
 
 
 def train(args: argparse.Namespace, preset: str, work: Path, name: str, *more: str) -> None:
@@ -122,13 +121,13 @@ def choose(args: argparse.Namespace) -> None:
         "machine": machine(),
         "command": f"python benchmarks/volumes.py choose --data DIR --steps {args.steps} --seed {args.seed}",
     }
-    CHOICE.write_text(json.dumps(facts, indent=1))
-    print(json.dumps(facts, indent=1))
+    write_facts(args.results / "volumes_choice.json", facts)
 
 
 def predict(work: Path, folder: Path, which: list[str]) -> dict[str, np.ndarray]:
     images = [folder / "IM" / name for name in which]
     model, out = work / "runs/run/model", work / "labels"
+    out.mkdir(exist_ok=True)  # a single image would be written to a file of that name
     subprocess.run(command("predict", model, *images, "-o", out, "--overwrite"), check=True)
     return read(out, which)
 
@@ -158,10 +157,10 @@ def join_planes(labels: np.ndarray, overlap: float) -> np.ndarray:
 
 def classical(args: argparse.Namespace) -> None:
     grid = [(s, f) for s in (2.0, 3.0, 4.0, 5.0, 6.0) for f in (0.6, 0.8, 1.0, 1.2)]
-    others = read(args.data / "IM", names(args.data, held=False))
+    others = read(args.data / "IM", names(args.data, False, args.limit))
     scores = {g: score({n: blobs(v, *g) for n, v in others.items()}, args.data)["0.5"] for g in grid}
     sigma, factor = max(grid, key=lambda g: scores[g])
-    held = read(args.data / "IM", names(args.data, held=True))
+    held = read(args.data / "IM", names(args.data, True, args.limit))
     facts = {
         "method": "LoG + watershed",
         "sigma_micrometres": sigma,
@@ -170,7 +169,7 @@ def classical(args: argparse.Namespace) -> None:
         "command": "python benchmarks/volumes.py classical --data DIR",
         "ap": score({n: blobs(v, sigma, factor) for n, v in held.items()}, args.data),
     }
-    write_facts("classical", facts)
+    write_facts(args.results / "volumes" / "classical.json", facts)
 
 
 def blobs(image: np.ndarray, sigma: float, factor: float) -> np.ndarray:
@@ -204,6 +203,9 @@ def main() -> None:
     for verb in ("run", "classical", "choose"):
         sub = verbs.add_parser(verb)
         sub.add_argument("--data", type=Path, default=os.environ.get("IM2IM_TEST_DATA", "") + "/nuclei3d/bbbc050")
+        add_results(sub)
+    for verb in ("run", "classical"):
+        verbs.choices[verb].add_argument("--limit", type=int, help="volumes of each part; all where not given")
     verbs.choices["run"].add_argument("--preset", default="embedseg_3d")
     verbs.choices["run"].add_argument("--minutes", type=float, default=20)
     verbs.choices["choose"].add_argument("--steps", type=int, default=300)

@@ -1,6 +1,6 @@
 """Pictures of the pages of the frameworks: what a network of each predicts, and what is decoded from it.
 
-    python tools/make_framework_figures.py [--only flows] [--minutes 2]
+    python tools/make_framework_figures.py [--only flows] [--minutes 2] [--out FOLDER]
 
 Each framework is trained on the simulated microscope for a few minutes and looks at an image that it was
 not trained on: docs/images/framework_NAME.png. The same image for all that give instances.
@@ -77,7 +77,7 @@ def panels(name: str, image: NDArray[Any], truth: NDArray[Any], results: Any) ->
 # ---- runs ----------------------------------------------------------------------
 
 
-def draw(name: str, minutes: float, folder: Path) -> None:
+def draw(name: str, minutes: float, folder: Path, out: Path) -> None:
     """Write the picture of one framework, from a run made now."""
     import tifffile
 
@@ -96,17 +96,19 @@ def draw(name: str, minutes: float, folder: Path) -> None:
     for number, panel in enumerate(drawn):
         strip[:, number * (SIDE + GAP) : number * (SIDE + GAP) + SIDE] = panel
     pixels = (strip * 255).round().astype(np.uint8)
-    Image.fromarray(pixels).save(FOLDER / f"framework_{name}.png", optimize=True)
+    Image.fromarray(pixels).save(out / f"framework_{name}.png", optimize=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=PRESETS, action="append")
     parser.add_argument("--minutes", type=float, default=2)
+    parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     for name in args.only or PRESETS:
         with tempfile.TemporaryDirectory() as temporary:
-            draw(name, args.minutes, Path(temporary))
+            draw(name, args.minutes, Path(temporary), args.out)
 
 
 if __name__ == "__main__":

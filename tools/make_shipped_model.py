@@ -1,6 +1,7 @@
 """Trains, scores and packs the nucleus model that comes with the package.
 
     python tools/make_shipped_model.py --data DIR [--work DIR] [--set section.field=value …]
+    python tools/make_shipped_model.py --data DIR --set training.minutes=1 --limit 4 --out DIR   # to try the script
 
 DIR is a folder like dsb2018_fluo: ``train/IM``, ``train/GT`` and ``holdout.txt``, whose images are
 neither trained nor chosen on. Its images are in the public domain (CC0). The training is
@@ -42,17 +43,21 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--limit", type=int, help="images of the hold-out that are scored; all where not given")
+    parser.add_argument("--out", type=Path, default=TARGET, help="folder of the package")
     arguments = parser.parse_args()
     work = arguments.work or Path(tempfile.mkdtemp(prefix="im2im_shipped_"))
     work.mkdir(parents=True, exist_ok=True)
     held = sorted((arguments.data / "holdout.txt").read_text().split())
     run = train(arguments.data, held, work, arguments.set)
-    metrics, rows = score(run, arguments.data, held, work)
-    pack(run, arguments.data, held, metrics, rows)
-    size = sum(path.stat().st_size for path in TARGET.iterdir())
+    scored = held[: arguments.limit]
+    metrics, rows = score(run, arguments.data, scored, work)
+    target = arguments.out
+    pack(run, target, arguments.data, scored, metrics, rows)
+    size = sum(path.stat().st_size for path in target.iterdir())
     if size > LARGEST:
-        raise SystemExit(f"{TARGET} has {size} bytes, at most {LARGEST} may come with the package")
-    sys.stdout.write(f"{TARGET}: {size} bytes\n{table(rows)}\n")
+        raise SystemExit(f"{target} has {size} bytes, at most {LARGEST} may come with the package")
+    sys.stdout.write(f"{target}: {size} bytes\n{table(rows)}\n")
 
 
 def command(*words: object) -> None:
@@ -86,6 +91,7 @@ def score(run: Path, data: Path, held: list[str], work: Path) -> tuple[dict[str,
     from im2im_core.metrics import average_precision, match
 
     images = [data / "train/IM" / name for name in held]
+    (work / "labels").mkdir(exist_ok=True)  # a single image would be written to a file of that name
     command("predict", run / "model", *images, "-o", work / "labels", "--overwrite")
     groups: dict[tuple[int, ...], list[tuple[float, float]]] = defaultdict(list)
     for name in held:
@@ -111,7 +117,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*head, *lines])
 
 
-def pack(run: Path, data: Path, held: list[str], metrics: dict[str, float], rows: list[dict[str, Any]]) -> None:
+def pack(
+    run: Path, target: Path, data: Path, held: list[str], metrics: dict[str, float], rows: list[dict[str, Any]]
+) -> None:
     """Write the package with its card beside the code."""
     import tifffile
     import torch
@@ -140,11 +148,11 @@ def pack(run: Path, data: Path, held: list[str], metrics: dict[str, float], rows
         limits=LIMITS,
         metrics=metrics,
     )
-    TARGET.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     export_bundle(
         load_framework(bundle, torch.device("cpu")),
         bundle.inference.replace(name="nuclei_2d"),
-        TARGET,
+        target,
         metadata=metadata,
         sample=tifffile.imread(data / "train/IM" / held[0])[None, :SAMPLE, :SAMPLE],
         provenance={"recipe": recipe, "metrics": metrics, "metrics_by_image_size": rows},

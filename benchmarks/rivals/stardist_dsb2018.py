@@ -5,8 +5,8 @@ The clock starts with the process; threshold optimisation and prediction come af
 
     python benchmarks/rivals/stardist_dsb2018.py --data DIR --seed 0 --minutes 10 --out OUT
 
-``benchmarks/quality.py score OUT`` turns the label images into figures, so that every
-contestant is scored by the same code.
+``benchmarks/quality.py score --labels OUT/labels --facts OUT/facts.json`` turns the label images
+into figures, so that every contestant is scored by the same code.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from split import read_split
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="dsb2018_fluo folder")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--limit", type=int, help="images of each part, to try the script; all where not given")
     return parser.parse_args()
 
 
@@ -110,7 +111,7 @@ def main() -> None:
     args = parse()
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
     seed_everything(args.seed, args.threads)
-    names, val, held = read_split(args.data, args.seed)
+    names, val, held = read_split(args.data, args.seed, args.limit)
     validation = read_pairs(args.data, val)
     model, chosen = train(args, read_pairs(args.data, names), validation)
     seconds = time.monotonic() - START

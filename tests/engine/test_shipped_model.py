@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +74,38 @@ def test_it_is_as_good_as_its_card_says_on_images_it_never_saw(test_data: Path) 
         scores.append(ap50(labels, tifffile.imread(folder / "train/GT" / name)))
     stated = open_bundle(NUCLEI).provenance["metrics"]["ap50"]
     assert np.mean(scores) > stated - 0.1
+
+
+def test_its_builder_makes_a_package_that_is_small_enough_with_the_best_framework(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from im2im_core.api import load_preset
+    from im2im_core.cli import main
+    from im2im_core.microscope import write_dataset
+
+    write_dataset(tmp_path / "data/train", "instance_segmentation", count=4, shape=(128, 128), seed=5)
+    for path in (tmp_path / "data/train").rglob("*.ome.tif"):
+        path.rename(path.with_name(path.name.replace(".ome", "")))  # results are called like that
+    held = min(path.name for path in (tmp_path / "data/train/IM").iterdir())
+    (tmp_path / "data/holdout.txt").write_text(held)
+    tool = load(Path(__file__).parents[2] / "tools/make_shipped_model.py")
+    monkeypatch.setattr(tool, "command", lambda *words: main([str(word) for word in words]))
+    words = ["--data", tmp_path / "data", "--work", tmp_path / "work", "--out", tmp_path / "nuclei_2d"]
+    words += ["--set", "training.steps=1", "--set", "training.batch=2"]
+    monkeypatch.setattr(sys, "argv", ["make_shipped_model.py", *map(str, words)])
+    tool.main()  # refuses a package that is too large
+    bundle = open_bundle(tmp_path / "nuclei_2d")
+    bundle.verify()
+    assert bundle.inference.framework.kind == load_preset("instance_seg_2d").framework.kind
+    assert [row["images"] for row in bundle.provenance["metrics_by_image_size"]] == [1]
+    assert held not in (tmp_path / "work/train.csv").read_text()
+
+
+def load(path: Path) -> Any:
+    """Module of a script."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
