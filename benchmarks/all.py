@@ -99,7 +99,7 @@ def nuclei(p: Places, preset: str, seed: int = 0, known: float = 100) -> Step:
     words += ("--minutes", minutes, "--known", known, "--work", p.work / name, "--results", p.results)
     settings = {"training.minutes": minutes, "training.threads": THREADS}
     result = result_path(p.results, p.nuclei, preset, settings, known, seed)
-    return Step(name, (*words, *p.few("--limit", 2)), 12, result.exists, folder=p.work / name)
+    return Step(name, (*words, *p.few("--limit", 2)), 11, result.exists, folder=p.work / name)
 
 
 def rival(p: Places, name: str, seed: int) -> Iterator[Step]:
@@ -109,7 +109,7 @@ def rival(p: Places, name: str, seed: int) -> Iterator[Step]:
     words = (HERE / "rivals" / f"{name}_dsb2018.py", "--data", p.nuclei, "--seed", seed, "--threads", THREADS)
     words += ("--minutes", p.minutes(10), "--out", folder, *p.few("--limit", 6))
     done = either(result.exists, (folder / "facts.json").exists)
-    yield Step(f"{name}-{seed}", words, 30, done, name, folder)
+    yield Step(f"{name}-{seed}", words, 35 if name == "cellpose" else 15, done, name, folder)
     words = (HERE / "quality.py", "score", "--data", p.nuclei, "--labels", folder / "labels")
     words += ("--facts", folder / "facts.json", "--results", p.results, *p.few("--limit", 2))
     yield Step(f"{name}-{seed}-score", words, 1, result.exists)
@@ -121,7 +121,7 @@ def volumes(p: Places) -> Iterator[Step]:
     script, folder = HERE / "volumes.py", p.results / "volumes"
     few = p.few("--limit", 1)
     words = (script, "classical", *common, *few)
-    yield Step("volumes-classical", words, 20, (folder / "classical.json").exists)
+    yield Step("volumes-classical", words, 3, (folder / "classical.json").exists)
     for preset in ("embedseg_3d", "instance_seg_3d", "instance_seg_2d"):
         name = f"volumes-{preset}"
         words = (script, "run", "--preset", preset, *common, "--minutes", p.minutes(20), "--work", p.work / name, *few)
@@ -134,10 +134,10 @@ def volumes(p: Places) -> Iterator[Step]:
 def membranes(p: Places) -> Iterator[Step]:
     common = ("--data", p.data / "em_membrane_isbi2012", "--results", p.results, *p.few("--limit", 1))
     script, folder = HERE / "membranes.py", p.results / "membranes"
-    yield Step("membranes-classical", (script, "classical", *common), 5, (folder / "classical.json").exists)
+    yield Step("membranes-classical", (script, "classical", *common), 2, (folder / "classical.json").exists)
     work = p.work / "membranes-run"
     words = (script, "run", *common, "--minutes", p.minutes(10), "--work", work)
-    yield Step("membranes-run", words, 15, (folder / "semantic_seg_2d_seed0.json").exists, folder=work)
+    yield Step("membranes-run", words, 17, (folder / "semantic_seg_2d_seed0.json").exists, folder=work)
 
 
 def decoding(p: Places) -> Iterator[Step]:
