@@ -126,9 +126,9 @@ def volumes(p: Places) -> Iterator[Step]:
         name = f"volumes-{preset}"
         words = (script, "run", "--preset", preset, *common, "--minutes", p.minutes(20), "--work", p.work / name, *few)
         yield Step(name, words, 25, (folder / f"{preset}_seed0.json").exists, folder=p.work / name)
-    words = (script, "choose", *common, "--minutes", p.minutes(20), "--work", p.work / "volumes-choose")
+    words = (script, "choose", *common, "--work", p.work / "volumes-choose", *p.few("--steps", 2))
     done = (p.results / "volumes_choice.json").exists
-    yield Step("volumes-choose", words, 45, done, folder=p.work / "volumes-choose")
+    yield Step("volumes-choose", words, 40, done, folder=p.work / "volumes-choose")
 
 
 def membranes(p: Places) -> Iterator[Step]:
@@ -166,7 +166,7 @@ def speed(p: Places) -> Iterator[Step]:
     to = ("--results", p.results)
     for preset in (*PRESETS, "instance_seg_3d", "embedseg_3d"):
         volume = preset.endswith("3d")
-        length = ("--segments", 11, "--length", 2) if volume else ()
+        length = ("--segments", 11, "--length", 4) if volume else ()
         words = (HERE / "training.py", "--preset", preset, *to, *length, *p.few("--segments", 2, "--length", 1))
         yield Step(f"loop-{preset}", words, 15 if volume else 5, has(p.results / "training.json", preset))
     words = (HERE / "prediction.py", *to, *p.few("--size", 512, "--large", 1024, "--rounds", 1))

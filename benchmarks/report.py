@@ -271,7 +271,7 @@ def _choice_in_3d(results: Path) -> list[str]:
     rows = [f"| `framework.maps = {m}` | {v['ap50']:.3f} | {v['ap75']:.3f} |" for m, v in found["validation"].items()]
     return [
         "",
-        f"`instance_seg_3d` on `bbbc050`, {found['minutes']:g} minutes, seed {found['seed']}, embryos that the split "
+        f"`instance_seg_3d` on `bbbc050`, {found['steps']} steps each, seed {found['seed']}, embryos that the split "
         "kept for validation:",
         "",
         "| maps | validation AP50 | validation AP75 |",

@@ -198,6 +198,18 @@ OURS = {**TRAINED, "method": "flows_2d", "recipe_hash": "h", "command": "c", "ap
             "| embedseg_3d | 10 | 0.500 | 0.400 | 0.300 | 0.250 | 0.200 | 0.100 |",
         ),
         (
+            {
+                "quality/a": {**OURS, "minutes": 3, "validation": {"ap50": 0.5, "ap75": 0.25}},
+                "volumes_choice": {
+                    "validation": {"distance": {"ap50": 0.5, "ap75": 0.25}},
+                    "steps": 300,
+                    "seed": 0,
+                    "command": "c",
+                },
+            },
+            "| `framework.maps = distance` | 0.500 | 0.250 |",
+        ),
+        (
             {"membranes/a": {"method": "m", "adapted_rand_error": 0.125, "machine": MACHINE, "command": "c"}},
             "| m |  | 0.1250 |",
         ),
