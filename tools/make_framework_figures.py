@@ -3,7 +3,8 @@
     python tools/make_framework_figures.py [--only flows] [--minutes 2] [--out FOLDER]
 
 Each framework is trained on the simulated microscope for a few minutes and looks at an image that it was
-not trained on: docs/images/framework_NAME.png. The same image for all that give instances.
+not trained on: docs/images/framework_NAME.png, shown on the page docs/frameworks/NAME.md. The same image for all
+that give instances. With --out, pictures go to another folder and the pages stay as they are.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from skimage.segmentation import find_boundaries
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FOLDER = Path(__file__).resolve().parents[1] / "docs" / "images"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+FOLDER = DOCS / "images"
 SIDE, GAP = 256, 6
 COLOURS = 192
 """A palette makes the pictures half as large."""
@@ -39,6 +41,16 @@ OUTPUTS = {
     "stardist": ["labels", "probability", "foreground"],
     "flows": ["labels", "foreground", "flow"],
 }
+
+SHOWN = {
+    "fcn": "what the network predicts of it",
+    "instance": "the predicted foreground and distance map, the objects",
+    "embedseg": "the predicted seediness and offsets (direction as hue), the objects",
+    "stardist": "the predicted probabilities of centre and foreground, the objects",
+    "flows": "the predicted foreground and flow (direction as hue), the objects",
+}
+"""What stands between the image and the truth."""
+PLACE = "\n## When to use it\n"
 
 
 # ---- panels (Y, X, 3) from 0 to 1 ----------------------------------------------
@@ -101,6 +113,15 @@ def draw(name: str, minutes: float, folder: Path, out: Path) -> None:
     Image.fromarray(pixels).quantize(COLOURS).save(out / f"framework_{name}.png", optimize=True)
 
 
+def show(name: str, minutes: float, page: Path) -> None:
+    """Put the picture and what is on it before the first section of the page, in place of an older one."""
+    before, place, after = page.read_text(encoding="utf-8").partition(PLACE)
+    caption = f"An image, {SHOWN[name]}, and the truth; {minutes:g} minutes of training on simulated images."
+    before = before.partition("\n![")[0]
+    picture = f"\n![{caption}](../images/framework_{name}.png)\n*{caption}*\n"
+    page.write_text(before + picture + place + after, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=PRESETS, action="append")
@@ -111,6 +132,8 @@ def main() -> None:
     for name in args.only or PRESETS:
         with tempfile.TemporaryDirectory() as temporary:
             draw(name, args.minutes, Path(temporary), args.out)
+        if args.out == FOLDER:
+            show(name, args.minutes, DOCS / "frameworks" / f"{name}.md")
 
 
 if __name__ == "__main__":

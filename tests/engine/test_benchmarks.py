@@ -142,7 +142,23 @@ def test_one_that_fails_stops_no_other_and_only_it_is_measured_again(
     assert "said" in (tmp_path / "work/logs/first.log").read_text()
 
 
-# ---- the page -------------------------------------------------------------------
+# ---- the pages ------------------------------------------------------------------
+
+
+def test_a_new_picture_of_a_framework_takes_the_place_of_the_old_one(
+    load: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS.parent / "tools"))
+    figures = load("make_framework_figures")
+    assert set(figures.SHOWN) == set(figures.OUTPUTS) == set(figures.PRESETS)
+    for name in figures.SHOWN:
+        page = tmp_path / f"{name}.md"
+        shutil.copy(figures.DOCS / "frameworks" / page.name, page)
+        figures.show(name, 2, page)
+        once = page.read_text()
+        assert f"](../images/framework_{name}.png)\n" in once
+        figures.show(name, 3, page)
+        assert page.read_text() == once.replace("; 2 minutes", "; 3 minutes")
 
 
 @pytest.fixture
