@@ -268,14 +268,17 @@ def _choice_in_3d(results: Path) -> list[str]:
     found = load(results, "volumes_choice")
     if not found:
         return []
-    rows = [f"| `framework.maps = {m}` | {v['ap50']:.3f} | {v['ap75']:.3f} |" for m, v in found["validation"].items()]
+    rows = [
+        f"| `framework.maps = {m}` | {ap['0.5']:.3f} | {ap['0.75']:.3f} | {statistics.mean(ap.values()):.3f} |"
+        for m, ap in found["validation"].items()
+    ]
     return [
         "",
-        f"`instance_seg_3d` on `bbbc050`, {found['steps']} steps each, seed {found['seed']}, embryos that the split "
-        "kept for validation:",
+        f"`instance_seg_3d` on `bbbc050`, {found['steps']} steps each, seed {found['seed']}, the "
+        f"{len(found['volumes'])} volumes that the split kept for validation:",
         "",
-        "| maps | validation AP50 | validation AP75 |",
-        "|---|---|---|",
+        "| maps | AP50 | AP75 | mean AP |",
+        "|---|---|---|---|",
         *rows,
         "",
         "```",

@@ -106,14 +106,16 @@ def choose(args: argparse.Namespace) -> None:
     """Figures of both maps on the embryos that the split keeps for validation; the held-out ones are not looked at.
 
     In as many steps, which take as long with either: what else the machine does meanwhile changes nothing.
+    What a training itself tells is of a part of each image; here they are predicted whole.
     """
     work = Path(args.work or tempfile.mkdtemp(prefix="im2im_volumes_"))
     found = {}
     for maps in ("distance", "boundary"):
-        train(args, "instance_seg_3d", work, maps, "--framework.maps", maps)
-        figures = json.loads((work / "runs" / maps / "metrics.json").read_text())
-        found[maps] = {name: round(figures[name], 4) for name in ("ap50", "ap75")}
+        if not (work / "runs" / maps / "model").exists():
+            train(args, "instance_seg_3d", work, maps, "--framework.maps", maps)
+        found[maps] = score(predict(work, args.data, validated(work, maps), maps), args.data)
     facts = {
+        "volumes": validated(work, "distance"),
         "validation": found,
         "steps": args.steps,
         "seed": args.seed,
@@ -124,9 +126,19 @@ def choose(args: argparse.Namespace) -> None:
     write_facts(args.results / "volumes_choice.json", facts)
 
 
-def predict(work: Path, folder: Path, which: list[str]) -> dict[str, np.ndarray]:
+def validated(work: Path, run: str) -> list[str]:
+    """Volumes that a run kept for validation."""
+    from im2im_core.api import load_split
+    from im2im_core.project import Project
+    from im2im_core.recipe import Recipe
+
+    split = load_split(Recipe.from_file(work / "runs" / run / "recipe.yaml"), Project.open(work))
+    return sorted(f"{sample.name}.tif" for sample in split.validation)
+
+
+def predict(work: Path, folder: Path, which: list[str], run: str = "run") -> dict[str, np.ndarray]:
     images = [folder / "IM" / name for name in which]
-    model, out = work / "runs/run/model", work / "labels"
+    model, out = work / "runs" / run / "model", work / f"labels_{run}"
     out.mkdir(exist_ok=True)  # a single image would be written to a file of that name
     subprocess.run(command("predict", model, *images, "-o", out, "--overwrite"), check=True)
     return read(out, which)
