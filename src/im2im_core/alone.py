@@ -49,9 +49,11 @@ def evaluate_alone(source: Any, on_event: Callable[[Event], None] | None = None)
 
 
 def _read(path: Path) -> Iterator[_Looked]:
-    from im2im_core.io import open_image
+    from im2im_core.io import open_image, scenes
 
     for name, file in images_in(path).items():
-        image = open_image(file)
-        for place, (pixels,) in frames(name, image):
-            yield place, name, pixels, spacing_of(image)
+        names = scenes(file)
+        for number, scene in enumerate(names):
+            image = open_image(file, scene=number)
+            for place, (pixels,) in frames(f"{name}:{scene}" if len(names) > 1 else name, image):
+                yield place, name, pixels, spacing_of(image)

@@ -277,6 +277,7 @@ def predict(
     to: PathLike | None = None,
     options: Any = None,
     device: str = "auto",
+    scene: int | str | None = None,
     on_event: OnEvent | None = None,
     should_stop: ShouldStop | None = None,
 ) -> Any:
@@ -296,6 +297,14 @@ def predict(
         Names of the results that are wanted; the main one where not given.
     to : path, optional
         Stream the result into a TIFF or OME-Zarr instead of memory.
+    scene : int or str, optional
+        Number from 0, or name, of the image in a file that has several (fields, positions, series);
+        `im2im_core.io.scenes` names them.
+
+    Raises
+    ------
+    DataError
+        An image cannot be read, or a file has several scenes and none is named.
     """
     from im2im_core.image import as_image
 
@@ -306,9 +315,9 @@ def predict(
             raise ConfigError(f"{to} would replace the image by the result", "Name another file in to=")
     source: Any
     if isinstance(image, Mapping):
-        source = {name: as_image(each, axes, str(name), dimensions) for name, each in image.items()}
+        source = {name: as_image(each, axes, str(name), dimensions, scene) for name, each in image.items()}
     else:
-        source = as_image(image, axes, dimensions=dimensions)
+        source = as_image(image, axes, dimensions=dimensions, scene=scene)
     found = predictor.predict(
         source, region=region, outputs=outputs, to=to, options=options, on_event=on_event, should_stop=should_stop
     )

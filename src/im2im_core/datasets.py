@@ -87,6 +87,8 @@ class _Row:
     """Role -> path as in the table."""
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Role -> origin and content."""
+    scene: str = ""
+    """Scene that its image is, where that is referenced and its file has several."""
 
 
 # ---- public functions ----------------------------------------------------------
@@ -487,8 +489,10 @@ def _store(
     rows: list[_Row], folder: Path, project: Project, on_event: OnEvent | None, should_stop: ShouldStop | None
 ) -> None:
     """Write or reference the images of all rows; fills in their paths."""
+    from im2im_core.io.identity import scene_of
+
     names = _file_names(rows)
-    taken: set[Path] = set()
+    taken: set[tuple[Path, str]] = set()
     begin = time.monotonic()
     for done, (row, name) in enumerate(zip(rows, names, strict=True)):
         if on_event:
@@ -496,9 +500,11 @@ def _store(
         for role, image in _images(row.sample).items():
             if should_stop and should_stop():
                 raise Stopped(f"Saving was stopped after {done} of {len(rows)} images", "Nothing was saved")
-            path = _file_of(image)
-            if path is not None and not (role == "IM" and path in taken):
-                taken.add(path)
+            scene = scene_of(image)
+            path = _file_of(image, scene) if role == "IM" or scene in ("", row.scene) else None
+            if path is not None and not (role == "IM" and (path, scene) in taken):
+                taken.add((path, scene))
+                row.scene = scene if role == "IM" else row.scene
                 row.paths[role], row.about[role] = _reference(path, image, project)
             else:
                 row.paths[role] = f"images/{_UNSAFE.sub('-', role)}/{name}.ome.zarr"
@@ -522,20 +528,20 @@ def _file_names(rows: list[_Row]) -> list[str]:
     return names
 
 
-def _file_of(image: Image) -> Path | None:
-    """File whose first image, read without any setting, is exactly `image`; None where there is none."""
+def _file_of(image: Image, scene: str) -> Path | None:
+    """File whose only image, or whose `scene`, read without any other setting, is exactly `image`; None without one."""
     from im2im_core.errors import ResourceError
     from im2im_core.io import open_image
 
     text = image.info.identity.rsplit("|", 4)[0]
     # A table has one row per line and strips blanks.
-    if "|" not in image.info.identity or text != text.strip() or len(text.splitlines()) != 1:
+    if "|" not in image.info.identity or any(word != " ".join(word.splitlines()).strip() for word in (text, scene)):
         return None
     try:
-        stored = open_image(Path(text))
+        stored = open_image(Path(text), scene=scene or 0)
     except (DataError, ResourceError, OSError, ValueError):
         return None
-    return Path(text) if stored.info == image.info else None
+    return Path(text) if stored.info == image.info and bool(scene) == bool(stored.info.scenes) else None
 
 
 def _reference(path: Path, image: Image, project: Project) -> tuple[str, dict[str, Any]]:
@@ -619,10 +625,11 @@ def _table(rows: list[_Row]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     roles = list(dict.fromkeys((*_ROLES, *(role for row in rows for role in row.paths))))
-    writer.writerow([*roles, "group", "part"])
+    more = ["scene"] if any(row.scene for row in rows) else []
+    writer.writerow([*roles, "group", "part", *more])
     for row in rows:
         group = " ".join(row.sample.group.split())  # a table has one row per line
-        writer.writerow([*(row.paths.get(role, "") for role in roles), group, row.part])
+        writer.writerow([*(row.paths.get(role, "") for role in roles), group, row.part, *([row.scene] if more else [])])
     return stream.getvalue()
 
 

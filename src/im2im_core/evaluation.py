@@ -332,22 +332,39 @@ def _stem(path: Path) -> str:
 
 
 def _read_pairs(partners: list[tuple[str, Path, Path]], first_only: bool = False) -> Iterator[Pair]:
-    """Pairs of every file, time point by time point, flat axes removed."""
+    """Pairs of every scene of every file, time point by time point, flat axes removed."""
+    for name, *paths in partners:
+        for scene, prediction, truth in _scene_pairs(*paths):
+            if prediction.info.shape != truth.info.shape:
+                raise DataError(
+                    f"{paths[0]}{scene} has the shape {prediction.info.shape} along T, C, Z, Y, X, "
+                    f"{paths[1]}{scene} {truth.info.shape}",
+                    "Compare images of the same size, with the same axes",
+                )
+            spacing = spacing_of(truth, prediction)
+            for place, (left, right) in frames(f"{name}{scene}", prediction, truth):
+                yield Pair(place, left, right, None, name, spacing)
+                if first_only:
+                    break
+
+
+def _scene_pairs(prediction: Path, truth: Path) -> Iterator[tuple[str, Image, Image]]:
+    """Scenes that belong together, by name, else by number: ``:NAME`` in the truth, empty where it holds one image."""
     from im2im_core.io import open_image
 
-    for name, prediction_path, truth_path in partners:
-        prediction, truth = open_image(prediction_path), open_image(truth_path)
-        if prediction.info.shape != truth.info.shape:
-            raise DataError(
-                f"{prediction_path} has the shape {prediction.info.shape} along T, C, Z, Y, X, "
-                f"{truth_path} {truth.info.shape}",
-                "Compare images of the same size, with the same axes",
-            )
-        spacing = spacing_of(truth, prediction)
-        for place, (left, right) in frames(name, prediction, truth):
-            yield Pair(place, left, right, None, name, spacing)
-            if first_only:
-                break
+    first, other = open_image(prediction), open_image(truth)
+    if len(first.info.scenes) != len(other.info.scenes):
+        counts = [max(1, len(image.info.scenes)) for image in (first, other)]
+        raise DataError(
+            f"{prediction} has {counts[0]} scenes, {truth} has {counts[1]}",
+            "Compare files with the same scenes, or save each scene as a file of its own",
+        )
+    if not other.info.scenes:
+        yield "", first, other
+        return
+    by_name = set(first.info.scenes) == set(other.info.scenes)
+    for number, name in enumerate(other.info.scenes):
+        yield f":{name}", open_image(prediction, scene=name if by_name else number), open_image(truth, scene=number)
 
 
 def frames(name: str, *images: Image) -> Iterator[tuple[str, list[NDArray[Any]]]]:

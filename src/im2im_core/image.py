@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -41,6 +42,8 @@ class ImageInfo:
     """What a reader had to assume, in words."""
     refused: tuple[tuple[str, float], ...] = field(default=())
     """Axes and their voxel sizes in the file that cannot be (zero, negative, not finite); taken as unknown."""
+    scenes: tuple[str, ...] = field(default=())
+    """Names of all images in its file; empty where it is the only one."""
 
 
 @runtime_checkable
@@ -76,6 +79,7 @@ class ArrayImage:
         channels: tuple[str, ...] = (),
         time_step: float | None = None,
         identity: str = "",
+        scenes: tuple[str, ...] = (),
     ) -> None:
         if not hasattr(array, "ndim"):
             array = np.asarray(array)
@@ -93,6 +97,7 @@ class ArrayImage:
             channels=channels,
             time_step=time_step,
             identity=identity or f"array:{id(array):x}",
+            scenes=scenes,
         )
 
     @property
@@ -243,16 +248,27 @@ def content_hash(array: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def as_image(source: Any, axes: str | None = None, name: str = "array", dimensions: int | None = None) -> Image:
+def as_image(
+    source: Any,
+    axes: str | None = None,
+    name: str = "array",
+    dimensions: int | None = None,
+    scene: int | str | None = None,
+) -> Image:
     """Image from an `Image`, a path or an array.
 
     An array of two dimensions is YX; of three dimensions it is ZYX only where
-    `dimensions` is 3. Anything else needs `axes`.
+    `dimensions` is 3. Anything else needs `axes`. A file with several scenes needs `scene`.
+
+    Parameters
+    ----------
+    scene : int or str, optional
+        Number or name of the image in a file that has several.
 
     Raises
     ------
     DataError
-        The axes of an array cannot be known.
+        The axes of an array cannot be known, or which scene of a file is meant.
     """
     if isinstance(source, Image):
         return source
@@ -264,6 +280,10 @@ def as_image(source: Any, axes: str | None = None, name: str = "array", dimensio
                 "Say which with axes=, for example 'ZYX', 'CYX' or 'TYX'",
             )
         return ArrayImage(source, axes or guess or "", name=name)
-    from im2im_core.io import open_image
+    from im2im_core.io import open_image, scenes
+    from im2im_core.io.scenes import require_one, scene_number
 
-    return open_image(source, axes=axes)
+    if scene is None:
+        return require_one(open_image(source, axes=axes))
+    path = Path(source)
+    return open_image(path, axes=axes, scene=scene_number(path, scenes(path), scene))

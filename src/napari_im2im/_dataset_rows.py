@@ -13,7 +13,7 @@ from im2im_core.events import Event, Progress
 
 if TYPE_CHECKING:
     from im2im_core.datasets import DatasetEntry, Polygons
-    from im2im_core.layouts.base import SampleFiles
+    from im2im_core.layouts.base import SampleFiles, Survey
     from im2im_core.review import Problem, SampleFacts
     from im2im_core.samples import Sample
     from napari_im2im._dataset_source import Corrections, CorrectionSet
@@ -137,7 +137,7 @@ def load_rows(path: Path, corrections: CorrectionSet, on_event: OnEvent, should_
         if should_stop():
             raise Stopped(f"Stopped after {done} of {len(files)} images were opened")
         on_event(Progress("opening images", done, len(files), time.monotonic() - begin))
-        rows.append(_open_row(item, corrections.of(item.name), tuple(wrong.pop(item.name, ()))))
+        rows += _open_rows(item, corrections, tuple(wrong.pop(item.name, ())))
     rows += [PairRow(name or path.name, None, used=False, opening=tuple(found)) for name, found in wrong.items()]
     first = next((row.sample for row in rows if row.sample and row.sample.targets), None)
     return Loaded(
@@ -150,21 +150,27 @@ def load_rows(path: Path, corrections: CorrectionSet, on_event: OnEvent, should_
     )
 
 
-def _open_row(item: SampleFiles, corrections: Corrections, opening: tuple[Problem, ...]) -> PairRow:
-    from im2im_core.layouts.base import FilesError, open_samples
-    from im2im_core.review import problems_of
+def _open_rows(item: SampleFiles, corrections: CorrectionSet, opening: tuple[Problem, ...]) -> list[PairRow]:
+    """A row for each scene of the files; corrections of a scene come before those of its file."""
+    from im2im_core.review.look import problem_of
 
-    sample: Sample | None = None
-    try:
-        (sample,) = open_samples(
-            [item],
-            axes=corrections.axes,
-            input_channels=corrections.channels,
-            voxel_size=corrections.voxel_size,
-        )
-    except FilesError as error:
-        opening += problems_of(error)
-    return PairRow(item.name, sample, used=not opening, part=item.part or "train", opening=opening)
+    found = _survey(item, corrections.of(item.name))
+    rows = []
+    for each in found.files:
+        own = _survey(each, corrections.of(each.name)) if each.name in corrections.own and each != item else found
+        wrong = tuple(problem_of(p) for p in own.problems if p.name == each.name)
+        sample = None if wrong else next((s for s in own.samples if s.name == each.name), None)
+        used = not (opening or wrong)
+        rows.append(PairRow(each.name, sample, used=used, part=item.part or "train", opening=opening + wrong))
+    return rows
+
+
+def _survey(item: SampleFiles, corrections: Corrections) -> Survey:
+    from im2im_core.layouts.base import survey_files
+
+    return survey_files(
+        [item], axes=corrections.axes, input_channels=corrections.channels, voxel_size=corrections.voxel_size
+    )
 
 
 def _task_of(sample: Sample | None, guess: Callable[[Sample], str]) -> str:

@@ -39,6 +39,10 @@ OFFERED = 3
 """Journals that are offered at once; the others come at the next start."""
 NOTED = (LABELLING, AXES_KEY, PREFILLED, TAUGHT_FROM)
 """Metadata of a layer that is restored with it."""
+PAINTING = ("paint", "erase", "fill", "polygon")
+"""Modes of a layer in which it is painted on."""
+LARGEST = 2**31
+"""Lazy labels of more bytes are not read into memory by us: they might fill it."""
 CALM = 4.0
 """A full look at a layer is repeated after this many times its own duration, at least every second."""
 
@@ -79,6 +83,11 @@ def main_window(viewer: Viewer) -> QObject | None:
     """Window of the viewer; None for a viewer without one."""
     menu = getattr(getattr(viewer, "window", None), "plugins_menu", None)
     return None if menu is None else _bare(menu.parent())
+
+
+def _size(data: Any) -> int:
+    """Bytes of an array that may be lazy."""
+    return int(np.prod(data.shape)) * np.dtype(data.dtype).itemsize
 
 
 def _strokes_of(layer: Labels) -> bool:
@@ -256,7 +265,9 @@ class JournalWatch(QObject):
         if kind_of(layer) != "labels":
             return
         if layer.multiscale or not isinstance(layer.data, np.ndarray):
-            layer.events.paint.connect(self._on_paint_into_file)
+            layer.events.mode.connect(self._on_lazy_mode)
+            layer.events.paint.connect(self._on_lazy_paint)
+            layer.events.data.connect(self._on_lazy_data)
             return
         journal = Journal(self._project, layer.unique_id.hex)
         if journal.exists or not (_strokes_of(layer) or is_result(layer)):
@@ -311,13 +322,55 @@ class JournalWatch(QObject):
                 watched.whole = True
         self._soon.start()
 
-    def _on_paint_into_file(self, event: Any) -> None:
-        """What is read lazily cannot be compared within seconds; the user must know that it is not kept."""
+    def _on_lazy_mode(self, event: Any) -> None:
+        if isalive(self) and str(event.source.mode) in PAINTING:
+            self._warn_of(event.source)
+
+    def _on_lazy_paint(self, event: Any) -> None:
+        if isalive(self):
+            self._warn_of(event.source)
+
+    def _warn_of(self, layer: Labels) -> None:
+        """What is read lazily napari cannot paint on, or paints on in its file; in memory every stroke is kept."""
+        if layer.unique_id.hex in self._warned or self._closed:
+            return
+        self._warned.add(layer.unique_id.hex)
+        text = f"“{layer.name}” is read from its file piece by piece, so that strokes on it cannot be kept safe"
+        if layer.multiscale or _size(layer.data) > LARGEST:
+            self._say(text, "warning", "Save the part that you need as a TIFF, and paint there")
+            return
+        cure = "Read it into memory: then it can be painted on, and every stroke is kept"
+        self._say(text, "warning", cure, "Read it into memory", partial(self._on_read, layer))
+
+    def _on_read(self, layer: Labels) -> None:
+        data, done = layer.data, partial(self._on_in_memory, layer)
+        self._later.ask(f"read {layer.unique_id}", lambda: np.array(data), done, partial(self._on_unread, layer.name))
+
+    def _on_unread(self, name: str, error: BaseException) -> None:
+        text = getattr(error, "message", "") or str(error) or type(error).__name__
+        self._say(f"“{name}” cannot be read: {text}", "error", getattr(error, "cure", ""))
+
+    def _on_in_memory(self, layer: Labels, pixels: np.ndarray) -> None:
+        if layer in self._viewer.layers and not isinstance(layer.data, np.ndarray):
+            layer.data = pixels
+
+    def _on_lazy_data(self, event: Any) -> None:
+        """Watch a layer from the moment on that it is in memory, whoever put it there."""
         layer = event.source
-        if isalive(self) and layer.unique_id.hex not in self._warned:
-            self._warned.add(layer.unique_id.hex)
-            text = f"“{layer.name}” is read from its file as needed, so what you paint there cannot be restored"
-            self._say(text, "warning", "To be safe, save it as a TIFF and paint there")
+        if not isalive(self) or self._closed or layer.multiscale or not isinstance(layer.data, np.ndarray):
+            return
+        self._forget_lazy(layer)
+        self._add(layer)
+
+    def _forget_lazy(self, layer: Any) -> None:
+        events = layer.events
+        for emitter, slot in (
+            (events.mode, self._on_lazy_mode),
+            (events.paint, self._on_lazy_paint),
+            (events.data, self._on_lazy_data),
+        ):
+            with suppress(ValueError):
+                emitter.disconnect(slot)
 
     def _on_data(self, event: Any) -> None:
         watched = self._watched.get(event.source.unique_id.hex)

@@ -352,7 +352,8 @@ def _same_file(snapshot: Snapshot) -> Path | None:
         info = open_image(path).info
     except DataError:
         return None
-    same = info.shape == snapshot.shape and info.dtype == snapshot.arrays[0].dtype
+    # Of a file with several scenes nothing says which of them the layer shows.
+    same = not info.scenes and info.shape == snapshot.shape and info.dtype == snapshot.arrays[0].dtype
     told, known = (*info.voxel_size, info.time_step), (*snapshot.voxel_size, snapshot.time_step)
     return path if same and all(_is_close(a, b) for a, b in zip(told, known, strict=True)) else None
 

@@ -71,7 +71,7 @@ def dock_of(widget: QWidget) -> QDockWidget | None:
     return parent
 
 
-def keep_painted_safe() -> None:
+def watch_soon() -> None:
     """Begin to watch the labels of the viewer in front soon, as every panel does; nothing without a window.
 
     napari calls no plugin at its start, so what is painted there is safe from our first panel or sample on.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from im2im_core.axes import from_tczyx
+from im2im_core.commands.scenes import Scene
 from im2im_core.errors import ResourceError
 from im2im_core.object_size import look_at
 from napari_im2im._layers import Placement, ResultSpec, Snapshot, add_result, is_image_layer, layer_axes, take_snapshot
@@ -41,9 +42,14 @@ class FileLook:
     name: str
     """Of the first image, the only one that is looked at."""
     count: int
+    """Images, as far as is known: those of the first file, and one in each of the others."""
     voxel_size: VoxelSize
     width: float | None
     """Width of the objects in it, pixels; None where it is not wanted or none stand out."""
+    scenes: tuple[str, ...] = ()
+    """Names of the images in the first file, where it has several."""
+    alone: bool = True
+    """Whether there is no other file."""
 
     @property
     def whose(self) -> str:
@@ -63,7 +69,10 @@ def look_at_files(files: Sequence[Path], *, with_width: bool) -> FileLook:
 
     _, pairs = listed(files)
     image = open_image(pairs[0][0])
-    return FileLook(pairs[0][0].name, len(pairs), image.info.voxel_size, look_at(image) if with_width else None)
+    info = image.info
+    count = len(pairs) - 1 + max(1, len(info.scenes))
+    width = look_at(image) if with_width else None
+    return FileLook(info.name, count, info.voxel_size, width, info.scenes, len(pairs) == 1)
 
 
 # ---- after ---------------------------------------------------------------------
@@ -74,6 +83,8 @@ class Opened:
     """Pixels of an image and of its results, as they go into layers."""
 
     path: Path
+    scene: str | None
+    """Name of the image in its file; None where it is the only one."""
     info: ImageInfo
     pixels: NDArray[Any]
     """With the axes of the image."""
@@ -82,8 +93,8 @@ class Opened:
     """How each result is shown, its file, and its ``(T, C, Z, Y, X)`` pixels."""
 
 
-def read_results(path: Path, result: Result) -> Opened:
-    """Pixels of the image at `path` and of its results; not for the main thread.
+def read_results(source: Path | Scene, result: Result) -> Opened:
+    """Pixels of an image and of its results; not for the main thread.
 
     Raises
     ------
@@ -92,19 +103,20 @@ def read_results(path: Path, result: Result) -> Opened:
     """
     from im2im_core.io import open_image
 
-    image = open_image(path)
+    path, scene = source if isinstance(source, Scene) else (source, None)
+    image = open_image(path, scene=scene or 0)
     facts = {str(layer["name"]): layer for layer in result.layers}
     files = {name: open_image(file) for name, file in result.paths.items() if name in facts}
     needed = sum(_bytes(each) for each in (image, *files.values()))
     if needed > LARGEST:
         folder = next(iter(result.paths.values()), "the folder")
         raise ResourceError(
-            f"{path.name} and its results take {needed / 2**30:.1f} GB, so they are not opened",
+            f"{image.info.name} and its results take {needed / 2**30:.1f} GB, so they are not opened",
             f"Drag {folder} into napari to look at parts of it",
         )
     pixels = from_tczyx(image.read(), image.info.axes)
     results = tuple((facts[name], str(result.paths[name]), file.read()) for name, file in files.items())
-    return Opened(path, image.info, pixels, _limits(pixels), results)
+    return Opened(path, scene, image.info, pixels, _limits(pixels), results)
 
 
 def add_opened(viewer: Viewer, opened: Opened, model: str, facts: dict[str, Any]) -> tuple[Snapshot, list[Layer]]:
@@ -130,8 +142,11 @@ def _limits(pixels: NDArray[Any]) -> tuple[float, float]:
 
 
 def _open_already(viewer: Viewer, opened: Opened) -> Snapshot | None:
-    """Snapshot of the layer that was opened from the same file, where there is one with the same dimensions."""
-    for layer in viewer.layers:
+    """Snapshot of the layer that was opened from the same file, where there is one with the same dimensions.
+
+    Of a file with several scenes nothing says which of them a layer shows.
+    """
+    for layer in viewer.layers if opened.scene is None else ():
         if is_image_layer(layer) and layer.source.path and str(layer.source.path) == str(opened.path):
             known = layer_axes(layer) is not None
             snapshot = take_snapshot([layer], copy=False) if known else None
@@ -152,7 +167,7 @@ def _add_image(viewer: Viewer, opened: Opened) -> Snapshot:
     )
     layer = viewer.add_image(
         opened.pixels,
-        name=opened.path.name,
+        name=info.name,
         scale=place.scale,
         units=place.units,
         axis_labels=tuple(a.lower() for a in info.axes),

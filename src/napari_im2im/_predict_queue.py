@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from im2im_core.commands.scenes import Scene, each_scene
 from im2im_core.errors import DataError, Im2ImError, ResourceError
 from im2im_core.progress import duration
 from napari_im2im._layers import take_snapshot
@@ -103,12 +104,14 @@ class FileQueue:
 
     request: Request
     files: tuple[Path, ...]
-    todo: list[tuple[Path, Path]] = field(default_factory=list)
+    scene: str | None = None
+    """The only scene of each file that is wanted; every one where not given."""
+    todo: list[tuple[Path | Scene, Path]] = field(default_factory=list)
     """Image and the file that its result is written to; empty until the first is asked for."""
     folder: Path = field(default_factory=Path)
     """New folder that all results are in."""
     tally: Tally = field(default_factory=Tally)
-    image: Path = field(default_factory=Path)
+    image: Path | Scene = field(default_factory=Path)
     """The one that is predicted."""
 
     def next(self) -> dict[str, Any]:
@@ -120,11 +123,13 @@ class FileQueue:
         Raises
         ------
         Im2ImError
-            There is no image, two results would have one name, or the folder for the results cannot be made.
+            There is no image or no such scene, two results would have one name, or the folder for the results cannot be
+            made.
         """
         try:
             if not self.tally.total:
-                self.folder, self.todo = listed(self.files)
+                self.folder, pairs = listed(self.files)
+                self.todo = each_scene(pairs, self.scene, self.folder)
                 self.tally.total = len(self.todo)
             self.make_folder()
         except Im2ImError:
@@ -132,7 +137,8 @@ class FileQueue:
             raise
         self.image, target = self.todo.pop(0)
         self.tally.begun += 1
-        told = {"image": str(self.image), "to": str(target), "options": self.request.options.dump()}
+        path, scene = self.image if isinstance(self.image, Scene) else (self.image, None)
+        told = {"image": str(path), "scene": scene, "to": str(target), "options": self.request.options.dump()}
         return {**self.request.arguments, **told}
 
     def make_folder(self) -> None:

@@ -12,6 +12,7 @@ from qtpy.QtCore import QEvent, QObject, Qt, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QCheckBox,
+    QComboBox,
     QDoubleSpinBox,
     QHBoxLayout,
     QLabel,
@@ -111,6 +112,7 @@ class PredictWidget(QWidget):
         self._looked: tuple[Any, ...] = ()
         self._look_of_files: FileLook | None = None
         self._told_open = False
+        self._scene: str | None = None
         self._form: ConfigForm | None = None
         self._valid: Config | None = None
         self._chosen: set[str] = set()
@@ -143,6 +145,13 @@ class PredictWidget(QWidget):
         self.models = ModelList()
         self.image = ImagePanel(self._viewer)
         self.more_images = MoreImages(self._viewer)
+        self.scene_box = QComboBox()
+        self.scene_box.setAccessibleName("Scene of the file")
+        self.scene_box.setToolTip(
+            "The file holds several images (fields, positions, series): each is predicted, or one"
+        )
+        self.scene_box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.scene_box.setMinimumContentsLength(12)
         self.size_text = _paragraph()
         self.width_box = QDoubleSpinBox()
         self.width_box.setRange(0, 9999)
@@ -189,6 +198,7 @@ class PredictWidget(QWidget):
         column.addWidget(self.models)
         column.addWidget(self.image)
         column.addWidget(self.more_images)
+        column.addWidget(self.scene_box)
         column.addWidget(self.size_text)
         column.addWidget(self.unit_button)
         column.addLayout(_row(self._width_label(), self.width_box, stretch=True))
@@ -218,6 +228,7 @@ class PredictWidget(QWidget):
         self.bar.hide()
         self.status.hide()
         self.teach_button.hide()
+        self.scene_box.hide()
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Keep as wide as what a model, an image or the settings bring in."""
@@ -243,6 +254,7 @@ class PredictWidget(QWidget):
         self.width_box.valueChanged.connect(self._on_width)
         self.unit_button.clicked.connect(self._on_unit)
         self.open_box.clicked.connect(self._on_open_box)
+        self.scene_box.activated.connect(self._on_scene)
         self.more.toggled.connect(self._on_more)
         self.button.clicked.connect(self._on_button)
         self.teach_button.clicked.connect(self._on_teach)
@@ -288,13 +300,28 @@ class PredictWidget(QWidget):
 
     def _forget_look(self) -> None:
         """What was found out about another image holds no more, nor what is still being found out."""
-        self._looked, self._look_of_files = (), None
+        self._looked, self._look_of_files, self._scene = (), None, None
+        self._offer_scenes(())
         self.later.forget("look")
 
     def _offer_opening(self, count: int) -> None:
         self.open_box.setVisible(count > 0)
         if not self._told_open:
             self.open_box.setChecked(0 < count <= FEW)
+
+    def _offer_scenes(self, names: tuple[str, ...]) -> None:
+        """Let one of the images of a file be chosen, where there are several; at first it is each of them."""
+        self.scene_box.clear()
+        if names:
+            self.scene_box.addItem(f"Each of the {len(names)} scenes", None)
+            for name in names:
+                self.scene_box.addItem(name, name)
+            self.scene_box.setCurrentIndex(names.index(self._scene) + 1 if self._scene in names else 0)
+        self.scene_box.setVisible(bool(names))
+
+    def _on_scene(self) -> None:
+        self._scene = self.scene_box.currentData()
+        self._on_memorable()
 
     def _on_open_box(self) -> None:
         self._told_open = True
@@ -383,6 +410,7 @@ class PredictWidget(QWidget):
     def _on_files_looked(self, look: FileLook) -> None:
         self._look_of_files = look
         self._offer_opening(look.count)
+        self._offer_scenes(look.scenes if look.alone else ())
         if not self._told:
             self._width = look.width
         self._advise()
@@ -478,6 +506,8 @@ class PredictWidget(QWidget):
             tuple(self._more_outputs()),
             self._region(model) if layers else None,
             self._input_files(model),
+            self._look_of_files.scenes if self._look_of_files else (),
+            self.scene_box.currentData(),
         )
         return as_texts(asked)
 
@@ -541,7 +571,7 @@ class PredictWidget(QWidget):
         self.later.forget("count")  # of the objects of an earlier result
         self._queue = None
         if isinstance(value, tuple):
-            self._next(FileQueue(request, value))
+            self._next(FileQueue(request, value, self.scene_box.currentData()))
         elif isinstance(value, list):
             self._next(LayerQueue.of(value, request))
         else:
@@ -805,6 +835,7 @@ class PredictWidget(QWidget):
             "files": [str(path) for path in self.image.files()],
             **self.image.choices(),
             "more_images": self.more_images.names(),
+            "scene": self._scene,
             "width": self._width if self._told else None,
             "open": self.open_box.isChecked() if self._told_open else None,
             "outputs": self._wanted_outputs(),
@@ -837,6 +868,7 @@ class PredictWidget(QWidget):
         found = self._open_image(content.get("image"))
         if content.get("kind") == "files" and files and same:
             self.image.setValue(files)
+            self._scene = content.get("scene")
         elif content.get("kind") == "all" and same:
             self.image.setValue([])
         elif found is not None:

@@ -95,6 +95,10 @@ class Asked:
     region: Region | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
     """File of each image of a model that takes several; empty where what is open is not one file."""
+    scenes: tuple[str, ...] = ()
+    """Names of the images in the files that are wanted, where they have several."""
+    scene: str | None = None
+    """The only one of them that is wanted."""
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -117,9 +121,11 @@ def _command(asked: Asked) -> str:
     files = [str(path) for path in asked.files] or ["IMAGE.tif"]
     if asked.inputs:
         files = [word for name, path in asked.inputs.items() for word in ("--input", f"{name}={path or 'IMAGE.tif'}")]
-    words = ["im2im", "predict", str(asked.model.path), *files, "-o", _out(asked.files)]
+    words = ["im2im", "predict", str(asked.model.path), *files, "-o", _out(asked)]
     if asked.files and asked.axes:
         words += ["--axes", asked.axes]
+    if asked.scene is not None:
+        words += ["--scene", asked.scene]
     if asked.outputs:
         words += ["--outputs", ",".join(asked.outputs)]
     for name, value in asked.changed.items():
@@ -134,11 +140,14 @@ def _command(asked: Asked) -> str:
     return "".join(f"# {note}\n" for note in notes) + shlex.join(words)
 
 
-def _out(files: tuple[Path, ...]) -> str:
+def _out(asked: Asked) -> str:
     """A file for a single image, else a folder."""
+    files = asked.files
     if not files:
         return "predictions/IMAGE.tif"
     folder = files[0].parent / "predictions"
+    if asked.scenes and asked.scene is None:
+        return str(folder)
     single = len(files) == 1 and (not files[0].is_dir() or files[0].suffix == ".zarr")
     return str(folder / result_name(files[0]) if single else folder)
 
@@ -164,6 +173,10 @@ def _python(asked: Asked) -> str:
         given.append("region=region")
     if asked.outputs:
         given.append(f"outputs={list(asked.outputs)!r}")
+    every = bool(asked.scenes) and asked.scene is None
+    if asked.scenes:
+        given.append("scene=scene" if every else f"scene={asked.scene!r}")
+        lines += ["from im2im_core.io import scenes"] if every else []
     if asked.changed:
         arguments = ", ".join(f"{name}={value!r}" for name, value in asked.changed.items())
         lines += ["from im2im_core.predict_options import PredictOptions", "", f"options = PredictOptions({arguments})"]
@@ -175,6 +188,9 @@ def _python(asked: Asked) -> str:
     if asked.inputs:
         images = ", ".join(f"{name!r}: {path!r}" if path else f"{name!r}: ..." for name, path in asked.inputs.items())
         loop = [f"image = {{{images}}}  # files or arrays by the names of the inputs", f"result = {call}"]
+    elif asked.files and every:
+        head = f"for image in {[str(path) for path in asked.files]!r}:"
+        loop = [head, "    for scene in scenes(image):", f"        result = {call}"]
     elif asked.files:
         loop = [f"for image in {[str(path) for path in asked.files]!r}:", f"    result = {call}"]
     else:

@@ -35,9 +35,9 @@ def _kept_safe(sample: Sample) -> Sample:
     @wraps(sample)
     def opened() -> list[LayerTuple]:
         if "napari._qt.qt_main_window" in sys.modules:  # scripts read samples without a window
-            from napari_im2im._panels import keep_painted_safe
+            from napari_im2im._panels import watch_soon
 
-            keep_painted_safe()
+            watch_soon()
         return sample()
 
     return opened

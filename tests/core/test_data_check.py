@@ -137,10 +137,15 @@ def left_out(root: Path) -> None:
     (root / "IM" / "3.npy").write_bytes(b"pixels in a format that nobody reads")
 
 
-def further_images(root: Path) -> None:
+def scenes(root: Path) -> None:
     with tifffile.TiffWriter(root / "IM" / "0.ome.tif", ome=True) as file:
         for pixels in (noise(0), noise(7)[:8]):
             file.write(pixels, metadata={"axes": "YX"}, photometric="minisblack")
+
+
+def further_images(root: Path) -> Options:
+    scenes(root)
+    return {"scenes": [0]}
 
 
 def shape_mismatch(root: Path) -> None:
@@ -309,7 +314,7 @@ WORLDS: dict[str, Callable[[Path], Options | None]] = {
     world.__name__: world
     for world in (
         no_images, not_understood, missing_partner, duplicate_stem, unreadable, group_pattern, table, dataset_json,
-        left_out, further_images, shape_mismatch, channel_count, spacing_mismatch, smaller_than_patch,
+        left_out, scenes, further_images, shape_mismatch, channel_count, spacing_mismatch, smaller_than_patch,
         rgb_or_channels_question, assumed, nan_inf, constant, constant_channel, constant_plane, saturated,
         dtype_range, target_is_image, weight_invalid, nothing_known, negative_or_fractional_labels,
         undeclared_class, empty_foreground, validation_without_labels, label_gap, probably_classes,

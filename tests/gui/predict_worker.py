@@ -98,8 +98,8 @@ def as_one(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_file(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Labels of a file, written to another one."""
-    image = open_image(arguments["image"])
+    """Labels of a file, or of a scene of it, written to another one."""
+    image = open_image(arguments["image"], scene=arguments.get("scene") or 0)
     labels = (image.read()[0, :1, 0] > 0).astype(np.uint32)
     info = image.info
     write_image(arguments["to"], labels[0], axes="YX", voxel_size=info.voxel_size)

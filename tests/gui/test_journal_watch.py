@@ -130,16 +130,78 @@ def test_painting_on_a_sample_is_kept_safe_without_a_panel(make_napari_viewer: A
     watch_labels(viewer).stop()
 
 
-def test_labels_read_from_a_file_as_needed_are_told_to_be_unsafe(watched: Any, monkeypatch: Any) -> None:
+def test_lazy_labels_are_read_into_memory_where_they_are_to_be_painted(
+    watched: Any, qtbot: Any, project: Any, monkeypatch: Any
+) -> None:
     import dask.array as da
 
     viewer, watch = watched
-    said: list[str] = []
-    monkeypatch.setattr(watch, "_say", lambda text, *_: said.append(text))
+    said: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(watch, "_say", lambda *words: said.append(words))
+    before = np.zeros((SIZE, SIZE), np.uint16)
+    before[:4, :4] = 8
+    layer = viewer.add_labels(da.from_array(before), name="lazy")
+    assert said == []
+    layer.mode = "paint"
+    layer.mode = "erase"
+    ((text, level, _, button, read),) = said
+    assert (level, button) == ("warning", "Read it into memory")
+    assert "“lazy” is read from its file piece by piece" in text
+    read()
+    qtbot.waitUntil(lambda: isinstance(layer.data, np.ndarray), timeout=5000)
+    layer.mode = "paint"
+    layer.paint((40, 40), 3)
+    journal = Journal(project, layer.unique_id.hex)
+    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=5000)
+    assert journal.restore()[0, 0] == 8
+    assert len(said) == 1
+
+
+def test_lazy_labels_that_somebody_read_are_watched_from_then_on(watched: Any, qtbot: Any, project: Any) -> None:
+    import dask.array as da
+
+    viewer, _ = watched
     layer = viewer.add_labels(da.zeros((SIZE, SIZE), dtype=np.uint16), name="lazy")
-    layer.events.paint(value=[])
-    layer.events.paint(value=[])
-    assert said == ["“lazy” is read from its file as needed, so what you paint there cannot be restored"]
+    layer.data = np.asarray(layer.data)
+    layer.paint((40, 40), 3)
+    journal = Journal(project, layer.unique_id.hex)
+    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=5000)
+
+
+def test_lazy_labels_that_are_too_large_or_broken_are_told(watched: Any, qtbot: Any, monkeypatch: Any) -> None:
+    import dask.array as da
+
+    from napari_im2im import _journal_watch as module
+
+    def broken(block: Any) -> Any:
+        raise RuntimeError("chunk 3 is damaged")
+
+    viewer, watch = watched
+    said: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(watch, "_say", lambda *words: said.append(words))
+    layer = viewer.add_labels(da.zeros((SIZE, SIZE), dtype=np.uint16), name="lazy")
+    data = da.zeros((SIZE, SIZE), dtype=np.uint16).map_blocks(broken, dtype=np.uint16)
+    watch._later.ask("read", lambda: np.array(data), lambda _: None, lambda e: watch._on_unread("lazy", e))
+    qtbot.waitUntil(lambda: bool(said), timeout=5000)
+    assert said.pop()[:2] == ("“lazy” cannot be read: chunk 3 is damaged", "error")
+    monkeypatch.setattr(module, "LARGEST", 10)
+    layer.mode = "paint"
+    assert len(said[0]) == 3  # no button
+    assert "TIFF" in said[0][2]
+
+
+def test_a_viewer_is_made_safe_without_a_panel(make_napari_viewer: Any, qtbot: Any, project: Any) -> None:
+    """As the startup script in the documentation does it."""
+    page = (Path(__file__).parents[2] / "docs" / "tutorial-segmentation.md").read_text(encoding="utf-8")
+    start = page.index("    from napari_im2im import")
+    lines = page[start : page.index("\n\n", start)].splitlines()
+    viewer = make_napari_viewer()
+    exec(compile("\n".join(line.strip() for line in lines), "startup script", "exec"), {})
+    layer = viewer.add_labels(np.zeros((SIZE, SIZE), np.uint16), name="painted")
+    layer.paint((5, 5), 3)
+    journal = Journal(project, layer.unique_id.hex)
+    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=5000)
+    watch_labels(viewer).stop()
 
 
 def test_corrections_come_back_as_corrections(watched: Any, qtbot: Any, project: Any) -> None:

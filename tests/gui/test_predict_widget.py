@@ -568,6 +568,76 @@ def test_a_result_lies_on_the_layer_that_its_file_was_opened_as(open_panel: Any,
     assert widget._last[0].name == "opened"
 
 
+def write_scenes(path: Path) -> Path:
+    """File with two images of discs, of which the second is moved."""
+    import tifffile
+
+    with tifffile.TiffWriter(path, ome=True) as file:
+        for name, shift in (("left", 0), ("right", 5)):
+            metadata = {"axes": "YX", "Name": name, "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+            file.write(np.roll(discs(128), shift, 1), metadata=metadata, photometric="minisblack")
+    return path
+
+
+def test_each_scene_of_a_file_is_predicted(open_panel: Any, qtbot: Any, tmp_path: Path) -> None:
+    viewer, widget = open_panel()
+    path = write_scenes(tmp_path / "a.ome.tif")
+    assert widget.scene_box.isHidden()
+    widget.set_image((path,))
+    qtbot.waitUntil(lambda: widget.scene_box.isVisible(), timeout=PATIENCE)
+    assert [widget.scene_box.itemText(i) for i in range(3)] == ["Each of the 2 scenes", "left", "right"]
+    assert not nameless(widget)
+    texts = widget._texts()
+    assert texts["command"].split()[-2:] == ["-o", str(tmp_path / "predictions")]
+    assert "for scene in scenes(image):" in texts["python"]
+    compile(texts["python"], "copied", "exec")
+    widget.button.click()
+    qtbot.waitUntil(lambda: at_rest(widget) and len(predicted(viewer)) == 2, timeout=PATIENCE)
+    assert "2 of 2 images predicted" in widget.status.text()
+    results = {layer.metadata["im2im"]["image"]: layer for layer in predicted(viewer)}
+    assert results.keys() == {"a.ome.tif:left", "a.ome.tif:right"}
+    for (name, result), shift in zip(sorted(results.items()), (0, 5), strict=True):
+        np.testing.assert_array_equal(result.data, np.roll(discs(128), shift, 1) > 0)
+        np.testing.assert_array_equal(viewer.layers[name].data, np.roll(discs(128), shift, 1))
+    files = {Path(layer.metadata["im2im"]["file"]).name for layer in results.values()}
+    assert files == {"a_left.ome.tif", "a_right.ome.tif"}
+
+
+def test_one_scene_of_a_file_can_be_chosen(open_panel: Any, qtbot: Any, tmp_path: Path) -> None:
+    viewer, widget = open_panel()
+    widget.set_image((write_scenes(tmp_path / "a.ome.tif"),))
+    qtbot.waitUntil(lambda: widget.scene_box.isVisible(), timeout=PATIENCE)
+    widget.scene_box.setCurrentIndex(2)
+    widget.scene_box.activated.emit(2)
+    assert widget._content()["scene"] == "right"
+    texts = widget._texts()
+    assert "--scene right" in texts["command"]
+    assert "scene='right'" in texts["python"]
+    widget.button.click()
+    qtbot.waitUntil(lambda: at_rest(widget) and len(predicted(viewer)) == 1, timeout=PATIENCE)
+    (result,) = predicted(viewer)
+    np.testing.assert_array_equal(result.data, np.roll(discs(128), 5, 1) > 0)
+    widget.set_image(write_discs(tmp_path, "b.tif"))
+    assert widget.scene_box.isHidden()
+    assert widget._content()["scene"] is None
+
+
+def test_a_lazy_layer_of_a_file_with_scenes_is_sent_as_pixels(make_napari_viewer: Any, tmp_path: Path) -> None:
+    import dask.array
+    from napari.layers._source import Source
+
+    from napari_im2im._layers import take_snapshot
+
+    path = write_scenes(tmp_path / "a.ome.tif")
+    viewer = make_napari_viewer()
+    layer = viewer.add_image(dask.array.from_array(np.roll(discs(128), 5, 1)), name="right", scale=(0.5, 0.5))
+    layer.units = ("micrometer", "micrometer")
+    layer._source = Source(path=str(path))
+    snapshot = take_snapshot([layer])
+    assert snapshot.path is None
+    np.testing.assert_array_equal(snapshot.image().read()[0, 0, 0], np.roll(discs(128), 5, 1))
+
+
 def test_many_results_stay_files_unless_they_are_wanted(open_panel: Any, qtbot: Any, tmp_path: Path) -> None:
     viewer, widget = open_panel()
     write_discs(tmp_path / "in", *(f"{n}.tif" for n in range(6)))

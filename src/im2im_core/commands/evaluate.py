@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from im2im_core.evaluation import Report
     from im2im_core.recipe import DataSettings
 
-TOLD = ("axes", "input_channels", "target_channels", "labelling")
+TOLD = ("axes", "input_channels", "target_channels", "scenes", "labelling")
 """Settings of the data that files may not say."""
 MORE = "All figures of every image: --csv FILE, or --json"
 

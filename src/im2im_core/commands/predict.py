@@ -210,10 +210,12 @@ def _all_opened(source: Source, axes: str | None, scene: str | None) -> Image | 
 def _opened(path: Path, axes: str | None, scene: str | None) -> Image:
     """Image of a file; that it may not be read is a fault of this file, unlike a disk that cannot be written to."""
     from im2im_core.io import open_image, scenes
+    from im2im_core.io.scenes import require_one
 
     try:
-        chosen = 0 if scene is None else named_scene(path, scenes(path), scene)
-        return open_image(path, axes=axes, scene=chosen)
+        if scene is None:
+            return require_one(open_image(path, axes=axes), "Name one of them with --scene")
+        return open_image(path, axes=axes, scene=named_scene(path, scenes(path), scene))
     except ResourceError as error:
         raise DataError(error.message, error.cure) from error
     except OSError as error:

@@ -38,6 +38,8 @@ def each_scene(jobs: Iterable[tuple[Path, Path]], asked: str | None, out: Path) 
     DataError
         There is no scene `asked`.
     """
+    from im2im_core.io.scenes import scenes_words, unique_names
+
     found: list[tuple[Path | Scene, Path]] = []
     for path, target in jobs:
         names = _names(path)
@@ -47,11 +49,12 @@ def each_scene(jobs: Iterable[tuple[Path, Path]], asked: str | None, out: Path) 
             found.append((path, target))
         elif target == out:
             raise ConfigError(
-                f"{path} has {len(names)} scenes ({', '.join(names[:5])}{' …' if len(names) > 5 else ''})",
+                f"{path} has {scenes_words(names)}",
                 "Name a folder after -o, or one of them with --scene",
             )
         else:
-            found += [(Scene(path, name), _beside(target, name)) for name in names]
+            files = (name.replace(" ", "-") for name in unique_names([_safe(name) for name in names]))
+            found += [(Scene(path, name), _beside(target, file)) for name, file in zip(names, files, strict=True)]
     return found
 
 
@@ -63,10 +66,9 @@ def named_scene(path: Path, names: tuple[str, ...], asked: str) -> str:
     DataError
         There is none; the message lists those that are.
     """
-    from im2im_core.io.scenes import pick_scene
+    from im2im_core.io.scenes import scene_number
 
-    number = int(asked) if asked.isdecimal() and asked not in names else None
-    return names[pick_scene(path, names, asked if number is None else number)]
+    return names[scene_number(path, names, asked)]
 
 
 def _names(path: Path) -> tuple[str, ...]:
@@ -79,9 +81,13 @@ def _names(path: Path) -> tuple[str, ...]:
         return ()
 
 
+def _safe(scene: str) -> str:
+    """Name of a scene without characters that file systems do not like."""
+    return re.sub(r"[^\w.+-]+", "-", scene).strip("-") or "scene"
+
+
 def _beside(target: Path, scene: str) -> Path:
-    """`target` with the scene in its name, without characters that file systems do not like."""
+    """`target` with the scene in its name."""
     ending = next((e for e in (".ome.tif", ".ome.tiff", ".ome.zarr") if target.name.lower().endswith(e)), target.suffix)
     stem = target.name[: len(target.name) - len(ending)]
-    named = re.sub(r"[^\w.+-]+", "-", scene).strip("-") or "scene"
-    return target.with_name(f"{stem}_{named}{target.name[len(stem) :]}")
+    return target.with_name(f"{stem}_{scene}{target.name[len(stem) :]}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from im2im_core.image import Image
 
-_WRITTEN = re.compile(r"(.+?)\|[^|]*\|[^|]*\|\d+\|\d+", re.DOTALL)
+_WRITTEN = re.compile(r"(.+?)\|([^|]*)\|[^|]*\|\d+\|\d+", re.DOTALL)
 """Path, scene, axes, size and time, as `_text` writes them; more may follow where it is a part or several files."""
 
 
@@ -56,3 +56,9 @@ def file_of(image: Image) -> str:
     """File or folder that an image is read from, the first of several; empty where it is an array."""
     found = _WRITTEN.match(image.info.identity)
     return found[1] if found else ""
+
+
+def scene_of(image: Image) -> str:
+    """Name of the scene that an image is; empty where it is the only one of its file, or an array."""
+    found = _WRITTEN.match(image.info.identity)
+    return found[2] if found else ""

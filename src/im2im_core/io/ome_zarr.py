@@ -78,7 +78,7 @@ class OmeZarrImage:
                 check_chunks(source.array, self._store, source.absent)
             shape = tuple(self._store.shape)
             self._layout = resolve_layout(path.name, shape, _letters(source, len(shape)), axes, squeeze=False)
-            self._info = self._describe(names[index] if len(names) > 1 else "")
+            self._info = self._describe(index, names if len(names) > 1 else ())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._origin
@@ -101,8 +101,9 @@ class OmeZarrImage:
             ) from error
         return np.ascontiguousarray(self._layout.arrange(block)).astype(self._info.dtype, copy=False)
 
-    def _describe(self, scene: str) -> ImageInfo:
+    def _describe(self, index: int, scenes: tuple[str, ...]) -> ImageInfo:
         path, _, axes = self._origin
+        scene = scenes[index] if scenes else ""
         source, layout = self._source, self._layout
         dtype = np.dtype(self._store.dtype.numpy_dtype)
         if dtype.kind not in _KINDS:
@@ -120,6 +121,7 @@ class OmeZarrImage:
             identity=folder_identity(path, parts, scene, axes),
             notes=notes,
             refused=_refused(source),
+            scenes=scenes,
         )
 
 

@@ -69,6 +69,7 @@ def stack_image(stack: Any, path: Path, scene: int | str, axes: str | None) -> S
         channels=_channels(stack, layout.tczyx[1], layout.rgb),
         time_step=_time_step(stack),
         identity=_identity(path, name, axes),
+        scenes=scenes if len(scenes) > 1 else (),
     )
 
 

@@ -62,7 +62,7 @@ class TiffImage:
             self._layout = _layout(tif, series, path, axes)
             self._pixels = _pixels(tif, series, path)
             metadata = read_metadata(tif, series, index)
-            self._info = self._describe(series, metadata, names[index] if len(names) > 1 else "")
+            self._info = self._describe(series, metadata, index, names if len(names) > 1 else ())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._origin
@@ -83,8 +83,9 @@ class TiffImage:
             ) from error
         return np.ascontiguousarray(self._layout.arrange(block)).astype(self._info.dtype, copy=False)
 
-    def _describe(self, series: Any, metadata: Metadata, scene: str) -> ImageInfo:
+    def _describe(self, series: Any, metadata: Metadata, index: int, scenes: tuple[str, ...]) -> ImageInfo:
         path, _, axes = self._origin
+        scene = scenes[index] if scenes else ""
         layout, channels, notes = self._layout, metadata.channels, metadata.notes + pixel_notes(series.keyframe)
         if layout.rgb and int(series.keyframe.photometric) in (_RGB, _YCBCR) and layout.tczyx[1] <= len(RGB_NAMES):
             channels = RGB_NAMES[: layout.tczyx[1]]
@@ -102,6 +103,7 @@ class TiffImage:
             identity=file_identity(path, scene, axes),
             notes=notes,
             refused=metadata.refused,
+            scenes=scenes,
         )
 
 

@@ -34,11 +34,12 @@ def ping(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) -> di
 def predict(arguments: Arguments, on_event: OnEvent, should_stop: ShouldStop) -> dict[str, Any]:
     """``results`` by name (arrays, or paths where ``to`` is given) and ``layers`` that say how to show them.
 
-    Arguments are ``model``, ``image`` (path or array) and, as wanted, ``axes``, ``name``, ``voxel_size``,
-    ``channels``, ``time_step``, ``excerpt`` (of what image the pixels are a part), ``region`` (start and stop along
-    T, C, Z, Y, X), ``outputs``, ``to``, ``device`` and ``options``. Where ``live`` names a folder, results are files
-    in it that fill tile by tile: `OutputBegun` tells of each, and ``results`` holds their paths. A model that takes
-    several images gets ``images`` instead: for the name of each input what is said of one image above.
+    Arguments are ``model``, ``image`` (path or array) and, as wanted, ``scene`` (name, of a file with several),
+    ``axes``, ``name``, ``voxel_size``, ``channels``, ``time_step``, ``excerpt`` (of what image the pixels are a part),
+    ``region`` (start and stop along T, C, Z, Y, X), ``outputs``, ``to``, ``device`` and ``options``. Where ``live``
+    names a folder, results are files in it that fill tile by tile: `OutputBegun` tells of each, and ``results`` holds
+    their paths. A model that takes several images gets ``images`` instead: for the name of each input what is said of
+    one image above.
     """
     from im2im_core import api
     from im2im_core.predict_options import PredictOptions
@@ -125,10 +126,12 @@ def _images(arguments: Arguments) -> Any:
 
 
 def _image(arguments: Arguments) -> Image | str | np.ndarray:
-    """Image with what the viewer knows of an array; a path stays one."""
-    from im2im_core.image import ArrayImage
+    """Image with what the viewer knows of an array, or the scene of a file; any other path stays one."""
+    from im2im_core.image import ArrayImage, as_image
 
     image, axes = arguments["image"], arguments.get("axes")
+    if arguments.get("scene"):
+        return as_image(image, axes, scene=arguments["scene"])
     if isinstance(image, str) or axes is None:
         return image  # type: ignore[no-any-return]
     size = arguments.get("voxel_size") or (None, None, None)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from im2im_core.errors import DataError, ResourceError
+from im2im_core.layouts.scenes import SceneFiles, UnclearScene, by_scene, partner_scene
 from im2im_core.samples import TARGET, Sample
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from im2im_core.axes import Region
     from im2im_core.image import Image, ImageInfo, VoxelSize
+    from im2im_core.layouts.scenes import Asked
     from im2im_core.recipe.data import DataSettings
 
 Part = Literal["train", "validation", "test"]
@@ -46,6 +48,8 @@ class SampleFiles:
     """Where a file beside the image says it."""
     ignored: int | None = None
     """Label of pixels of which nothing is known."""
+    scene: int | str | None = None
+    """Number or name of the scene that is meant where the file has several; None = those that the settings choose."""
 
 
 @dataclass(frozen=True)
@@ -243,8 +247,14 @@ def open_samples(
     input_channels: tuple[int | str, ...] | None = None,
     target_channels: tuple[int | str, ...] | None = None,
     voxel_size: VoxelSize | None = None,
+    scenes: Asked = None,
 ) -> tuple[Sample, ...]:
-    """Samples whose images are open but not read.
+    """Samples whose images are open but not read; each scene of a file is one, and those of a file are a group.
+
+    Parameters
+    ----------
+    scenes : tuple of int or str, optional
+        Numbers or names of scenes; all of them where not given.
 
     Raises
     ------
@@ -252,10 +262,17 @@ def open_samples(
         Lists every file that cannot be opened and every pair whose sizes do not fit.
     """
     files = tuple(files)
-    samples, problems = _open_all(files, axes, input_channels, target_channels, voxel_size)
-    if problems:
-        raise files_error(problems, files)
-    return samples
+    found = survey_files(
+        files,
+        axes=axes,
+        input_channels=input_channels,
+        target_channels=target_channels,
+        voxel_size=voxel_size,
+        scenes=scenes,
+    )
+    if found.problems:
+        raise files_error(found.problems, files)
+    return found.samples
 
 
 @dataclass(frozen=True)
@@ -264,6 +281,7 @@ class Survey:
 
     samples: tuple[Sample, ...]
     files: tuple[SampleFiles, ...]
+    """Files of all samples; those of each scene where a file has several."""
     problems: tuple[FileProblem, ...]
 
     @property
@@ -306,10 +324,39 @@ def survey_samples(settings: DataSettings, root: Path) -> Survey:
             problems += error.problems
             files += error.found
     unique, doubled = _unique_names(files)
-    samples, unfit = _open_all(
-        unique, settings.axes, settings.input_channels, settings.target_channels, settings.voxel_size
+    found = survey_files(
+        unique,
+        axes=settings.axes,
+        input_channels=settings.input_channels,
+        target_channels=settings.target_channels,
+        voxel_size=settings.voxel_size,
+        scenes=settings.scenes,
     )
-    return Survey(samples, tuple(unique), (*problems, *doubled, *unfit))
+    return replace(found, problems=(*problems, *doubled, *found.problems))
+
+
+def survey_files(
+    files: Iterable[SampleFiles],
+    *,
+    axes: str | None = None,
+    input_channels: tuple[int | str, ...] | None = None,
+    target_channels: tuple[int | str, ...] | None = None,
+    voxel_size: VoxelSize | None = None,
+    scenes: Asked = None,
+) -> Survey:
+    """Everything in `files`, scene by scene, with what is wrong with single ones; arguments as for `open_samples`."""
+    told = _Told(axes, input_channels, target_channels, voxel_size, scenes)
+    samples: list[Sample] = []
+    opened: list[SampleFiles] = []
+    problems: list[FileProblem] = []
+    for item in files:
+        said = told._replace(voxel_size=told.voxel_size or item.voxel_size)
+        scenes_of_item = list(_scenes(item, said, problems))
+        opened += [scene.files for scene, _ in scenes_of_item] or [item]
+        found = (_sample(scene, source, said, problems) for scene, source in scenes_of_item)
+        samples += [sample for sample in found if sample is not None]
+    problems += _unequal_channels(samples)
+    return Survey(tuple(samples), tuple(opened), tuple(problems))
 
 
 def sources_of(settings: DataSettings, root: Path) -> tuple[tuple[Path, Layout], ...]:
@@ -333,7 +380,7 @@ def _unique_names(files: list[SampleFiles]) -> tuple[list[SampleFiles], list[Fil
     while doubled := {n for n, count in Counter(f.name for f in result).items() if count > 1}:
         depth += 1
         clash = [i for i, f in enumerate(result) if f.name in doubled]
-        if len({result[i].source for i in clash}) < len(clash):
+        if len({(result[i].source, result[i].scene) for i in clash}) < len(clash):
             texts = dict.fromkeys(f"{result[i].source} is given more than once" for i in clash)
             return result, [FileProblem("", "duplicate_stem", text) for text in texts]
         for i in clash:
@@ -342,34 +389,62 @@ def _unique_names(files: list[SampleFiles]) -> tuple[list[SampleFiles], list[Fil
     return result, []
 
 
-def _open_all(
-    files: Iterable[SampleFiles],
-    axes: str | None,
-    input_channels: tuple[int | str, ...] | None,
-    target_channels: tuple[int | str, ...] | None,
-    voxel_size: VoxelSize | None,
-) -> tuple[tuple[Sample, ...], list[FileProblem]]:
-    samples: list[Sample] = []
-    problems: list[FileProblem] = []
-    for item in files:
-        errors: list[FileProblem] = []
-        size = voxel_size or item.voxel_size
-        source = _open_source(item, axes, input_channels, size, errors)
-        partner_axes = (axes, axes.upper().replace("C", ""), None) if axes else (None,)
-        targets = {
-            key: _open_partner(item.name, path, partner_axes, target_channels, size, errors)
-            for key, path in item.targets.items()
-        }
-        weight = _open_partner(item.name, item.weight, partner_axes, None, size, errors) if item.weight else None
-        problems += errors
-        opened = {key: image for key, image in targets.items() if image is not None}
-        if source is not None and not errors:
-            sample = _with_unknown(Sample(item.name, item.group or item.name, source, opened, weight), item.ignored)
-            file = str(item.source)
-            problems += [FileProblem(item.name, "shape_mismatch", text, file) for text in shape_mismatches(sample)]
-            samples.append(sample)
-    problems += _unequal_channels(samples)
-    return tuple(samples), problems
+class _Told(NamedTuple):
+    """What is said of the files of a data set that they may not say themselves."""
+
+    axes: str | None
+    input_channels: tuple[int | str, ...] | None
+    target_channels: tuple[int | str, ...] | None
+    voxel_size: VoxelSize | None
+    scenes: Asked
+
+
+def _scenes(item: SampleFiles, told: _Told, problems: list[FileProblem]) -> Iterator[tuple[SceneFiles, Image | None]]:
+    """The scenes of an image that are learned from, with their images; None where one cannot be opened."""
+    if item.scene is None and told.scenes is None and not item.more_channels:
+        # Most files hold one image, which is opened once and says so itself.
+        whole = SceneFiles(item)
+        source = _open_source(whole, told, problems)
+        if source is None or not source.info.scenes:
+            yield whole, source
+            return
+        names = source.info.scenes
+    else:
+        names = _names_in(item.source)
+    try:
+        scenes = by_scene(item, names, told.scenes)
+    except DataError as error:
+        problems.append(FileProblem(item.name, "scenes", str(error), str(item.source), list(names)))
+        return
+    for scene in scenes:
+        yield scene, _open_source(scene, told, problems)
+
+
+def _names_in(path: Path) -> tuple[str, ...]:
+    """Names of all scenes of a file; none where it holds one image, or cannot be looked at, which opening it says."""
+    from im2im_core.io import scenes
+
+    try:
+        names = scenes(path)
+    except (DataError, ResourceError, OSError):
+        return ()
+    return names if len(names) > 1 else ()
+
+
+def _sample(scene: SceneFiles, source: Image | None, told: _Told, problems: list[FileProblem]) -> Sample | None:
+    """Sample of a scene; None where `source` is, or where a partner cannot be opened: `problems` says why."""
+    item, errors = scene.files, list[FileProblem]()
+    targets = {
+        key: _open_partner(scene, path, told, told.target_channels, errors) for key, path in item.targets.items()
+    }
+    weight = _open_partner(scene, item.weight, told, None, errors) if item.weight else None
+    problems += errors
+    if source is None or errors:
+        return None
+    opened = {key: image for key, image in targets.items() if image is not None}
+    sample = _with_unknown(Sample(item.name, item.group or item.name, source, opened, weight), item.ignored)
+    problems += [FileProblem(item.name, "shape_mismatch", text, str(item.source)) for text in shape_mismatches(sample)]
+    return sample
 
 
 def _with_unknown(sample: Sample, ignored: int | None) -> Sample:
@@ -383,21 +458,15 @@ def _with_unknown(sample: Sample, ignored: int | None) -> Sample:
     return replace(sample, targets=targets, weight=sample.weight or known_pixels(labels, ignored))
 
 
-def _open_source(
-    item: SampleFiles,
-    axes: str | None,
-    channels: tuple[int | str, ...] | None,
-    voxel_size: VoxelSize | None,
-    errors: list[FileProblem],
-) -> Image | None:
+def _open_source(scene: SceneFiles, told: _Told, errors: list[FileProblem]) -> Image | None:
     """Image of a sample, put together where its channels are files of their own, with the channels it must have."""
     from im2im_core.image import join_channels, select_channels
 
-    wanted = len(item.channel_names)
+    item, wanted = scene.files, len(scene.files.channel_names)
     if not item.more_channels and not wanted:
-        return _open(item.name, item.source, axes, channels, voxel_size, errors)
+        return _open(scene, item.source, told, told.axes, told.input_channels, errors)
     paths = (item.source, *item.more_channels)
-    opened = [_open(item.name, path, axes, None, voxel_size, errors) for path in paths]
+    opened = [_open(scene, path, told, told.axes, None, errors) for path in paths]
     images = [image for image in opened if image is not None]
     if len(images) < len(opened):
         return None
@@ -408,26 +477,29 @@ def _open_source(
         return None
     name = item.name if item.more_channels else images[0].info.name
     try:
-        return select_channels(join_channels(images, name, item.channel_names), channels)
+        return select_channels(join_channels(images, name, item.channel_names), told.input_channels)
     except DataError as error:
         errors.append(FileProblem(item.name, "shape_mismatch", str(error), str(item.source)))
         return None
 
 
 def _open(
-    name: str,
+    scene: SceneFiles,
     path: Path,
+    told: _Told,
     axes: str | None,
     channels: tuple[int | str, ...] | None,
-    voxel_size: VoxelSize | None,
     errors: list[FileProblem],
 ) -> Image | None:
     """Open image, or None with the reason added to `errors`."""
     from im2im_core.image import select_channels
-    from im2im_core.io import open_image
 
+    name = scene.files.name
     try:
-        image = select_channels(open_image(path, axes=axes), channels)
+        image = select_channels(_open_scene(scene, path, told, axes), channels)
+    except UnclearScene as error:
+        errors.append(FileProblem(name, "scenes", error.message, str(path)))
+        return None
     except (DataError, ResourceError) as error:
         text = str(error) if path.name in str(error) else f"{path}: {error}"
         errors.append(FileProblem(name, "unreadable", text, str(path)))
@@ -435,21 +507,32 @@ def _open(
     except OSError as error:
         errors.append(FileProblem(name, "unreadable", f"Cannot read {path}: {error.strerror or error}", str(path)))
         return None
-    return image if voxel_size is None else _DescribedImage(image, voxel_size)
+    return image if told.voxel_size is None else _DescribedImage(image, told.voxel_size)
+
+
+def _open_scene(scene: SceneFiles, path: Path, told: _Told, axes: str | None) -> Image:
+    """Image of the scene, or what belongs to it in another file."""
+    from im2im_core.io import open_image
+
+    number = scene.number if path == scene.files.source else 0
+    image = open_image(path, axes=axes, scene=number)
+    if path == scene.files.source:
+        return image
+    number = partner_scene(path, image.info.scenes, scene, told.scenes)
+    return open_image(path, axes=axes, scene=number) if number else image
 
 
 def _open_partner(
-    name: str,
+    scene: SceneFiles,
     path: Path,
-    axes: tuple[str | None, ...],
+    told: _Told,
     channels: tuple[int | str, ...] | None,
-    voxel_size: VoxelSize | None,
     errors: list[FileProblem],
 ) -> Image | None:
     """Open target or weight; it may lack axes that the recipe gives to the files."""
     reasons: list[FileProblem] = []
-    for candidate in axes:
-        image = _open(name, path, candidate, channels, voxel_size, reasons)
+    for candidate in (told.axes, told.axes.upper().replace("C", ""), None) if told.axes else (None,):
+        image = _open(scene, path, told, candidate, channels, reasons)
         if image is not None:
             return image
     errors += reasons[:1]

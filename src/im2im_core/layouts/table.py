@@ -29,6 +29,7 @@ COLUMNS = {
     "weight": ("cm", "weight"),
     "group": ("group",),
     "part": ("part",),
+    "scene": ("scene",),
 }
 """Accepted headings of each column, lower case."""
 FURTHER = "GT_"
@@ -45,9 +46,9 @@ TABLE_ENDINGS = (".csv", ".tsv")
 
 
 class TableLayout(Config):
-    """A CSV table; paths in it are relative to the table. Headings: IM, GT and, where wanted, CM, group, part.
+    """A CSV table; paths in it are relative to the table. Headings: IM, GT and, where wanted, CM, group, part, scene.
 
-    Further targets stand in columns GT_NAME.
+    Further targets stand in columns GT_NAME. A scene is named, or numbered from 0, where a file has several.
     """
 
     kind: Literal["table"] = "table"
@@ -70,11 +71,13 @@ class TableLayout(Config):
         rows = read_rows(table)
         files: list[SampleFiles] = []
         problems: list[FileProblem] = []
-        for name, (line, row) in zip(_names(list(rows.values())), rows.items(), strict=True):
+        for file, (line, row) in zip(_names(list(rows.values())), rows.items(), strict=True):
+            name = f"{file}:{row['scene']}" if row["scene"] else file
             texts = _row_problems(table.parent, row)
             problems += [FileProblem(name, code, f"{table.name}, row {line}: {text}") for code, text in texts]
-            group, problem = (row["group"], None) if row["group"] else group_of(name, self.group_pattern)
+            group, problem = (row["group"], None) if row["group"] else group_of(file, self.group_pattern)
             problems += [problem] if problem else []
+            group = group or (file if row["scene"] else "")  # scenes of one file may show one specimen
             files += [_sample(table.parent, name, group, row)]
         problems += _doubled(table.name, files)
         if problems:
@@ -133,7 +136,7 @@ def _columns(table: Path, headings: list[str]) -> dict[str, int | None]:
     if missing:
         raise DataError(
             f"{table} has no column {' and '.join(missing)}; its columns are: {', '.join(headings) or 'none'}",
-            "Headings are IM (or image, source), GT (or target) and, where wanted, CM (or weight), group, part",
+            "Headings are IM (or image, source), GT (or target) and, where wanted, CM (or weight), group, part, scene",
         )
     further = {
         f"{TARGET} {heading.removeprefix(FURTHER)}": i
@@ -144,9 +147,9 @@ def _columns(table: Path, headings: list[str]) -> dict[str, int | None]:
 
 
 def _names(rows: list[dict[str, str]]) -> list[str]:
-    """Name of each row: the file name, with its folder where several rows share the file name."""
+    """Name of the file of each row: its own, with its folder where several files share it."""
     paths = [Path(row["source"]) for row in rows]
-    stems = Counter(image_stem(p) for p in paths)
+    stems = Counter(map(image_stem, set(paths)))  # rows of one file are told apart by their scenes
     return [
         image_stem(p) if stems[image_stem(p)] == 1 else "-".join((*p.parent.parts, image_stem(p))).strip("-/\\")
         for p in paths
@@ -163,7 +166,7 @@ def _row_problems(folder: Path, row: dict[str, str]) -> list[tuple[str, str]]:
     problems += [
         ("missing_partner", f"{row[key]} does not exist")
         for key in row
-        if key not in ("group", "part") and row[key] and not (folder / row[key]).exists()
+        if key not in ("group", "part", "scene") and row[key] and not (folder / row[key]).exists()
     ]
     if row["part"] and row["part"].lower() not in PARTS:
         problems.append(("table", f"part {row['part']!r} is not one of {', '.join(PARTS)}"))
@@ -174,13 +177,16 @@ def _sample(folder: Path, name: str, group: str, row: dict[str, str]) -> SampleF
     named = {key.removeprefix(TARGET).strip() or TARGET: path for key, path in row.items() if key.startswith(TARGET)}
     targets = {key: folder / path for key, path in named.items() if path}
     weight = folder / row["weight"] if row["weight"] else None
-    return SampleFiles(name, folder / row["source"], targets, weight, group, PARTS.get(row["part"].lower()))
+    part = PARTS.get(row["part"].lower())
+    return SampleFiles(name, folder / row["source"], targets, weight, group, part, scene=row["scene"] or None)
 
 
 def _doubled(table: str, files: list[SampleFiles]) -> list[FileProblem]:
-    counts = Counter(f.source for f in files)
+    scenes: dict[Path, list[int | str | None]] = {}
+    for item in files:
+        scenes.setdefault(item.source, []).append(item.scene)
     return [
-        FileProblem(image_stem(path), "duplicate_stem", f"{table}: {path.name} stands in {count} rows")
-        for path, count in counts.items()
-        if count > 1
+        FileProblem(image_stem(path), "duplicate_stem", f"{table}: {path.name} stands in {len(named)} rows")
+        for path, named in scenes.items()
+        if len(named) > 1 and (None in named or len(set(named)) < len(named))
     ]

@@ -125,6 +125,8 @@ class DataSettings(Config):
     """Channels of the images that the network sees, by number or name; all where not given."""
     target_channels: tuple[int | str, ...] | None = None
     """Channels of the targets, by number or name; all where not given."""
+    scenes: tuple[int | str, ...] | None = None
+    """Scenes (fields, positions, series) of files that have several, by number from 0 or name; all where not given."""
     voxel_size: tuple[float, float, float] | None = None
     """Voxel size Z, Y, X in micrometres; overrides what the files say."""
     labelling: Literal["dense", "sparse"] = "dense"

@@ -8,7 +8,7 @@ from typing import Any
 from im2im_core.errors import ConfigError
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def _start_is_a_choice(content: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +48,13 @@ def _levels_have_axes(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "network": levels_by_axis(content["network"], dimensions)} if "network" in content else content
 
 
-MIGRATIONS: dict[int, Migration] = {1: _start_is_a_choice, 2: _levels_have_axes}
+def _first_scene(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 4: all scenes of a file are learned from; until then the first alone was."""
+    data = content.get("data")
+    return {**content, "data": {"scenes": [0], **data}} if isinstance(data, dict) and data.get("path") else content
+
+
+MIGRATIONS: dict[int, Migration] = {1: _start_is_a_choice, 2: _levels_have_axes, 3: _first_scene}
 """Version -> function that lifts that version to the next one."""
 
 

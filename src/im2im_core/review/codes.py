@@ -98,8 +98,15 @@ CODES: dict[str, Code] = {
         "files",
         "warning",
         "more images inside",
-        "A file holds several images (scenes); only the first is used",
-        "Save each image as a file of its own",
+        "A file holds several images (scenes), and some of them are not used",
+        "Name them in data.scenes, or in the column scene of a table; right if they shall not be used",
+    ),
+    "scenes": Code(
+        "files",
+        "error",
+        "scenes do not fit",
+        "Image and target, weight or channel have different scenes, or a scene that is asked for is not there",
+        "Choose one with data.scenes, for example 0 for the first, or save the files with the same scenes",
     ),
     # ---- sizes ----
     "shape_mismatch": Code(

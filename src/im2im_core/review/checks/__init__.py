@@ -22,7 +22,6 @@ SAMPLE_CHECKS: tuple[SampleCheck, ...] = (
     sizes.check_spacing,
     sizes.check_patch,
     sizes.check_channels,
-    sizes.check_further_images,
     pixels.check_finite,
     pixels.check_constant,
     pixels.check_saturation,
@@ -41,5 +40,6 @@ SET_CHECKS: tuple[SetCheck, ...] = (
     voxels.check_missing,
     voxels.check_doubts,
     voxels.check_alike,
+    sizes.check_further_images,
     sizes.check_assumptions,
 )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from im2im_core.io.identity import file_of
+from im2im_core.io.identity import file_of, scene_of
 from im2im_core.review.codes import Problem, problem
 from im2im_core.review.words import some
 
@@ -76,25 +75,21 @@ def check_channels(sample: Sample, facts: SampleFacts, aim: Aim) -> Iterator[Pro
             yield problem("rgb_or_channels_question", text, sample.name, cure=cure, file=file, value=sizes[axis])
 
 
-def check_further_images(sample: Sample, facts: SampleFacts, aim: Aim) -> Iterator[Problem]:
-    """Files hold one image each."""
-    for role, image in _images(sample):
-        names = _scenes(image)
-        if len(names) > 1:
-            text = f"{sample.name}: the file of the {role} holds {len(names)} images, only {names[0]!r} is used"
-            yield problem("further_images", text, sample.name, file=file_of(image), value=list(names))
-
-
-def _scenes(image: Image) -> tuple[str, ...]:
-    """Names of the images in the file, the one that is used first; none where it is the only one."""
-    from im2im_core.io import scenes
-
-    file = file_of(image)
-    # Readers put the scene behind the name of the file where there are several.
-    scene = image.info.name.removeprefix(f"{Path(file).name}:") if file else image.info.name
-    if not file or scene == image.info.name:
-        return ()
-    return (scene, *(name for name in scenes(file) if name != scene))
+def check_further_images(samples: Sequence[Sample], facts: Sequence[SampleFacts], aim: Aim) -> Iterator[Problem]:
+    """All scenes of a file are used."""
+    used: dict[tuple[str, str], set[str]] = {}
+    found: dict[tuple[str, str], tuple[Sample, Image]] = {}
+    for sample in samples:
+        for role, image in _images(sample):
+            if image.info.scenes and (file := file_of(image)):
+                used.setdefault((file, role), set()).add(scene_of(image))
+                found.setdefault((file, role), (sample, image))
+    for (file, role), (sample, image) in found.items():
+        left = [name for name in image.info.scenes if name not in used[file, role]]
+        if left:
+            count = len(image.info.scenes)
+            text = f"{sample.name}: the file of the {role} holds {count} images, not used: {some(left)}"
+            yield problem("further_images", text, sample.name, file=file, value=left)
 
 
 def check_assumptions(samples: Sequence[Sample], facts: Sequence[SampleFacts], aim: Aim) -> Iterator[Problem]:
