@@ -506,6 +506,7 @@ def _store(
                 taken.add((path, scene))
                 row.scene = scene if role == "IM" else row.scene
                 row.paths[role], row.about[role] = _reference(path, image, project)
+                row.about[role] |= {"scene": scene} if scene else {}
             else:
                 row.paths[role] = f"images/{_UNSAFE.sub('-', role)}/{name}.ome.zarr"
                 labels = role.startswith("GT")

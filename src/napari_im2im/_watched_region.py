@@ -189,7 +189,8 @@ def _origins(path: Path) -> dict[str, _Origin]:
         stored = sample["images"]["IM"]
         start = tuple(int(first) for first, _ in sample.get("region") or [(0, 0)] * 5)
         origin = _Origin(str(sample["name"]).removesuffix(SAME_IMAGE), str(stored.get("file", "")), start)
-        origins[image_stem(Path(stored["path"]))] = origin
+        scene = stored.get("scene")
+        origins[image_stem(Path(stored["path"])) + (f":{scene}" if scene else "")] = origin
     return origins
 
 
@@ -200,10 +201,19 @@ def _base(sample: Sample) -> str:
 def _is_of(sample: Sample, wish: Wish, origin: _Origin | None) -> bool:
     """Whether the sample is the layer's image or a part of it."""
     file = Path(sample.source.info.identity.partition("|")[0])
-    if wish.path is not None and file == wish.path.resolve():
+    if wish.path is not None and file == wish.path.resolve() and _is_scene(sample, wish.layer):
         return True
     names = {_base(sample), *([origin.name] if origin else [])}
     return wish.layer in names and _fits(sample, wish, origin)
+
+
+def _is_scene(sample: Sample, layer: str) -> bool:
+    """Whether a layer with this name shows the scene of the sample: the one that it names, else the first."""
+    from im2im_core.io.identity import scene_of
+
+    scenes, scene = sample.source.info.scenes, scene_of(sample.source)
+    named = [name for name in scenes if name in layer]
+    return not scenes or (scene in named if named else scene == scenes[0])
 
 
 def _fits(sample: Sample, wish: Wish, origin: _Origin | None) -> bool:
