@@ -433,6 +433,33 @@ def test_a_table_with_parts_keeps_them(make_napari_viewer: Any, qtbot: Any, proj
     assert [r.part for r in widget.rows()] == ["validation", "test", "test"]
 
 
+def test_scenes_of_a_file_are_rows_of_one_group(
+    make_napari_viewer: Any, qtbot: Any, project: Any, tmp_path: Path
+) -> None:
+    import tifffile
+
+    folder = folder_of(tmp_path / "plates", "z")
+    for role, pixels in (("IM", noise()), ("GT", squares().astype(np.uint16))):
+        with tifffile.TiffWriter(folder / role / "a.ome.tif", ome=True) as file:
+            for name, turned in (("left", pixels), ("right", pixels[::-1])):
+                file.write(turned, metadata={"axes": "YX", "Name": name}, photometric="minisblack")
+    _, widget = opened(make_napari_viewer, qtbot, project)
+    widget.open_folder(str(folder))
+    qtbot.waitUntil(lambda: len(widget.rows()) == 3 and settled(widget), timeout=30_000)
+    assert [(r.name, r.group) for r in widget.rows()] == [("a:left", "a"), ("a:right", "a"), ("z", "z")]
+    assert all(r.used for r in widget.rows())
+    widget.table_rows.set_part(0, "validation")
+    assert [r.part for r in widget.rows()][:2] == ["validation", "validation"]
+    widget.table.selectRow(1)
+    widget.choices.corrections.voxel_size.setText("0.3, 0.3")
+    widget.choices.corrections.voxel_size.editingFinished.emit()
+    qtbot.waitUntil(lambda: len(widget.rows()) == 3 and settled(widget), timeout=30_000)
+    sizes = [r.sample.source.info.voxel_size[2] for r in widget.rows()]
+    assert sizes[1] == 0.3
+    assert sizes[0] is None
+    assert (widget.rows()[1].sample.source.read()[0, 0, 0] == noise()[::-1]).all()
+
+
 def test_a_folder_is_remembered_as_it_was_left(
     make_napari_viewer: Any, qtbot: Any, project: Any, tmp_path: Path
 ) -> None:
