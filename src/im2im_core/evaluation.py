@@ -333,12 +333,12 @@ def _stem(path: Path) -> str:
 
 def _read_pairs(partners: list[tuple[str, Path, Path]], first_only: bool = False) -> Iterator[Pair]:
     """Pairs of every scene of every file, time point by time point, flat axes removed."""
-    for name, *paths in partners:
-        for scene, prediction, truth in _scene_pairs(*paths):
+    for name, predicted, true in partners:
+        for scene, prediction, truth in _scene_pairs(predicted, true):
             if prediction.info.shape != truth.info.shape:
                 raise DataError(
-                    f"{paths[0]}{scene} has the shape {prediction.info.shape} along T, C, Z, Y, X, "
-                    f"{paths[1]}{scene} {truth.info.shape}",
+                    f"{predicted}{scene} has the shape {prediction.info.shape} along T, C, Z, Y, X, "
+                    f"{true}{scene} {truth.info.shape}",
                     "Compare images of the same size, with the same axes",
                 )
             spacing = spacing_of(truth, prediction)

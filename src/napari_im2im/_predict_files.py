@@ -103,7 +103,8 @@ def read_results(source: Path | Scene, result: Result) -> Opened:
     """
     from im2im_core.io import open_image
 
-    path, scene = source if isinstance(source, Scene) else (source, None)
+    path = source.path if isinstance(source, Scene) else source
+    scene = source.name if isinstance(source, Scene) else None
     image = open_image(path, scene=scene or 0)
     facts = {str(layer["name"]): layer for layer in result.layers}
     files = {name: open_image(file) for name, file in result.paths.items() if name in facts}

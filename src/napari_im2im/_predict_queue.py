@@ -137,7 +137,8 @@ class FileQueue:
             raise
         self.image, target = self.todo.pop(0)
         self.tally.begun += 1
-        path, scene = self.image if isinstance(self.image, Scene) else (self.image, None)
+        path = self.image.path if isinstance(self.image, Scene) else self.image
+        scene = self.image.name if isinstance(self.image, Scene) else None
         told = {"image": str(path), "scene": scene, "to": str(target), "options": self.request.options.dump()}
         return {**self.request.arguments, **told}
 
