@@ -307,12 +307,12 @@ def test_names_that_no_file_system_can_tell_apart_get_numbers(tmp_path: Path) ->
 def test_scenes_are_evaluated_one_by_one(tmp_path: Path) -> None:
     truth = write(tmp_path / "a.ome.tif", left=101, right=102)
     same = write(tmp_path / "b.ome.tif", right=102, left=101)
-    report = evaluate_files(same, truth, "instance")
+    report = evaluate_files(same, truth, "labels")
     assert [(row.name, row.group) for row in report.rows] == [("a:left", "a"), ("a:right", "a")]
     assert report.pooled["ap@0.5"] == 1
     other = write(tmp_path / "c.ome.tif", left=101)
     with pytest.raises(DataError, match=r"1 scenes.*2"):
-        evaluate_files(other, truth, "instance")
+        evaluate_files(other, truth, "labels")
 
 
 def test_the_resolution_of_each_scene_is_told(tmp_path: Path) -> None:

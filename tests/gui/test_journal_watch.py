@@ -160,9 +160,10 @@ def test_lazy_labels_are_read_into_memory_where_they_are_to_be_painted(
 def test_lazy_labels_that_somebody_read_are_watched_from_then_on(watched: Any, qtbot: Any, project: Any) -> None:
     import dask.array as da
 
-    viewer, _ = watched
+    viewer, watch = watched
     layer = viewer.add_labels(da.zeros((SIZE, SIZE), dtype=np.uint16), name="lazy")
     layer.data = np.asarray(layer.data)
+    qtbot.waitUntil(lambda: watch._last is not None and watch._last.done(), timeout=5000)  # nobody is faster
     layer.paint((40, 40), 3)
     journal = Journal(project, layer.unique_id.hex)
     qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=5000)
