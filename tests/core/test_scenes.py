@@ -309,7 +309,7 @@ def test_scenes_are_evaluated_one_by_one(tmp_path: Path) -> None:
     same = write(tmp_path / "b.ome.tif", right=102, left=101)
     report = evaluate_files(same, truth, "labels")
     assert [(row.name, row.group) for row in report.rows] == [("a:left", "a"), ("a:right", "a")]
-    assert report.pooled["ap@0.5"] == 1
+    assert report.pooled["recall@0.5"] == 1
     other = write(tmp_path / "c.ome.tif", left=101)
     with pytest.raises(DataError, match=r"1 scenes.*2"):
         evaluate_files(other, truth, "labels")
