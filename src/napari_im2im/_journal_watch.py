@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -87,7 +88,7 @@ def main_window(viewer: Viewer) -> QObject | None:
 
 def _size(data: Any) -> int:
     """Bytes of an array that may be lazy."""
-    return int(np.prod(data.shape)) * np.dtype(data.dtype).itemsize
+    return math.prod(map(int, data.shape)) * int(np.dtype(data.dtype).itemsize)
 
 
 def _strokes_of(layer: Labels) -> bool:
