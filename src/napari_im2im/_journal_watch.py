@@ -120,6 +120,7 @@ class JournalWatch(QObject):
         self._unsaid: list[tuple[Any, ...]] = []
         self._watched: dict[str, _Watched] = {}
         self._warned: set[str] = set()
+        self._lazy_strokes: dict[str, int] = {}
         self._last: Future[Any] | None = None
         self._later = Later(self)
         self._timer = QTimer(self)
@@ -275,11 +276,15 @@ class JournalWatch(QObject):
             self._watch(layer, journal)
             self._submit(_begin, journal, layer.data)
         elif _strokes_of(layer):
-            self._watch(layer, journal).whole = True
-            self._submit(_begin_painted, journal, layer.data, file_of(layer))
+            self._add_painted(layer, journal)
         else:
             # What a model found comes again with a click; it is worth a journal once somebody painted on it.
             layer.events.paint.connect(self._on_result_painted)
+
+    def _add_painted(self, layer: Labels, journal: Journal) -> None:
+        """Watch a layer that was painted before it could be watched."""
+        self._watch(layer, journal).whole = True
+        self._submit(_begin_painted, journal, layer.data, file_of(layer))
 
     def _watch(self, layer: Labels, journal: Journal) -> _Watched:
         """The layer with its journal; from now on its changes are written."""
@@ -329,10 +334,12 @@ class JournalWatch(QObject):
 
     def _on_lazy_paint(self, event: Any) -> None:
         if isalive(self):
+            key = event.source.unique_id.hex
+            self._lazy_strokes[key] = self._lazy_strokes.get(key, 0) + 1
             self._warn_of(event.source)
 
     def _warn_of(self, layer: Labels) -> None:
-        """What is read lazily napari cannot paint on, or paints on in its file; in memory every stroke is kept."""
+        """Strokes on what is read lazily go into its file or are nowhere but in memory; on an array they are kept."""
         if layer.unique_id.hex in self._warned or self._closed:
             return
         self._warned.add(layer.unique_id.hex)
@@ -340,19 +347,24 @@ class JournalWatch(QObject):
         if layer.multiscale or _size(layer.data) > LARGEST:
             self._say(text, "warning", "Save the part that you need as a TIFF, and paint there")
             return
-        cure = "Read it into memory: then it can be painted on, and every stroke is kept"
+        cure = "Read it into memory: then every stroke is kept"
         self._say(text, "warning", cure, "Read it into memory", partial(self._on_read, layer))
 
     def _on_read(self, layer: Labels) -> None:
-        data, done = layer.data, partial(self._on_in_memory, layer)
+        strokes = self._lazy_strokes.get(layer.unique_id.hex, 0)
+        data, done = layer.data, partial(self._on_in_memory, layer, strokes)
         self._later.ask(f"read {layer.unique_id}", lambda: np.array(data), done, partial(self._on_unread, layer.name))
 
     def _on_unread(self, name: str, error: BaseException) -> None:
         text = getattr(error, "message", "") or str(error) or type(error).__name__
         self._say(f"“{name}” cannot be read: {text}", "error", getattr(error, "cure", ""))
 
-    def _on_in_memory(self, layer: Labels, pixels: np.ndarray) -> None:
-        if layer in self._viewer.layers and not isinstance(layer.data, np.ndarray):
+    def _on_in_memory(self, layer: Labels, strokes: int, pixels: np.ndarray) -> None:
+        if layer not in self._viewer.layers or isinstance(layer.data, np.ndarray):
+            return
+        if self._lazy_strokes.get(layer.unique_id.hex, 0) > strokes:  # painted while it was read
+            self._on_read(layer)
+        else:
             layer.data = pixels
 
     def _on_lazy_data(self, event: Any) -> None:
@@ -361,7 +373,10 @@ class JournalWatch(QObject):
         if not isalive(self) or self._closed or layer.multiscale or not isinstance(layer.data, np.ndarray):
             return
         self._forget_lazy(layer)
-        self._add(layer)
+        if self._lazy_strokes.pop(layer.unique_id.hex, 0):
+            self._add_painted(layer, Journal(self._project, layer.unique_id.hex))
+        else:
+            self._add(layer)
 
     def _forget_lazy(self, layer: Any) -> None:
         events = layer.events

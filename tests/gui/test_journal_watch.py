@@ -157,6 +157,24 @@ def test_lazy_labels_are_read_into_memory_where_they_are_to_be_painted(
     assert len(said) == 1
 
 
+def test_strokes_on_lazy_labels_are_kept_once_they_are_read(
+    watched: Any, qtbot: Any, project: Any, monkeypatch: Any
+) -> None:
+    import dask.array as da
+
+    viewer, watch = watched
+    said: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(watch, "_say", lambda *words: said.append(words))
+    layer = viewer.add_labels(da.zeros((SIZE, SIZE), dtype=np.uint16, chunks=SIZE), name="lazy")
+    layer.paint((10, 10), 3)
+    said[0][4]()
+    layer.paint((50, 50), 4)  # while it is read
+    qtbot.waitUntil(lambda: isinstance(layer.data, np.ndarray), timeout=5000)
+    assert set(np.unique(layer.data)) == {0, 3, 4}
+    journal = Journal(project, layer.unique_id.hex)
+    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=5000)
+
+
 def test_lazy_labels_that_somebody_read_are_watched_from_then_on(watched: Any, qtbot: Any, project: Any) -> None:
     import dask.array as da
 
