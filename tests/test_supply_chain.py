@@ -68,7 +68,9 @@ def answering(content: bytes) -> Any:
 
 
 def test_the_audit_asks_only_a_service_that_knows_weaknesses() -> None:
-    assert audit.service_answers(opener=answering(b'{"vulnerabilities": []}')) == ""
+    assert audit.service_answers(opener=answering(b'{"vulnerabilities": [{"id": "PYSEC-1"}]}')) == ""
+    assert "tells nothing" in audit.service_answers(opener=answering(b'{"vulnerabilities": []}'))
+    assert "tells nothing" in audit.service_answers(opener=answering(b"[]"))
     assert "tells nothing" in audit.service_answers(opener=answering(b'{"info": {}}'))
     assert "does not answer" in audit.service_answers(opener=answering(b"<html>"))
 
@@ -114,7 +116,18 @@ def test_an_audit_that_cannot_be_made_is_skipped_with_its_reason(
     assert audit.main("--can-ask") == 0
     failed.returncode, failed.stdout = 0, json.dumps(report(("safe", [])))
     assert audit.main() == 0
-    assert "0 packages with known weaknesses" in capsys.readouterr().out
+    assert "0 of 1 packages with known weaknesses" in capsys.readouterr().out
+
+
+def test_packages_that_nothing_is_known_of_are_no_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    silent = [{"name": name, "skip_reason": "not found"} for name in ("torch", "monai")]
+    assert audit.tell({"dependencies": silent}) == 0
+    assert "audit skipped: nothing could be learned about any of 2" in capsys.readouterr().out
+    known = report(("safe", []))["dependencies"]
+    assert audit.tell({"dependencies": [*silent, *known]}) == 0
+    told = capsys.readouterr().out
+    assert "nothing could be learned about torch, monai" in told
+    assert "0 of 1 packages with known weaknesses" in told
 
 
 def test_every_accepted_weakness_is_of_a_package_that_is_installed() -> None:

@@ -84,7 +84,7 @@ def check_round_trip(path: Path, array: np.ndarray, axes: str, *, reader: str = 
     check_image(image, stored, large)
     assert image.info.voxel_size[1:] == info.voxel_size[1:]
     assert image.info.voxel_size[0] == (2.0 if "Z" in axes else image.info.voxel_size[0])
-    assert image.info.time_step == (info.time_step if reader == "auto" else None)  # others do not tell it
+    assert image.info.time_step == info.time_step
     assert image.info.channels == info.channels
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     return image

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from im2im_core.io import space as space_module
 
 DTYPES = ["bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64"]
 FORMATS = [".ome.tif", ".ome.zarr"]
+LIBRARIES = ["aicsimageio", "bioio"]
+"""Those that read what our own readers do not."""
 COMPRESSIONS = [None, "zlib", "lzw", "zstd"]
 AXES_CASES = [("YX", (33, 47)), ("ZYX", (5, 33, 47)), ("CYX", (3, 33, 47)), ("TCZYX", (2, 3, 4, 20, 31))]
 
@@ -768,7 +771,7 @@ def test_damaged_zarr_metadata(tmp_path: Path, content: str) -> None:
 # ---- other libraries under the same protocol ----
 
 
-@pytest.fixture(params=["aicsimageio", "bioio"])
+@pytest.fixture(params=LIBRARIES)
 def library(request: pytest.FixtureRequest) -> str:
     """A library that is installed here."""
     name = str(request.param)
@@ -795,6 +798,36 @@ def test_fault_19_big_endian_through_other_libraries(tmp_path: Path, library: st
     array = ramp((4, 21, 19), dtype)
     tifffile.imwrite(tmp_path / "a.ome.tif", array, byteorder=">", compression="zlib", metadata={"axes": "ZYX"})
     check_image(open_image(tmp_path / "a.ome.tif", reader=library), tczyx(array, "ZYX"), "ZYX")
+
+
+def test_units_through_other_libraries(tmp_path: Path, library: str) -> None:
+    """Those libraries give the numbers of a file without their units."""
+    array = ramp((3, 4, 21, 19), "uint8")
+    sizes = {"PhysicalSizeX": 250.0, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.0005, "PhysicalSizeYUnit": "mm"}
+    times = {"TimeIncrement": 2.0, "TimeIncrementUnit": "min"}
+    tifffile.imwrite(tmp_path / "a.ome.tif", array, metadata={"axes": "TZYX", **sizes, **times})
+    write_image(tmp_path / "a.ome.zarr", array, "TZYX", voxel_size=(1.0, 0.5, 0.25), time_step=2.0)
+    text = (tmp_path / "a.ome.zarr" / ".zattrs").read_text()
+    (tmp_path / "a.ome.zarr" / ".zattrs").write_text(text.replace("second", "minute").replace("micro", "nano"))
+    told = [open_image(tmp_path / name, reader=library).info for name in ("a.ome.tif", "a.ome.zarr")]
+    np.testing.assert_allclose(told[0].voxel_size[1:], (0.5, 0.25))
+    np.testing.assert_allclose(told[1].voxel_size, (0.001, 0.0005, 0.00025))  # type: ignore[arg-type]
+    assert [info.time_step for info in told] == [120.0, 120.0]
+
+
+@pytest.mark.parametrize(
+    ("interval", "seconds"),
+    [(timedelta(milliseconds=1500), 1.5), (timedelta(0), None), (2.0, None), (None, None)],
+)
+def test_a_time_without_a_unit_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: Any, seconds: float | None
+) -> None:
+    from im2im_core.io.stack import stack_image
+
+    (tmp_path / "a.czi").write_bytes(b"x")
+    stack = _FakeBioImage(tmp_path / "a.czi")
+    monkeypatch.setattr(stack, "time_interval", interval, raising=False)
+    assert stack_image(stack, tmp_path / "a.czi", 0, None).info.time_step == seconds
 
 
 def test_scenes_through_other_libraries(tmp_path: Path, library: str) -> None:
@@ -864,6 +897,18 @@ def test_missing_part_is_named(
     package = f"bioio-{extra}" if library == "bioio" else rf"napari-im2im\[{extra}\]"
     with pytest.raises(DataError, match="The file is damaged" if installed else package):
         open_image(tmp_path / f"a.{extra}", reader=library)
+
+
+def test_a_library_that_is_not_installed_is_named(
+    tmp_path: Path, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    (tmp_path / "a.czi").write_bytes(b"x")
+    for ask in (open_image, scenes):
+        with pytest.raises(DataError, match=rf"a\.czi: {library} is not installed.*pip install 'napari-im2im\["):
+            ask(tmp_path / "a.czi", reader=library)
 
 
 class _FakeBioImage:
@@ -939,11 +984,12 @@ def test_identity_changes_with_the_file(tmp_path: Path, suffix: str) -> None:
     assert open_image(path).info.identity != first
 
 
-@pytest.mark.parametrize("reader", ["auto", "aicsimageio"])
+@pytest.mark.parametrize("reader", ["auto", *LIBRARIES])
 def test_identity_changes_with_any_chunk(tmp_path: Path, reader: str) -> None:
     import tensorstore as ts
 
-    pytest.importorskip("aicsimageio")
+    if reader in LIBRARIES:
+        pytest.importorskip(reader)
     path = tmp_path / "a.ome.zarr"
     array = ramp((3, 80, 80), "uint8")
     with create_output(path, info_of(array, "ZYX"), chunks=(1, 1, 1, 32, 32)) as writer:
@@ -1016,11 +1062,11 @@ class _Evil:
 @pytest.mark.parametrize(
     "name", ["cells_seg.npy", "cells.npz", "cells.pkl", "cells.tif", "cells.zarr", "cells.czi", "cells.png"]
 )
-@pytest.mark.parametrize("reader", ["auto", "tifffile", "tensorstore", "aicsimageio"])
+@pytest.mark.parametrize("reader", ["auto", *READERS])
 def test_fault_30_arrays_of_objects_are_no_images(tmp_path: Path, name: str, reader: str) -> None:
     """What Cellpose saves beside an image is a pickle, too."""
-    if reader not in READERS and reader != "auto":
-        pytest.skip("no such reader")
+    if reader in LIBRARIES:
+        pytest.importorskip(reader)
     path, canary = tmp_path / name, tmp_path / "canary"
     with path.open("wb") as handle:
         save = np.savez if name.endswith(".npz") else np.save

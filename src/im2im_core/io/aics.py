@@ -40,14 +40,17 @@ class AicsReader:
         """Names of all images in the file."""
         try:
             return tuple(_stack(path).scenes)
-        except DAMAGED as error:
+        except (ImportError, *DAMAGED) as error:
             raise DataError(f"{path}: aicsimageio cannot read it ({error})", cure_of(path, PARTS)) from error
 
 
 def _stack(path: Path) -> Any:
-    from aicsimageio.aics_image import AICSImage
-    from aicsimageio.exceptions import UnsupportedFileFormatError
-
+    try:
+        from aicsimageio.aics_image import AICSImage
+        from aicsimageio.exceptions import UnsupportedFileFormatError
+    except ImportError as error:
+        cure = "Install it: pip install 'napari-im2im[all]'"
+        raise DataError(f"{path}: aicsimageio is not installed ({error})", cure) from error
     try:
         return AICSImage(path)
     except (UnsupportedFileFormatError, ImportError, *DAMAGED) as error:

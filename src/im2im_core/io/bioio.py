@@ -39,14 +39,17 @@ class BioioReader:
         """Names of all images in the file."""
         try:
             return tuple(_stack(path).scenes)
-        except DAMAGED as error:
+        except (ImportError, *DAMAGED) as error:
             raise DataError(f"{path}: bioio cannot read it ({error})", cure_of(path, PARTS)) from error
 
 
 def _stack(path: Path) -> Any:
-    from bioio import BioImage
-    from bioio_base.exceptions import UnsupportedFileFormatError
-
+    try:
+        from bioio import BioImage
+        from bioio_base.exceptions import UnsupportedFileFormatError
+    except ImportError as error:
+        cure = "Install it: pip install 'napari-im2im[bioio]'"
+        raise DataError(f"{path}: bioio is not installed ({error})", cure) from error
     try:
         return BioImage(path)
     except (UnsupportedFileFormatError, ImportError, *DAMAGED) as error:

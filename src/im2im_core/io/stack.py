@@ -5,18 +5,20 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from im2im_core.axes import Region
 from im2im_core.errors import DataError
-from im2im_core.image import ArrayImage
+from im2im_core.image import ArrayImage, ImageInfo
 from im2im_core.io.damage import DAMAGED
 from im2im_core.io.identity import file_identity, folder_identity
 from im2im_core.io.layout import DROPPED, resolve_layout
 from im2im_core.io.lif_check import check_lif
+from im2im_core.io.ome_zarr import OmeZarrReader
 from im2im_core.io.scenes import pick_scene
-from im2im_core.io.tiff import TiffImage, TiffReader
+from im2im_core.io.tiff import TiffReader
 from im2im_core.io.tiff_metadata import RGB_NAMES
 
 if TYPE_CHECKING:
@@ -53,8 +55,7 @@ def stack_image(stack: Any, path: Path, scene: int | str, axes: str | None) -> S
     index = pick_scene(path, scenes, scene)
     if path.suffix.lower() == ".lif":
         check_lif(path)
-    if TiffReader().supports(path):
-        TiffImage(path, index, axes)  # those libraries return fewer planes of a truncated file, or guess its axes
+    own = _own(path, index, axes)
     stack.set_scene(scenes[index])
     order = str(stack.dims.order)
     data = stack.get_image_dask_data(order)
@@ -65,9 +66,9 @@ def stack_image(stack: Any, path: Path, scene: int | str, axes: str | None) -> S
         array,
         layout.letters.replace(DROPPED, ""),
         name=f"{path.name}:{name}" if name else path.name,
-        voxel_size=_voxel_size(stack.physical_pixel_sizes),
+        voxel_size=own.voxel_size if own else _voxel_size(stack.physical_pixel_sizes),
         channels=_channels(stack, layout.tczyx[1], layout.rgb),
-        time_step=_time_step(stack),
+        time_step=own.time_step if own else _time_step(stack),
         identity=_identity(path, name, axes),
         scenes=scenes if len(scenes) > 1 else (),
     )
@@ -83,12 +84,21 @@ def cure_of(path: Path, parts: Parts) -> str:
     return "The file is damaged or cut short; copy or save it again"
 
 
+def _own(path: Path, index: int, axes: str | None) -> ImageInfo | None:
+    """What our own reader says of a format that it knows.
+
+    Those libraries return fewer planes of a file that was cut short, guess axes, and leave out the units of sizes.
+    """
+    own = next((reader for reader in (TiffReader(), OmeZarrReader()) if reader.supports(path)), None)
+    return own.open(path, scene=index, axes=axes).info if own else None
+
+
 def _is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
 def _voxel_size(sizes: Any) -> tuple[float | None, float | None, float | None]:
-    z, y, x = (float(v) if v and v > 0 else None for v in (sizes.Z, sizes.Y, sizes.X))
+    z, y, x = (float(v) if v and v > 0 else None for v in (sizes.Z, sizes.Y, sizes.X)) if sizes else (None,) * 3
     return z, y, x
 
 
@@ -100,12 +110,9 @@ def _channels(stack: Any, count: int, rgb: bool) -> tuple[str, ...]:
 
 
 def _time_step(stack: Any) -> float | None:
-    """Seconds between time points, where the library knows them."""
+    """Seconds between time points, where the library knows them; a plain number is of a unit that it does not tell."""
     interval = getattr(stack, "time_interval", None)
-    if interval is None:
-        return None
-    value = float(interval.total_seconds() if hasattr(interval, "total_seconds") else interval)
-    return value if value > 0 else None
+    return interval.total_seconds() if isinstance(interval, timedelta) and interval > timedelta(0) else None
 
 
 def _identity(path: Path, scene: str, axes: str | None) -> str:
