@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from io_contract import check_image, check_pickle, digest, ramp
-from vendor_files import CHANNELS, SQUARE, VOXEL, Stack, write_czi, write_lif, write_nd2
+from vendor_files import CHANNELS, PERIOD, SQUARE, VOXEL, Stack, write_czi, write_lif, write_nd2
 
 from im2im_core.errors import DataError
 from im2im_core.io import open_image, scenes
@@ -92,6 +92,7 @@ def test_what_the_file_says(file: Path, suffix: str, library: str) -> None:
     info = open_image(file, scene=FORMATS[suffix].count - 1, reader=library).info
     np.testing.assert_allclose(info.voxel_size, FORMATS[suffix].voxel, rtol=1e-6)  # type: ignore[arg-type]
     assert info.channels == (FORMATS[suffix].channels or ())
+    assert info.time_step == (PERIOD if (library, suffix) == ("bioio", "nd2") else None)  # others do not tell it
     assert file.name in info.name
     identities = {open_image(file, scene=n, reader=library).info.identity for n in range(FORMATS[suffix].count)}
     assert len(identities) == FORMATS[suffix].count

@@ -20,6 +20,8 @@ VOXEL = (2.0, 0.5, 0.25)
 """Micrometres along Z, Y, X."""
 SQUARE = (2.0, 0.25, 0.25)
 """The same for formats with one size for the plane."""
+PERIOD = 1.5
+"""Seconds between time points."""
 CHANNELS = ("DAPI", "GFP")
 
 
@@ -69,7 +71,7 @@ def _lif_element(name: str, pixels: Stack, block: str) -> str:
     times, channels, depth, height, width = pixels.shape
     item = pixels.itemsize
     plane = width * height * item
-    lengths = {3: VOXEL[0] * 1e-6, 2: VOXEL[1] * 1e-6, 1: VOXEL[2] * 1e-6, 4: 1.5}
+    lengths = {3: VOXEL[0] * 1e-6, 2: VOXEL[1] * 1e-6, 1: VOXEL[2] * 1e-6, 4: PERIOD}
     sizes = {
         1: (width, item),
         2: (height, width * item),
@@ -133,7 +135,7 @@ def _nd2_chunks(names: list[str], stacks: list[Stack]) -> Iterator[tuple[bytes, 
     deep = {"eType": 4, "uLoopPars": {"uiCount": depth, "dZStep": SQUARE[0], "iType": 0}}
     points = {f"i{n:010}": {"dPosX": 10.0 * n, "pPosName": name} for n, name in enumerate(names)}
     wide = {"eType": 2, "uLoopPars": {"Points": points, "bUseZ": False}, "ppNextLevelEx": {f"i{0:010}": deep}}
-    period = {"uiCount": times, "dStart": 0.0, "dPeriod": 1500.0, "dDuration": 1500.0 * times}
+    period = {"uiCount": times, "dStart": 0.0, "dPeriod": 1000 * PERIOD, "dDuration": 1000 * PERIOD * times}
     yield b"ImageMetadataLV!", _xml({"eType": 1, "uLoopPars": period, "ppNextLevelEx": {f"i{0:010}": wide}})
     yield b"CustomData|AcqTimesCache!", np.arange(frames, dtype=np.float64).tobytes()
     for number, (t, s, z) in enumerate(np.ndindex(times, len(stacks), depth)):
