@@ -17,6 +17,7 @@ from im2im_core.io.identity import file_identity, folder_identity
 from im2im_core.io.layout import DROPPED, resolve_layout
 from im2im_core.io.lif_check import check_lif
 from im2im_core.io.ome_zarr import OmeZarrReader
+from im2im_core.io.protocol import Reader
 from im2im_core.io.scenes import pick_scene
 from im2im_core.io.tiff import TiffReader
 from im2im_core.io.tiff_metadata import RGB_NAMES
@@ -89,7 +90,8 @@ def _own(path: Path, index: int, axes: str | None) -> ImageInfo | None:
 
     Those libraries return fewer planes of a file that was cut short, guess axes, and leave out the units of sizes.
     """
-    own = next((reader for reader in (TiffReader(), OmeZarrReader()) if reader.supports(path)), None)
+    readers: tuple[Reader, ...] = (TiffReader(), OmeZarrReader())
+    own = next((reader for reader in readers if reader.supports(path)), None)
     return own.open(path, scene=index, axes=axes).info if own else None
 
 
@@ -98,7 +100,9 @@ def _is_installed(module: str) -> bool:
 
 
 def _voxel_size(sizes: Any) -> tuple[float | None, float | None, float | None]:
-    z, y, x = (float(v) if v and v > 0 else None for v in (sizes.Z, sizes.Y, sizes.X)) if sizes else (None,) * 3
+    if sizes is None:
+        return None, None, None
+    z, y, x = (float(v) if v and v > 0 else None for v in (sizes.Z, sizes.Y, sizes.X))
     return z, y, x
 
 
