@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PLUGIN = "napari-im2im"
 SETTLED = "im2im_settled"
 """Property of a dock that found its place once; afterwards it lies where the user puts it."""
+FIT_MILLISECONDS = 100
+"""Time in which a window has the size that a new dock gives it."""
 
 
 def open_panel(viewer: Viewer, name: str) -> Any:
@@ -54,6 +56,7 @@ def settle_dock(widget: QWidget) -> None:
         return
     dock.setProperty(SETTLED, True)
     QTimer.singleShot(0, partial(_watch, ref(window)))
+    QTimer.singleShot(FIT_MILLISECONDS, partial(_fit, ref(window)))
     # napari takes the panel out of a dock that is closed and forgets it; its timers and threads would stay.
     when_destroyed(dock, partial(_delete, ref(widget)))
     others = [d for d in window.findChildren(QDockWidget) if d is not dock and _is_open(d)]
@@ -105,6 +108,17 @@ def _watch(shown_in: ReferenceType[QMainWindow]) -> None:
 def _raise(dock: QDockWidget) -> None:
     if isalive(dock):
         dock.raise_()
+
+
+def _fit(shown: ReferenceType[QMainWindow]) -> None:
+    """Take back what the window grew beyond its screen while two panels lay below each other for a moment."""
+    window = shown()
+    if window is None or not isalive(window) or window.isMaximized() or window.isFullScreen():
+        return
+    screen = window.screen()
+    room = screen.availableGeometry().height() if screen is not None else window.height()
+    if window.height() > room:
+        window.resize(window.width(), room)
 
 
 def _delete(panel: ReferenceType[QWidget]) -> None:

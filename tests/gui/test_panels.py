@@ -85,6 +85,20 @@ def test_four_panels_share_one_column_of_a_small_screen(viewer: Any, qtbot: Any,
     assert window.width() <= SCREEN[0]
 
 
+def test_a_window_that_grew_beyond_its_screen_fits_again(viewer: Any, qtbot: Any) -> None:
+    """As it does while a new panel lies below another one, before it becomes a tab."""
+    window = viewer.window._qt_window
+    room = window.screen().availableGeometry().height()
+    open_panel(viewer, "Predict")
+    open_panel(viewer, "Evaluate")
+    window.resize(window.width(), room + 40)
+    qtbot.waitUntil(lambda: window.height() <= room, timeout=5000)
+    window.resize(window.width(), room - 40)
+    open_panel(viewer, "Dataset")
+    qtbot.wait(300)
+    assert window.height() == room - 40
+
+
 def test_a_hidden_panel_comes_back_to_the_front(viewer: Any, qtbot: Any) -> None:
     dataset = open_panel(viewer, "Dataset")
     dock = dock_of(dataset)
