@@ -57,7 +57,7 @@ FROM_TIP = (
     "the one it starts from stays as it is. To go on with a training that was paused or stopped, use Resume under Runs"
 )
 FIRST_PRESET = "instance_seg_2d"
-SETTINGS = "im2im_core.recipe"
+SETTINGS = "im2im_core.recipe.root"
 """Module of the settings: many classes, the making of which takes as long as all else of a panel that opens."""
 
 
