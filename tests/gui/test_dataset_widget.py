@@ -864,7 +864,7 @@ def test_painting_into_a_file_is_said_not_to_be_kept(make_napari_viewer: Any, qt
     viewer, widget = opened(make_napari_viewer, qtbot, project, labels)
     assert widget.messages.messages() == ()
     viewer.layers["in a file"].events.paint(value=[])
-    assert ["cannot be restored" in m.text for m in widget.messages.messages()] == [True]
+    assert ["cannot be kept safe" in m.text for m in widget.messages.messages()] == [True]
     viewer.layers["in a file"].events.paint(value=[])
     assert len(widget.messages.messages()) == 1
 
