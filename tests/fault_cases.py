@@ -134,8 +134,11 @@ CASES: dict[int, Case] = {
     ),
     37: Case("A file differs from its recorded hash", "Refused."),
     38: Case(
-        "TorchScript and ONNX of somebody else",
-        "Run in the child process, never in the viewer; ONNX reads no file that the description does not name.",
+        "TorchScript, ONNX and allowed Python code of somebody else",
+        "Run in a process of their own, from the viewer, the command line and Python alike; memory and the time of an "
+        "answer are limited, on Linux by the system. TorchScript and ONNX can open no file there on the CPU of Linux; "
+        "everywhere, TorchScript that has words for files is refused and ONNX reads none that the description does not "
+        "name. Its death or nonsense is an error in words.",
     ),
     39: Case(
         "Names with spaces, `#`, `%`, line breaks, 200 letters, any script",
@@ -163,20 +166,27 @@ CASES: dict[int, Case] = {
 UNRUN = {
     "Windows": (
         "Locks are byte locks far behind the content, processes get a group of their own and a low priority by flags, "
-        "a crash code is told in words, reserved names are refused, folders are not flushed.",
+        "a crash code is told in words, reserved names are refused, folders are not flushed. Memory and time of models "
+        "of others are watched from outside, as the system sets no limits.",
         (
             "tests/core/test_platform.py",
+            "tests/core/test_confined.py::test_fault_38_too_much_memory_ends_it",
+            "tests/core/test_confined.py::test_fault_38_too_much_time_ends_it",
             "tests/core/test_runs.py::test_fault_39_a_name_that_leads_elsewhere_is_refused_with_a_cure",
             "tests/core/test_archive.py::test_fault_34_hostile_names",
         ),
     ),
     "macOS": (
-        "Processes are told apart by psutil; disk is reserved by writing, as there is no posix_fallocate.",
-        ("tests/core/test_platform.py",),
+        "Processes are told apart by psutil; disk is reserved by writing, as there is no posix_fallocate. Models of "
+        "others can write no file; their memory and time are watched from outside.",
+        ("tests/core/test_platform.py", "tests/core/test_confined.py::test_fault_38_too_much_memory_ends_it"),
     ),
     "GPU": (
-        "Out of memory on a device is raised by the tests at a chosen size; the way to the CPU is walked without one.",
+        "Out of memory on a device is raised by the tests at a chosen size; the way to the CPU is walked without one. "
+        "Limits of the system hold models of others on the CPU alone, as drivers need files and room; elsewhere their "
+        "memory and time are watched.",
         (
+            "tests/engine/test_foreign_process.py::test_fault_38_limits_by_kind_and_device",
             "tests/engine/test_predict.py::test_fault_28_out_of_memory_halves_the_tile",
             "tests/engine/test_predict.py::test_fault_28_then_the_cpu",
             "tests/engine/test_faults_training.py::test_fault_29_out_of_memory_halves_the_batch_and_learns_the_same",

@@ -18,7 +18,10 @@ SRC = ROOT / "src"
 SOURCES = sorted(SRC.rglob("*.py"))
 HEAVY = ("torch", "lightning", "pytorch_lightning", "lightning_fabric", "monai", "torchmetrics")
 VIEWER = ("napari", "qtpy", "superqt", "PyQt6", "PySide6", "magicgui", "psygnal")
-JOB_BOUNDARIES = {"cli.py", "child.py", "worker.py", "_later.py", "_predict_job.py", "_background.py"}
+JOB_BOUNDARIES = {
+    *("cli.py", "child.py", "worker.py", "foreign_process.py"),
+    *("_later.py", "_predict_job.py", "_background.py"),
+}
 """Files that may catch every exception, because a job ends there."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -149,9 +152,16 @@ def test_fault_30_nothing_is_unpickled_or_evaluated(pattern: str) -> None:
 
 
 def test_fault_36_code_of_a_model_package_runs_in_one_place() -> None:
-    """The bytes whose hash the user trusted; see `engine/foreign.py`."""
+    """The bytes whose hash the user trusted; see `engine/foreign_weights.py`."""
     found = [p.name for p in SOURCES for _ in re.findall(r"(?<![.\w])exec\(", p.read_text(encoding="utf-8"))]
-    assert found in ([], ["foreign.py"])
+    assert found == ["foreign_weights.py"]
+
+
+def test_fault_38_models_of_others_run_apart() -> None:
+    """Everywhere but in an export, which runs the weights that it wrote itself."""
+    here = re.compile(r"apart\s*=\s*False|foreign_weights import .*\bload\b")
+    found = {p.name for p in SOURCES if here.search(p.read_text(encoding="utf-8"))}
+    assert found == {"export.py", "foreign.py", "foreign_process.py"}
 
 
 def test_every_exception_is_caught_only_where_a_job_ends() -> None:

@@ -118,6 +118,16 @@ def test_provenance_has_recipe_run_environment_and_hashes(project: Project) -> N
     assert found["hash"] == found["files"]["bioimageio.yaml"]
 
 
+def test_tables_of_a_provenance_stand_row_by_row(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"size": "64 × 64", "images": 3, "ap50": 0.81234}, {"size": "96 × 96", "images": 4, "ap50": 0.7}]
+    package(project.root / "models" / "tabled", "tabled", provenance={"metrics_by_image_size": rows, "none": []})
+    assert main(["models", "provenance", "tabled"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("metrics_by_image_size")
+    assert lines[start + 1] == "  ap50 0.8123, images 3, size 64 × 64"
+    assert lines[start + 2] == "  ap50 0.7, images 4, size 96 × 96"
+
+
 def test_names_and_notes_are_kept_beside_the_package(project: Project) -> None:
     model = find_local("one")
     before = provenance(model)["files"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -135,3 +136,70 @@ def test_fault_06_space_is_reserved_by_writing_where_the_system_cannot(
 
     with pytest.raises(OSError, match="No space"):
         reserve(Full(), size)  # type: ignore[arg-type]
+
+
+# ---- limits of what is not ours ----
+
+LIMITED = """
+import json, sys
+from im2im_core.jobs import _platform
+sys.platform = sys.argv[1]
+_platform.WINDOWS = sys.argv[1] == "win32"
+names = sorted(_platform.confine(1 << 28, files=False))
+import json
+said = {}
+for what, place in (("read", "/etc/hostname"), ("write", "canary")):
+    try:
+        with open(place, what[0]) as handle:
+            handle.write("x" * 10_000) if what == "write" else None
+        said[what] = 0
+    except OSError as error:
+        said[what] = error.errno
+try:
+    bytearray(1 << 29)
+    said["memory"] = True
+except MemoryError:
+    said["memory"] = False
+print(json.dumps([names, said]))
+"""
+
+
+@posix
+@pytest.mark.parametrize(
+    ("platform", "names", "read", "write", "memory"),
+    [
+        ("linux", ["RLIMIT_CORE", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_NOFILE"], errno.EMFILE, errno.EMFILE, False),
+        ("darwin", ["RLIMIT_CORE", "RLIMIT_FSIZE"], 0, errno.EFBIG, True),
+        ("win32", [], 0, 0, True),
+    ],
+)
+def test_fault_38_limits_of_each_system(
+    tmp_path: Path, platform: str, names: list[str], read: int, write: int, memory: bool
+) -> None:
+    if platform == "linux" and sys.platform != "linux":
+        pytest.skip("Linux alone keeps to all limits")
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, platform], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [names, {"read": read, "write": write, "memory": memory}]
+
+
+@posix
+def test_fault_38_limits_are_never_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    asked: dict[int, tuple[int, int]] = {}
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(resource, "getrlimit", lambda number: (100, 100))
+    monkeypatch.setattr(resource, "setrlimit", asked.__setitem__)
+    monkeypatch.setattr(_platform, "_data_bytes", lambda: 7)
+    assert _platform.confine(500, files=True) == {"RLIMIT_CORE": 0, "RLIMIT_DATA": 507}
+    assert asked == {resource.RLIMIT_CORE: (0, 0), resource.RLIMIT_DATA: (100, 100)}
+    assert _platform.confine(0, files=True) == {"RLIMIT_CORE": 0}
+
+
+def test_fault_38_memory_of_processes() -> None:
+    assert 1e6 < _platform.memory_of(os.getpid()) < 1e12
+    assert _platform.memory_of(2**30) == 0
+    assert 1e6 < _platform.free_memory() < 1e14

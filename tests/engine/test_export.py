@@ -161,7 +161,7 @@ def test_standard_part_agrees_with_our_normalisation_and_weights(package: Path) 
     x = torch.from_numpy(scaling.apply(image)[np.newaxis])
     with torch.no_grad():
         maps = framework.eval().translate(x, None)
-    found = ForeignModel(bundle).run({"raw": image[np.newaxis]})
+    found = ForeignModel(bundle, apart=False).run({"raw": image[np.newaxis]})
     np.testing.assert_allclose(found["probability"], maps["Probability"], atol=1e-5)
     np.testing.assert_allclose(found["clean"], maps["clean"] * 40 + 100, rtol=1e-4)
 
@@ -371,14 +371,14 @@ def test_onnx_reproduces_or_names_the_missing_package(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
     else:
         bundle = export_bundle(Toy(), _inference(), tmp_path / "m", metadata=METADATA, sample=_sample(), onnx=True)
-        assert ForeignModel(bundle, weights="onnx").check() < 1e-4
+        assert ForeignModel(bundle, weights="onnx", apart=False).check() < 1e-4
 
 
 def test_zip_opens_as_the_same_bundle(package: Path, tmp_path: Path) -> None:
     export_zip(package, tmp_path / "toy.zip")
     bundle = open_bundle(tmp_path / "toy.zip", cache=tmp_path / "cache")
     assert bundle.identity == open_bundle(package).identity
-    assert ForeignModel(bundle).check() < 1e-4
+    assert ForeignModel(bundle, apart=False).check() < 1e-4
     again = open_bundle(tmp_path / "toy.zip", cache=tmp_path / "cache")
     assert again.folder == bundle.folder
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from foreign_world import onnx_repeats
 
 from im2im_core.bundle import open_bundle
 from im2im_core.bundle.foreign import AxisSpec, TensorSpec
@@ -30,6 +31,7 @@ from im2im_core.models import add_model, list_models
 
 ROOT = Path(os.environ.get("IM2IM_TEST_DATA", "")) / "bioimageio_models"
 real = pytest.mark.skipif(not os.environ.get("IM2IM_TEST_DATA"), reason="IM2IM_TEST_DATA is not set")
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 class Blur(torch.nn.Module):
@@ -338,30 +340,9 @@ def test_fault_38_onnx_reads_only_what_is_described(tmp_path: Path, location: st
 # ---- ONNX ----
 
 
-def _number(field: int, value: int) -> bytes:
-    """Protobuf field with a small number."""
-    return bytes([field << 3, value])
-
-
-def _part(field: int, content: bytes | str) -> bytes:
-    """Protobuf field with text or a message of fewer than 128 bytes, or a longer one of fewer than 16384."""
-    content = content.encode() if isinstance(content, str) else content
-    size = len(content)
-    length = bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])
-    return bytes([field << 3 | 2]) + length + content
-
-
 def _onnx_package(folder: Path, channels: int, size: int) -> Path:
     """An ONNX package that repeats one channel; its network takes float32 images of one size."""
-    shape = b"".join(_part(1, _number(1, n)) for n in (1, 1, size, size))
-    source = _part(1, "x") + _part(2, _part(1, _number(1, 1) + _part(2, shape)))
-    result = _part(1, "y") + _part(2, _part(1, _number(1, 1)))
-    copies = np.array([1, channels, 1, 1], np.int64).tobytes()
-    repeats = _number(1, 4) + _number(2, 7) + _part(8, "copies") + _part(9, copies)
-    node = _part(1, "x") + _part(1, "copies") + _part(2, "y") + _part(4, "Expand")
-    graph = _part(1, node) + _part(2, "g") + _part(5, repeats) + _part(11, source) + _part(12, result)
-    model = _number(1, 8) + _part(8, _part(1, "") + _number(2, 13)) + _part(7, graph)
-    (folder / "w.onnx").write_bytes(model)
+    (folder / "w.onnx").write_bytes(onnx_repeats(channels, size))
     return _description(folder, 16, {"onnx": {**_entry(folder / "w.onnx"), "opset_version": 13}})
 
 

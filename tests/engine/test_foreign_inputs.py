@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from foreign_world import entry, package
 
 from im2im_core import api
 from im2im_core.bundle import open_bundle
@@ -31,6 +30,7 @@ from im2im_core.predict_options import PredictOptions
 
 ROOT = Path(os.environ.get("IM2IM_TEST_DATA", "")) / "bioimageio_models"
 real = pytest.mark.skipif(not os.environ.get("IM2IM_TEST_DATA"), reason="IM2IM_TEST_DATA is not set")
+pytestmark = pytest.mark.usefixtures("in_this_process")
 TILED = PredictOptions(tile=(224, 224))
 
 
@@ -55,38 +55,10 @@ class Whole(torch.nn.Module):
         return a - a.mean()
 
 
-def _entry(path: Path) -> dict[str, str]:
-    return {"source": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-
-
-def _axes(size: Callable[[str], Any], **more: Any) -> list[dict[str, Any]]:
-    space = [{"type": "space", "id": a, "size": size(a), **more} for a in "yx"]
-    return [{"type": "batch"}, {"type": "channel", "channel_names": ["c"]}, *space]
-
-
-def _package(folder: Path, module: torch.nn.Module, inputs: list[str], outputs: dict[str, float]) -> Path:
-    """A TorchScript package for images of 16, 24, 32 … pixels; `outputs` with the size of their pixels."""
-    folder.mkdir()
-    torch.jit.script(module).save(str(folder / "w.pt"))
-    content = {
-        "format_version": "0.5.4",
-        "type": "model",
-        "name": "toy model",
-        "inputs": [{"id": name, "axes": _axes(lambda a: {"min": 16, "step": 8})} for name in inputs],
-        "outputs": [
-            {"id": name, "axes": _axes(lambda a: {"tensor_id": inputs[0], "axis_id": a}, scale=scale)}
-            for name, scale in outputs.items()
-        ],
-        "weights": {"torchscript": {**_entry(folder / "w.pt"), "pytorch_version": "2.0"}},
-    }
-    (folder / "rdf.yaml").write_text(yaml.safe_dump(content))
-    return folder
-
-
 @pytest.fixture
 def sums(tmp_path: Path) -> Path:
     """Two inputs, and two outputs of which one has pixels of half the size."""
-    return _package(tmp_path / "sums", Sums(), ["left", "right"], {"sum": 1.0, "fine": 0.5})
+    return package(tmp_path / "sums", Sums(), ["left", "right"], {"sum": 1.0, "fine": 0.5})
 
 
 @pytest.fixture
@@ -157,7 +129,7 @@ def test_the_package_of_2021_gives_its_test_tensor_once_its_hash_is_right(tmp_pa
     folder = shutil.copytree(ROOT / "legacy_2021_unet2d_nuclei_broad", tmp_path / "m")
     path = folder / "UNet2DNucleiBroad.model.yaml"
     content = yaml.safe_load(path.read_text())
-    content["weights"]["onnx"].update(_entry(folder / "weights.onnx"))
+    content["weights"]["onnx"].update(entry(folder / "weights.onnx"))
     path.write_text(yaml.safe_dump(content))
     pytest.importorskip("onnxruntime")
     model = ForeignModel(open_bundle(folder))
@@ -244,7 +216,7 @@ def test_inputs_that_are_named_wrongly(
 
 
 def test_a_model_of_one_image_takes_no_names(tmp_path: Path) -> None:
-    folder = _package(tmp_path / "m", Sevens(), ["raw"], {"mean": 1.0})
+    folder = package(tmp_path / "m", Sevens(), ["raw"], {"mean": 1.0})
     with pytest.raises(ConfigError, match="no input 'rwa'"):
         api.predict(folder, {"rwa": np.zeros((16, 16), np.float32)}, device="cpu")
     assert api.predict(folder, {"raw": np.ones((16, 16), np.float32)}, device="cpu")[8, 8] == pytest.approx(1)
@@ -255,7 +227,7 @@ def test_a_model_of_one_image_takes_no_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [70, 96, 101])
 def test_blocks_equal_the_whole_to_the_rim(tmp_path: Path, size: int) -> None:
-    folder = _package(tmp_path / "m", Sevens(), ["raw"], {"mean": 1.0})
+    folder = package(tmp_path / "m", Sevens(), ["raw"], {"mean": 1.0})
     image = np.random.default_rng(0).random((size, 48), np.float32)
     padded = np.pad(image, [(0, -size % 8), (0, 0)], mode="symmetric")
     expected = Sevens()(torch.from_numpy(padded)[None, None])[0, 0, :size].numpy()
@@ -274,13 +246,13 @@ def test_the_reach_of_a_network_is_measured(tmp_path: Path) -> None:
     ready = {"raw": np.random.default_rng(0).random((1, 1, 64, 64), np.float32)}
     found = {}
     for module in (Sevens(), Whole()):
-        model = ForeignModel(open_bundle(_package(tmp_path / type(module).__name__, module, ["raw"], {"o": 1.0})))
+        model = ForeignModel(open_bundle(package(tmp_path / type(module).__name__, module, ["raw"], {"o": 1.0})))
         found[type(module)] = measured_reach(model, ready, {"y": 64, "x": 64}, ["y", "x"])
     assert found == {Sevens: {"y": 3, "x": 3}, Whole: {"y": None, "x": None}}
 
 
 def test_a_network_that_sees_the_whole_image_is_told_of(tmp_path: Path) -> None:
-    folder = _package(tmp_path / "m", Whole(), ["raw"], {"o": 1.0})
+    folder = package(tmp_path / "m", Whole(), ["raw"], {"o": 1.0})
     said: list[Any] = []
     image = np.zeros((64, 16), np.float32)
     api.predict(folder, image, device="cpu", options=PredictOptions(tile=(32, 16)), on_event=said.append)
@@ -316,9 +288,9 @@ def test_steps_that_are_not_run_are_refused_before_anything_is_computed(sums: Pa
 def test_trusted_code_that_fails_is_no_fault_of_the_program(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text("class Net:\n    pass\n")
     torch.save({}, tmp_path / "state.pt")
-    architecture = {**_entry(tmp_path / "net.py"), "callable": "Nett"}
-    weights = {**_entry(tmp_path / "state.pt"), "architecture": architecture, "pytorch_version": "2.0"}
-    _package(tmp_path / "m", Sevens(), ["raw"], {"mean": 1.0})
+    architecture = {**entry(tmp_path / "net.py"), "callable": "Nett"}
+    weights = {**entry(tmp_path / "state.pt"), "architecture": architecture, "pytorch_version": "2.0"}
+    package(tmp_path / "m", Sevens(), ["raw"], {"mean": 1.0})
     content = yaml.safe_load((tmp_path / "m" / "rdf.yaml").read_text())
     (tmp_path / "rdf.yaml").write_text(yaml.safe_dump({**content, "weights": {"pytorch_state_dict": weights}}))
     with pytest.raises(TrustError, match="runs Python code"):

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from im2im_core.archive import pack, unpack
+from im2im_core.bundle.shared_names import under_all_names
 from im2im_core.errors import ConfigError, DataError, TrustError
 from im2im_core.files import atomic_path, sha256
 from im2im_core.inference import Inference
@@ -210,7 +211,7 @@ class Bundle:
 
         content = self.read_checked(self._weights)
         try:
-            return load(content)
+            return under_all_names(load(content), content)
         except SafetensorError as error:
             raise TrustError(
                 f"{self.weights_path} is not a safetensors file: {error}",

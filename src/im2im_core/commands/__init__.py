@@ -99,7 +99,7 @@ def find_recipe(name: str) -> Recipe:
 
 
 def indented(content: Any, indent: str = "") -> str:
-    """Nested content as indented lines."""
+    """Nested content as indented lines; rows of a table stand one below the other."""
     if not isinstance(content, dict):
         return f"{indent}{content}"
     width = max((len(str(name)) for name in content), default=0)
@@ -107,10 +107,19 @@ def indented(content: Any, indent: str = "") -> str:
     for name, value in content.items():
         if isinstance(value, dict):
             lines += [f"{indent}{name}", indented(value, f"{indent}  ")]
+        elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+            lines += [f"{indent}{name}", *(f"{indent}  {_row(row)}" for row in value)]
         else:
-            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-            lines.append(f"{indent}{name:<{width}}  {shown}")
+            lines.append(f"{indent}{name:<{width}}  {_shown(value)}")
     return "\n".join(lines)
+
+
+def _row(row: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {_shown(value)}" for name, value in row.items())
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def write_traceback(error: Exception) -> Path:

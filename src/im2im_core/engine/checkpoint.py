@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from im2im_core.bundle.shared_names import read_header, stored_once, under_all_names
 from im2im_core.errors import ResourceError, TrustError
 from im2im_core.files import atomic_path, read_json, remove_stale_parts, sha256, write_json
 
@@ -134,7 +135,8 @@ class CheckpointFolder:
         return None
 
     def _load(self, entry: Mapping[str, Any]) -> Checkpoint:
-        weights = load_file(self.folder / f"{entry['name']}.safetensors")
+        path = self.folder / f"{entry['name']}.safetensors"
+        weights = under_all_names(load_file(path), read_header(path))
         path = self.folder / f"{entry['name']}.state.pt"
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -156,13 +158,15 @@ def _unreadable(path: Path, reason: object) -> ResourceError:
 def _size(checkpoint: Checkpoint) -> int:
     """Bytes of the weights and of the state of the optimizers."""
     states = [s for o in checkpoint.state.get("optimizers", []) for s in o["state"].values()]
-    tensors = [*checkpoint.weights.values(), *(v for s in states for v in s.values() if isinstance(v, torch.Tensor))]
+    weights, _ = stored_once(checkpoint.weights)
+    tensors = [*weights.values(), *(v for s in states for v in s.values() if isinstance(v, torch.Tensor))]
     return sum(t.nbytes for t in tensors)
 
 
 def _write_weights(checkpoint: Checkpoint, path: Path) -> None:
-    # A network may hold one layer under two names, which safetensors refuses to write.
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in checkpoint.weights.items()}, path)
+    weights, names = stored_once(checkpoint.weights)
+    # Views of one array share memory, which safetensors refuses to write.
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, path, names)
 
 
 def _write_state(checkpoint: Checkpoint, path: Path) -> None:

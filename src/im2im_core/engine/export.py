@@ -24,6 +24,7 @@ from im2im_core.bundle.metadata import readme
 from im2im_core.bundle.package import DESCRIPTIONS, Bundle, open_bundle
 from im2im_core.bundle.processing import Tensor as Named
 from im2im_core.bundle.processing import process
+from im2im_core.bundle.shared_names import stored_once
 from im2im_core.engine.foreign import ForeignModel
 from im2im_core.engine.frameworks.contract import TranslateContext
 from im2im_core.errors import ConfigError, DataError, Im2ImError, ResourceError
@@ -280,9 +281,10 @@ def _save_array(path: Path, array: NDArray[Any]) -> dict[str, str]:
 def _save_weights(path: Path, framework: nn.Module) -> dict[str, str]:
     from safetensors.torch import save
 
-    # Tied weights share memory, which safetensors refuses; copies load back the same. Its own writer
-    # would make a file that nobody else may read.
-    path.write_bytes(save({k: v.detach().clone().contiguous() for k, v in framework.state_dict().items()}))
+    weights, names = stored_once(framework.state_dict())
+    # What still shares memory, as views of one array do, safetensors refuses; copies load back the same. Its own
+    # writer would make a file that nobody else may read.
+    path.write_bytes(save({k: v.detach().clone().contiguous() for k, v in weights.items()}, names))
     return _entry(path)
 
 
@@ -434,7 +436,7 @@ def check_bundle(bundle: Bundle, framework: Framework) -> None:
     """
     bundle.verify()
     for kind in bundle.description["weights"]:
-        ForeignModel(bundle, weights=kind).check(TOLERANCE)
+        ForeignModel(bundle, weights=kind, apart=False).check(TOLERANCE)
     original = copy.deepcopy(framework).cpu().float().eval()
     state = original.state_dict()
     loaded = bundle.load_weights()
@@ -453,7 +455,7 @@ def check_bundle(bundle: Bundle, framework: Framework) -> None:
 
 def _same_after_reload(bundle: Bundle, original: Framework, loaded: dict[str, Tensor]) -> None:
     """Run the framework with the loaded weights alone on the test tensor."""
-    model = ForeignModel(bundle)
+    model = ForeignModel(bundle, apart=False)
     inputs, _ = model.test_tensors()
     x = torch.from_numpy(model.preprocess(inputs)[standard.INPUT_ID].astype(np.float32))
     module = _Maps(original)

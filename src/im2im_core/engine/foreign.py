@@ -1,15 +1,12 @@
 """Models of other tools: bioimage.io packages with TorchScript or ONNX weights, run as their description says.
 
-TorchScript is code and ONNX runs in native code: a package of somebody else belongs into the
-child process that jobs run in, never into the viewer.
+TorchScript is code and ONNX runs in native code: `foreign_process` runs them, within limits.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,19 +18,18 @@ from im2im_core.bundle.package import Bundle
 from im2im_core.bundle.processing import Tensor, process, require_steps
 from im2im_core.engine.blocks import run_in_blocks
 from im2im_core.engine.devices import choose_device
-from im2im_core.engine.weights_file import read_state_dict
-from im2im_core.errors import ConfigError, DataError, Im2ImError, ResourceError, TrustError
+from im2im_core.engine.foreign_process import ForeignProcess
+from im2im_core.engine.foreign_weights import ForeignWeights, load
+from im2im_core.errors import ConfigError, DataError, Im2ImError, TrustError
 from im2im_core.trust import consented_modules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from im2im_core.engine.blocks import OnBlock, OnNote
+    from im2im_core.engine.foreign_weights import Forward
 
     Arrays = dict[str, NDArray[Any]]
-    Forward = Callable[[list[NDArray[Any]]], list[NDArray[Any]]]
 
 RUNNABLE = ("torchscript", "onnx", "pytorch_state_dict")
 
@@ -51,6 +47,8 @@ class ForeignModel:
         Hashes of Python files (and names of installed modules) that the user agreed to run.
     device : str
         Where torch computes: auto, cpu, cuda, cuda:1 or mps.
+    apart : bool
+        Whether its network runs in a process of its own, within limits; not needed for one that was made here.
 
     Raises
     ------
@@ -63,7 +61,13 @@ class ForeignModel:
     """
 
     def __init__(
-        self, bundle: Bundle, *, weights: str | None = None, trusted: frozenset[str] = frozenset(), device: str = "cpu"
+        self,
+        bundle: Bundle,
+        *,
+        weights: str | None = None,
+        trusted: frozenset[str] = frozenset(),
+        device: str = "cpu",
+        apart: bool = True,
     ) -> None:
         self._bundle = bundle = current_format(bundle)
         self._device = torch.device(choose_device(device))
@@ -73,7 +77,11 @@ class ForeignModel:
         weights_of = bundle.description.get("weights")
         entries = {k: v for k, v in weights_of.items() if v} if isinstance(weights_of, dict) else {}
         self.weights = _choose(entries, weights, bundle)
-        self._forward = self._load(entries[self.weights], trusted)
+        network = _gathered(bundle, self.weights, entries[self.weights], trusted)
+        where = str(self._device)
+        self._forward: Forward = (
+            ForeignProcess(network, where, torch.get_num_threads()) if apart else load(network, where)
+        )
 
     # ---- running ----
 
@@ -220,17 +228,6 @@ class ForeignModel:
             worst = max(worst, float(deviation))
         return worst
 
-    # ---- loading ----
-
-    def _load(self, entry: dict[str, Any], trusted: frozenset[str]) -> Forward:
-        if self.weights == "onnx":
-            return _load_onnx(self._bundle, entry, self._device)
-        if self.weights == "torchscript":
-            module = _load_torchscript(self._bundle, entry, self._device)
-        else:
-            module = _load_architecture(self._bundle, entry, trusted, self._device)
-        return lambda arrays: _run_torch(module, arrays, self._device)
-
 
 def _require_type(spec: TensorSpec, array: NDArray[Any]) -> None:
     """Refuse values that would come out as others in the type of the input: 300 is 44 in uint8."""
@@ -259,74 +256,17 @@ def _choose(entries: dict[str, Any], wanted: str | None, bundle: Bundle) -> str:
     return found[0]
 
 
-def _run_torch(module: Any, arrays: list[NDArray[Any]], device: torch.device) -> list[NDArray[Any]]:
-    with torch.inference_mode():
-        result = module(*(torch.from_numpy(a).to(device) for a in arrays))
-    maps = result if isinstance(result, tuple | list) else [result]
-    return [m.cpu().numpy() for m in maps]
-
-
-def _load_torchscript(bundle: Bundle, entry: dict[str, Any], device: torch.device) -> Any:
+def _gathered(bundle: Bundle, kind: str, entry: dict[str, Any], trusted: frozenset[str]) -> ForeignWeights:
+    """What is needed to run the network, every file of it compared with its hash."""
+    known: dict[str, Any] = {"kind": kind, "name": str(entry.get("source")), "model": bundle.name}
+    if kind == "pytorch_state_dict":
+        return _allowed(bundle, entry, known, trusted)
     content = bundle.read_checked(entry)
-    try:
-        # Reads an archive of code for torch's own interpreter; a Python pickle is not executed.
-        return torch.jit.load(io.BytesIO(content), map_location=device).eval()
-    except RuntimeError as error:
-        raise TrustError(
-            f"{entry['source']} is not TorchScript: {str(error).splitlines()[0]}",
-            "Other kinds of files are not loaded in its place",
-        ) from error
-
-
-def _load_onnx(bundle: Bundle, entry: dict[str, Any], device: torch.device) -> Forward:
-    content = bundle.read_checked(entry)
-    _check_external(bundle, entry, external_files(content))
-    try:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
-    except ImportError as error:
-        raise ResourceError(
-            f"{bundle.name} has ONNX weights, onnxruntime is not installed", "Install napari-im2im[export]"
-        ) from error
-    providers = ["CUDAExecutionProvider"] * (device.type == "cuda") + ["CPUExecutionProvider"]
-    options = onnxruntime.SessionOptions()
-    # With weights in a file of their own, onnxruntime must know the folder.
-    source: Any = str(bundle.file(entry["source"])) if entry.get("external_data") else content
-    try:
-        session = onnxruntime.InferenceSession(source, options, providers=providers)
-    except (
-        ort_errors.Fail,
-        ort_errors.InvalidArgument,
-        ort_errors.InvalidGraph,
-        ort_errors.InvalidProtobuf,
-        ort_errors.NotImplemented,
-        ort_errors.RuntimeException,
-    ) as error:
-        raise DataError(f"{entry['source']} cannot be loaded: {error}", "Get the package again") from error
-    return _onnx_forward(session)
-
-
-def _onnx_forward(session: Any) -> Forward:
-    """Calls `session`; what fails is a RuntimeError, as with torch."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
-
-    failures = (
-        ort_errors.EPFail,
-        ort_errors.Fail,
-        ort_errors.InvalidArgument,
-        ort_errors.NotImplemented,
-        ort_errors.RuntimeException,
-    )
-    names = [i.name for i in session.get_inputs()]
-
-    def run(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
-        try:
-            results: list[NDArray[Any]] = session.run(None, dict(zip(names, arrays, strict=True)))
-        except failures as error:  # each derives from Exception alone
-            raise RuntimeError(" ".join(str(error).split())) from error
-        return results
-
-    return run
+    if kind == "onnx":
+        _check_external(bundle, entry, external_files(content))
+        if entry.get("external_data"):
+            return ForeignWeights(**known, external=str(bundle.file(entry["source"])))
+    return ForeignWeights(**known, content=content)
 
 
 def _check_external(bundle: Bundle, entry: dict[str, Any], names: set[str]) -> None:
@@ -342,8 +282,8 @@ def _check_external(bundle: Bundle, entry: dict[str, Any], names: set[str]) -> N
         bundle.read_checked(described)
 
 
-def _load_architecture(bundle: Bundle, entry: dict[str, Any], trusted: frozenset[str], device: torch.device) -> Any:
-    """Network built by the Python code of the package, with its weights; only after consent."""
+def _allowed(bundle: Bundle, entry: dict[str, Any], known: dict[str, Any], trusted: frozenset[str]) -> ForeignWeights:
+    """Weights with the Python code of the package that makes their network; only after consent."""
     architecture = entry["architecture"]
     source = architecture.get("source")
     code = bundle.read_checked(architecture, required=False) if source else b""
@@ -353,21 +293,12 @@ def _load_architecture(bundle: Bundle, entry: dict[str, Any], trusted: frozenset
             f"{bundle.name} runs Python code: {source or 'module'} {key}",
             f"Read it; if you trust it, allow it with --trust {key}",
         )
-    state = read_state_dict(bundle.read_checked(entry), str(entry["source"]), device)
-    try:
-        namespace = _run_source(code, source) if source else importlib.import_module(key)
-        module = getattr(namespace, architecture["callable"])(**(architecture.get("kwargs") or {}))
-        module.load_state_dict(state, strict=entry.get("strict", True))
-    except (ImportError, SyntaxError, AttributeError, TypeError, ValueError, KeyError, RuntimeError) as error:
-        raise DataError(
-            f"The Python code of {bundle.name} ({source or key}) fails: {type(error).__name__}: {error}",
-            "Install what it needs, or ask its authors for TorchScript or ONNX weights",
-        ) from error
-    return module.to(device).eval()
-
-
-def _run_source(code: bytes, name: str) -> Any:
-    """Module made of the very bytes whose hash was trusted."""
-    module = ModuleType("bundle_architecture")
-    exec(compile(code, name, "exec"), module.__dict__)
-    return module
+    return ForeignWeights(
+        **known,
+        content=bundle.read_checked(entry),
+        code=code,
+        module=str(source or key),
+        callable=str(architecture["callable"]),
+        kwargs=dict(architecture.get("kwargs") or {}),
+        strict=bool(entry.get("strict", True)),
+    )

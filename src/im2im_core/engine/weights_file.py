@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from im2im_core.bundle.shared_names import under_all_names
 from im2im_core.errors import TrustError
 
 NESTED = ("state_dict", "model_state_dict")
@@ -30,7 +31,7 @@ def read_weights(content: bytes, name: str) -> dict[str, Tensor]:
     if not name.lower().endswith(".safetensors"):
         return read_state_dict(content, name)
     try:
-        return load(content)
+        return under_all_names(load(content), content)
     except SafetensorError as error:
         raise TrustError(f"{name} is not a safetensors file: {error}", "Choose the file with the weights") from error
 

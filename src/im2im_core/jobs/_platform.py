@@ -160,6 +160,68 @@ def describe_exit(code: int) -> str:
     return f"killed by signal {-code}, probably out of memory"
 
 
+def take_stdout() -> int:
+    """Handle of standard output for messages alone; whatever libraries print goes to standard error."""
+    handle = os.dup(1)
+    os.dup2(2, 1)
+    return handle
+
+
+# ---- limits ----
+
+
+def free_memory() -> int:
+    """Bytes of memory that programs can have now without anything being moved to the disk."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of memory that process `pid` holds; 0 where it is gone."""
+    import psutil
+
+    with suppress(psutil.Error):
+        return int(psutil.Process(pid).memory_info().rss)
+    return 0
+
+
+def confine(memory: int, files: bool) -> dict[str, int]:
+    """Limits that hold for this process from now on and cannot be taken back; their names and values.
+
+    Linux keeps to all of them. macOS lets a process write no file and leave no image of its memory, but
+    does not count memory, and Windows knows no such limits: there the process that started this one watches
+    its memory and its time.
+
+    Parameters
+    ----------
+    memory : int
+        Bytes that may be taken beyond what is taken now; 0 for as many as there are.
+    files : bool
+        Whether files may still be opened and written; pipes that are open stay so.
+    """
+    if WINDOWS:
+        return {}
+    import resource
+
+    wanted = {"RLIMIT_CORE": 0} | ({} if files else {"RLIMIT_FSIZE": 0})
+    if sys.platform == "linux":
+        wanted |= {"RLIMIT_DATA": _data_bytes() + memory} if memory else {}
+        wanted |= {} if files else {"RLIMIT_NOFILE": 0}
+    for name, value in wanted.items():
+        number = getattr(resource, name)
+        most = resource.getrlimit(number)[1]
+        lowest = value if most == resource.RLIM_INFINITY else min(value, most)
+        resource.setrlimit(number, (lowest, lowest))
+    return wanted
+
+
+def _data_bytes() -> int:
+    """Bytes that Linux counts as data of this process: what it made room for, touched or not."""
+    status = Path("/proc/self/status").read_text(errors="replace")
+    return next((1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData")), 0)
+
+
 # ---- files ----
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from im2im_core.errors import ConfigError, Stopped, nearest
+from im2im_core.jobs._platform import take_stdout
 from im2im_core.jobs.eventlog import encode_event
 from im2im_core.jobs.explain import explain
 from im2im_core.jobs.messages import (
@@ -49,15 +50,8 @@ def main(argv: Sequence[str] | None = None, verbs: Mapping[str, Verb] = VERBS) -
     arguments = list(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for the viewer, which tells us
     logging.basicConfig(level=logging.WARNING)
-    _Worker(Path(arguments[0]), _take_stdout(), verbs).work(sys.stdin.buffer)
+    _Worker(Path(arguments[0]), take_stdout(), verbs).work(sys.stdin.buffer)
     return 0
-
-
-def _take_stdout() -> int:
-    """Handle of standard output for messages alone; whatever libraries print goes to standard error."""
-    handle = os.dup(1)
-    os.dup2(2, 1)
-    return handle
 
 
 class _Worker:
