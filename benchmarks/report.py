@@ -243,12 +243,16 @@ def _cpu_share(rows: list[dict]) -> str:
 
 def choices(results: Path) -> str:
     """Variants compared on validation images, which are a part of the training images; never on the hold-out."""
+    parts = [part for part in (_choices_in_2d(results), _choice_in_3d(results)) if part]
+    lines = [line for part in parts for line in (*part, "")]
+    return "\n".join(["## What was chosen, and what lost", "", *lines]) if parts else ""
+
+
+def _choices_in_2d(results: Path) -> list[str]:
     rows = [r for r in rows_of(results / "quality") if is_ours(r) and (r["minutes"] < 10 or changed(r))]
     if not rows:
-        return ""
+        return []
     lines = [
-        "## What was chosen, and what lost",
-        "",
         "Trainings of presets and variants of them, compared on the images that the split kept for "
         "validation (the hold-out is not looked at for choices).",
         "",
@@ -261,7 +265,7 @@ def choices(results: Path) -> str:
         lines.append(
             f"| {r['method']} | {words} | {r['minutes']:g} | {v['ap50']:.3f} | {v['ap75']:.3f} | `{r['command']}` |"
         )
-    return "\n".join([*lines, *_choice_in_3d(results), ""])
+    return lines
 
 
 def _choice_in_3d(results: Path) -> list[str]:
@@ -273,7 +277,6 @@ def _choice_in_3d(results: Path) -> list[str]:
         for m, ap in found["validation"].items()
     ]
     return [
-        "",
         f"`instance_seg_3d` on `bbbc050`, {found['steps']} steps each, seed {found['seed']}, the "
         f"{len(found['volumes'])} volumes that the split kept for validation:",
         "",

@@ -217,13 +217,14 @@ OURS = {**TRAINED, "method": "flows_2d", "recipe_hash": "h", "command": "c", "ap
             {
                 "quality/a": {**OURS, "minutes": 3, "validation": {"ap50": 0.5, "ap75": 0.25}},
                 "volumes_choice": {
-                    "validation": {"distance": {"ap50": 0.5, "ap75": 0.25}},
+                    "validation": {"distance": {"0.5": 0.5, "0.75": 0.25}},
+                    "volumes": ["a.tif"],
                     "steps": 300,
                     "seed": 0,
                     "command": "c",
                 },
             },
-            "| `framework.maps = distance` | 0.500 | 0.250 |",
+            "| `framework.maps = distance` | 0.500 | 0.250 | 0.375 |",
         ),
         (
             {"membranes/a": {"method": "m", "adapted_rand_error": 0.125, "machine": MACHINE, "command": "c"}},
