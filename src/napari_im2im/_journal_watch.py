@@ -55,6 +55,8 @@ class _Watched:
     layer: Labels
     journal: Journal
     touched: set[Place] = field(default_factory=set)
+    painted: bool = False
+    """Whether strokes are to be written, also those that were made before the first look."""
     whole: bool = False
     """Whether the array was replaced, so that a look at a few blocks does not do."""
     next_look: float = 0.0
@@ -298,7 +300,8 @@ class JournalWatch(QObject):
         layer = event.source
         if not isalive(self) or self._closed or layer.unique_id.hex in self._watched:
             return
-        self._watch(layer, Journal(self._project, layer.unique_id.hex)).whole = True
+        watched = self._watch(layer, Journal(self._project, layer.unique_id.hex))
+        watched.painted = watched.whole = True
         self._soon.start()
 
     def _disconnect(self, watched: _Watched) -> None:
@@ -321,6 +324,7 @@ class JournalWatch(QObject):
         watched = self._watched.get(event.source.unique_id.hex)
         if watched is None or not isalive(self):
             return
+        watched.painted = True
         for atom in event.value:
             if isinstance(atom, tuple) and len(atom) == 3:
                 watched.touched |= blocks_at(atom[0])
@@ -410,7 +414,7 @@ class JournalWatch(QObject):
             count, seconds = future.result()
         except (ResourceError, DataError) as error:
             self._say(f"What you paint cannot be kept safe: {error.message}", "warning", error.cure)
-            watched.whole = True
+            watched.painted = watched.whole = True
             return
         watched.next_look = time.monotonic() + CALM * seconds
         if count:
@@ -423,6 +427,7 @@ class JournalWatch(QObject):
         if not isinstance(data, np.ndarray):
             return
         places = None if watched.whole or not watched.touched else set(watched.touched)
+        painted, watched.painted = watched.painted, False
         watched.touched.clear()
         watched.whole = False
         about = {
@@ -432,7 +437,8 @@ class JournalWatch(QObject):
             "axis_labels": [str(a) for a in layer.axis_labels],
             **{k: layer.metadata[k] for k in NOTED if isinstance(layer.metadata.get(k), (str, bool))},
         }
-        watched.running = self._submit(_write, watched.journal, data, places, layer.name, about, file_of(layer))
+        journal, file = watched.journal, file_of(layer)
+        watched.running = self._submit(_write, journal, data, places, painted, layer.name, about, file)
 
 
 # ---- in the thread -------------------------------------------------------------
@@ -464,15 +470,19 @@ def _write(
     journal: Journal,
     data: np.ndarray,
     places: set[Place] | None,
+    painted: bool,
     name: str,
     about: dict[str, Any],
     file: Path | None,
 ) -> tuple[int, float]:
-    """Blocks written and seconds it took; the journal begins with the first change."""
+    """Blocks written and seconds it took; the journal begins with the first change.
+
+    A stroke is one even where nothing differs: it may have been made before the first look, which takes its time.
+    """
     begin = time.monotonic()
     if journal.exists and journal.info().shape == data.shape and journal.info().dtype == data.dtype.str:
         count = journal.write_changes(data, places)
-    elif journal.differs(data, places):
+    elif painted or journal.differs(data, places):
         journal.note_base(_base(journal, data, file), name=name, about=about)
         count = max(journal.write_changes(data), 1)
     else:

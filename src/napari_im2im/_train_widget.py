@@ -126,6 +126,9 @@ class TrainWidget(QWidget):
         self._save_soon = QTimer(self)
         self._save_soon.setSingleShot(True)
         self._save_soon.setInterval(SAVE_MILLISECONDS)
+        self._settings_soon = QTimer(self)
+        self._settings_soon.setSingleShot(True)
+        self._settings_soon.setInterval(DRAW_MILLISECONDS)
         self._warm_soon = QTimer(self)
         self._warm_soon.setSingleShot(True)
         self._warm_soon.timeout.connect(self._warm)
@@ -135,6 +138,8 @@ class TrainWidget(QWidget):
         self._on_theme()
         if SETTINGS in sys.modules:
             self._begin()
+        else:  # what is chosen before the settings are there would be lost when they come
+            self.start_panel.setEnabled(False)
 
     # ---- building ----
 
@@ -190,6 +195,7 @@ class TrainWidget(QWidget):
         self.watch.broken.connect(lambda text, cure: self.run_panel.say(text, "warning", cure))
         self.tabs.currentChanged.connect(self._on_tab)
         self._save_soon.timeout.connect(self._save)
+        self._settings_soon.timeout.connect(self._import_settings)
         self._theme.changed.connect(self._on_theme)
         self._viewer.events.theme.connect(self._theme.on_theme)
         self.destroyed.connect(self.watch.stop)
@@ -678,6 +684,7 @@ class TrainWidget(QWidget):
             self._begun = True
             self.start_panel.begin()
             self._restore()
+            self.start_panel.setEnabled(True)
 
     def _restore(self) -> None:
         """Show what was shown when the widget was last open in this project; what is gone is left out."""
@@ -714,7 +721,7 @@ class TrainWidget(QWidget):
         if self._begun:
             self.watch.start()
         else:
-            QTimer.singleShot(DRAW_MILLISECONDS, self._import_settings)
+            self._settings_soon.start()
 
     def _guard(self, window: QWidget) -> None:
         """Let closing the window ask as long as a training runs; in this panel's words while there is one."""

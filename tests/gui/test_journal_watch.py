@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,15 @@ def test_lazy_labels_are_read_into_memory_where_they_are_to_be_painted(
     qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=5000)
     assert journal.restore()[0, 0] == 8
     assert len(said) == 1
+
+
+def test_a_stroke_before_the_first_look_is_kept(watched: Any, qtbot: Any, project: Any) -> None:
+    viewer, watch = watched
+    watch._submit(time.sleep, 0.5)  # the thread has other work
+    layer = viewer.add_labels(np.zeros((SIZE, SIZE), np.uint16), name="quick")
+    layer.paint((40, 40), 3)
+    journal = Journal(project, layer.unique_id.hex)
+    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=5000)
 
 
 def test_strokes_on_lazy_labels_are_kept_once_they_are_read(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import yaml
 
 from im2im_core.trust import consented_modules
@@ -90,7 +91,9 @@ def test_a_package_of_two_images_gives_its_test_tensors_whole_and_tiled(panel: P
 
 @real
 @pytest.mark.slow
-def test_a_package_of_one_size_gives_its_test_tensor(panel: PredictWidget, qtbot: Any) -> None:
+def test_a_package_of_one_size_gives_its_test_tensor_and_what_the_command_line_gives(
+    panel: PredictWidget, qtbot: Any, tmp_path: Path
+) -> None:
     folder = PACKAGES / "unet2d_nuclei_broad"
     given, made = tensors(folder)
     (pixels,), (expected,) = given.values(), made.values()
@@ -105,7 +108,11 @@ def test_a_package_of_one_size_gives_its_test_tensor(panel: PredictWidget, qtbot
     predict(panel, qtbot)
     (layer,) = results(panel)
     assert layer.data.shape == wide.shape
-    assert np.isfinite(np.asarray(layer.data)).all()
+    image, result = tmp_path / "wide.tif", tmp_path / "result.tif"
+    tifffile.imwrite(image, wide)
+    command = ["predict", str(folder), str(image), "-o", str(result)]
+    subprocess.run([sys.executable, "-m", "im2im_core.cli", *command], check=True, timeout=300)
+    assert np.abs(np.asarray(layer.data) - np.squeeze(tifffile.imread(result))).max() <= 1e-4
 
 
 # ---- consent -------------------------------------------------------------------

@@ -1343,9 +1343,11 @@ def test_settings_come_after_the_panel_was_drawn(settings_come_late, open_widget
     write_json(project.root / MEMORY, {"recipe": load_preset("labelfree_2d").replace(name="before").dump()})
     widget = open_widget(make_napari_viewer(show=True), name="")
     assert not widget.start_panel.begun()
+    assert not widget.start_panel.isEnabled()  # a click now would be lost when they come
     widget._write_memory()  # as it does when the viewer is closed: what was shown last is not forgotten
     qtbot.waitUntil(widget.start_panel.begun, timeout=10000)
     assert widget.start_panel.value().name == "before"
+    assert widget.start_panel.isEnabled()
 
 
 def test_who_cannot_wait_for_the_settings_gets_them(settings_come_late, open_widget, data, qtbot):
