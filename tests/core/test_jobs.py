@@ -521,6 +521,7 @@ def test_fault_21_attached_process_ends_with_its_parent(worker, tmp_path):
     until(lambda: not os.path.exists(scratch.strip()) and _platform.birth(int(pid)) is None)
 
 
+@pytest.mark.timing
 def test_fault_21_close_while_busy_ends_everything(worker):
     events = []
     job = AttachedJob(events.append, command=worker)

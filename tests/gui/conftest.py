@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("qtpy")
 pytest.importorskip("napari")
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 """Seconds in which threads, timers and children must have ended."""
 KEPT_THREADS = ("QThread", "ThreadPoolExecutor", "asyncio", "pydevd", "Dummy", "IPython", "pyqtgraph", "tqdm_monitor")
 """Threads that libraries keep for the life of the process."""

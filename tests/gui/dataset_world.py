@@ -34,7 +34,7 @@ def taught(qtbot: Any, widget: DatasetWidget, image: Any, prediction: Any, model
     """Labels layer that `teach` made."""
     before = set(widget._viewer.layers)
     widget.teach(image, prediction, model)
-    qtbot.waitUntil(lambda: set(widget._viewer.layers) > before, timeout=10_000)
+    qtbot.waitUntil(lambda: set(widget._viewer.layers) > before, timeout=30_000)
     return widget._viewer.layers.selection.active
 
 

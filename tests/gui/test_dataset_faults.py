@@ -88,7 +88,7 @@ def test_fault_24_an_error_in_the_thread_is_said_and_everything_goes_on(
         with monkeypatch.context() as patch, qtbot.captureExceptions() as caught:
             patch.setattr(*FUNCTIONS[task], fails)
             begin(panel, task)
-            qtbot.waitUntil(lambda: settled(panel) and not panel.preview.work.name, timeout=5000)
+            qtbot.waitUntil(lambda: settled(panel) and not panel.preview.work.name, timeout=30_000)
         said = [m.text for m in panel.messages.messages() if m.level == "error"]
         ours = isinstance(error, RuntimeError)
         assert [str(e) for _, e, _ in caught] == (["a mistake of ours"] if ours else [])
@@ -122,14 +122,14 @@ def test_fault_22_what_happens_to_a_layer_while_it_is_saved_is_not_in_it(
     choose(widget.choices.validation, "none")
     widget.table_rows.divide()
     widget.save.click()
-    qtbot.waitUntil(began.is_set, timeout=5000)
+    qtbot.waitUntil(began.is_set, timeout=30_000)
     if change == "edited":
         labels.data[:] = 77
     else:
         viewer.layers.remove(labels)
-    with qtbot.waitSignal(widget.dataset_saved, timeout=10_000):
+    with qtbot.waitSignal(widget.dataset_saved, timeout=30_000):
         go.set()
-    qtbot.waitUntil(lambda: settled(widget), timeout=10_000)
+    qtbot.waitUntil(lambda: settled(widget), timeout=30_000)
     (entry,) = list_datasets(project)
     (saved,), _ = load_dataset(entry.path)
     np.testing.assert_array_equal(saved.targets[TARGET].read()[0, 0, 0], squares())
@@ -172,7 +172,7 @@ def test_fault_21_the_viewer_may_be_closed_while_it_works(
         begin = time.monotonic()
         viewer.close()
         assert time.monotonic() - begin < 3
-        qtbot.waitUntil(lambda: ended == [task], timeout=5000)
+        qtbot.waitUntil(lambda: ended == [task], timeout=30_000)
         qtbot.wait(100)
     assert caught == []
     assert list_datasets(project) == ()

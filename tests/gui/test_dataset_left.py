@@ -271,7 +271,7 @@ def test_the_question_stays_while_other_pairs_are_looked_at(panel: Open, qtbot: 
     assert [r.name for r in widget.rows()] == ["a"]
     (asked,) = (m for m in widget.messages.messages() if "several things" in m.text)
     viewer.layers.remove(stack[0])
-    qtbot.waitUntil(lambda: asked not in widget.messages.messages(), timeout=5000)
+    qtbot.waitUntil(lambda: asked not in widget.messages.messages(), timeout=30_000)
     wait(qtbot, widget)
 
 
@@ -304,9 +304,9 @@ def test_regions_that_were_there_before_the_panel_are_followed(panel: Open, qtbo
 
     assert objects() == "16"
     shapes.data = [[[0, 0], [0, 31], [31, 31], [31, 0]]]
-    qtbot.waitUntil(lambda: settled(widget) and objects() == "4", timeout=10_000)
+    qtbot.waitUntil(lambda: settled(widget) and objects() == "4", timeout=30_000)
     viewer.layers.remove(shapes)
-    qtbot.waitUntil(lambda: settled(widget) and objects() == "0", timeout=10_000)
+    qtbot.waitUntil(lambda: settled(widget) and objects() == "0", timeout=30_000)
 
 
 # ---- the main thread -----------------------------------------------------------
@@ -335,7 +335,7 @@ def test_labels_that_cannot_rise_are_said(panel: Open, qtbot: Any) -> None:
     viewer = viewer_of(image, wrong)
     widget = panel(viewer)
     widget.teach(image, wrong)
-    qtbot.waitUntil(lambda: any(m.level == "error" for m in widget.messages.messages()), timeout=5000)
+    qtbot.waitUntil(lambda: any(m.level == "error" for m in widget.messages.messages()), timeout=30_000)
     assert list(viewer.layers) == [image, wrong]
 
 

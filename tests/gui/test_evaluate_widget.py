@@ -561,7 +561,7 @@ def test_fault_24_errors_are_shown_and_the_button_comes_back(
     monkeypatch.setattr("napari_im2im._evaluate_widget.compare", fails)
     _, widget = panel
     widget.button.click()
-    qtbot.waitUntil(lambda: bool(widget.messages.messages()), timeout=1000)
+    qtbot.waitUntil(lambda: bool(widget.messages.messages()), timeout=PATIENCE)
     (message,) = widget.messages.messages()
     assert (message.level, "it went wrong" in message.text) == ("error", True)
     assert widget.button.text() == "Compare"
@@ -611,7 +611,7 @@ def test_fault_21_viewer_closed_meanwhile(panel: Any, qtbot: Any, monkeypatch: p
     stop = widget._stop
     with qtbot.captureExceptions() as exceptions:
         viewer.close()
-        qtbot.waitUntil(stop.is_set, timeout=10_000)
+        qtbot.waitUntil(stop.is_set, timeout=30_000)
         qtbot.wait(100)
     assert not exceptions
 

@@ -239,7 +239,7 @@ def test_wrong_value_is_explained_and_stays(form: Callable[..., ConfigForm], qtb
     assert list(problems[-1]) == ["training.optimizer.lr"]
     with pytest.raises(ConfigError, match="learning rate: Must be greater than 0"):
         made.value()
-    qtbot.waitUntil(lambda: row._error is not None and row._error.isVisible(), timeout=3000)
+    qtbot.waitUntil(lambda: row._error is not None and row._error.isVisible(), timeout=30_000)
     assert row._error is not None
     assert "greater than 0" in row._error.text()
     assert line(row).text() == "-1"
@@ -254,7 +254,7 @@ def test_wrong_value_is_explained_and_stays(form: Callable[..., ConfigForm], qtb
 def test_rule_between_sections_is_told_at_the_top(form: Callable[..., ConfigForm], qtbot: Any) -> None:
     made = form(load_preset("instance_seg_2d"), "data.dimensions")
     rows(made)["data.dimensions"].editor.findChild(QComboBox).setCurrentIndex(1)
-    qtbot.waitUntil(lambda: made._top.isVisible(), timeout=3000)
+    qtbot.waitUntil(lambda: made._top.isVisible(), timeout=30_000)
     assert "“patch” (128, 128) has 2 sizes" in made._top.text()
     made.setValue(Recipe())
     assert not made._top.isVisible()
@@ -398,12 +398,12 @@ def test_essentials_stand_first_and_only_once(form: Callable[..., ConfigForm]) -
 def test_search_shows_what_it_finds_and_folds_again(form: Callable[..., ConfigForm], qtbot: Any) -> None:
     made = form(load_preset("instance_seg_2d"), "training.epochs")
     made._search.setText("gaussian noi")
-    qtbot.waitUntil(lambda: list(rows(made)) == ["data.augmentation.noise"], timeout=3000)
+    qtbot.waitUntil(lambda: list(rows(made)) == ["data.augmentation.noise"], timeout=30_000)
     made._search.setText("learning rate")
-    qtbot.waitUntil(lambda: "training.optimizer.lr" in rows(made), timeout=3000)
+    qtbot.waitUntil(lambda: "training.optimizer.lr" in rows(made), timeout=30_000)
     assert "data.augmentation.noise" not in rows(made)
     made._search.clear()
-    qtbot.waitUntil(lambda: list(rows(made)) == ["training.epochs"], timeout=3000)
+    qtbot.waitUntil(lambda: list(rows(made)) == ["training.epochs"], timeout=30_000)
 
 
 @pytest.mark.timing

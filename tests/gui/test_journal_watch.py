@@ -73,9 +73,9 @@ def test_a_stroke_on_a_finished_result_is_journaled_with_all_of_it(
     layer = predict(viewer, qtbot, tmp_path)
     layer.paint((5, 5), 99)
     journal = Journal(project, layer.unique_id.hex)
-    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=5000)
+    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=30_000)
     layer.data[40, 40] = 77  # from now on it is watched like any other
-    qtbot.waitUntil(lambda: journal.restore()[40, 40] == 77, timeout=5000)
+    qtbot.waitUntil(lambda: journal.restore()[40, 40] == 77, timeout=30_000)
     watch.stop()
     assert [j.uuid for j in list_journals(project)] == [journal.uuid]
 
@@ -94,7 +94,7 @@ def test_what_was_painted_before_the_watch_began_is_journaled(
     watch = JournalWatch(viewer, project)
     watch.start()
     journal = Journal(project, painted.unique_id.hex)
-    qtbot.waitUntil(lambda: journal.exists, timeout=5000)
+    qtbot.waitUntil(lambda: journal.exists, timeout=30_000)
     watch.stop()
     assert [j.uuid for j in list_journals(project)] == [journal.uuid]
     np.testing.assert_array_equal(journal.restore(), painted.data)
@@ -111,7 +111,7 @@ def test_what_was_saved_over_its_file_is_not_offered(watched: Any, qtbot: Any, p
         layer._source = Source(path=str(file))
         layer.paint((5, 5), 3)
         journals.append(Journal(project, layer.unique_id.hex))
-    qtbot.waitUntil(lambda: all(journal.exists for journal in journals), timeout=5000)
+    qtbot.waitUntil(lambda: all(journal.exists for journal in journals), timeout=30_000)
     tifffile.imwrite(project.root / "saved.tif", viewer.layers["saved"].data, metadata={"axes": "YX"})
     watch.stop()
     assert [j.uuid for j in list_journals(project)] == [journals[1].uuid]
@@ -123,11 +123,11 @@ def test_painting_on_a_sample_is_kept_safe_without_a_panel(make_napari_viewer: A
     viewer.open_sample("napari-im2im", "painted_corner")
     window = main_window(viewer)
     assert window is not None
-    qtbot.waitUntil(lambda: bool(window.findChildren(JournalWatch)), timeout=5000)
+    qtbot.waitUntil(lambda: bool(window.findChildren(JournalWatch)), timeout=30_000)
     layer = viewer.layers["painted labels"]
     layer.paint((300, 300), 2)
     journal = Journal(project, layer.unique_id.hex)
-    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=5000)
+    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=30_000)
     watch_labels(viewer).stop()
 
 
@@ -149,11 +149,11 @@ def test_lazy_labels_are_read_into_memory_where_they_are_to_be_painted(
     assert (level, button) == ("warning", "Read it into memory")
     assert "“lazy” is read from its file piece by piece" in text
     read()
-    qtbot.waitUntil(lambda: isinstance(layer.data, np.ndarray), timeout=5000)
+    qtbot.waitUntil(lambda: isinstance(layer.data, np.ndarray), timeout=30_000)
     layer.mode = "paint"
     layer.paint((40, 40), 3)
     journal = Journal(project, layer.unique_id.hex)
-    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=5000)
+    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=30_000)
     assert journal.restore()[0, 0] == 8
     assert len(said) == 1
 
@@ -164,7 +164,7 @@ def test_a_stroke_before_the_first_look_is_kept(watched: Any, qtbot: Any, projec
     layer = viewer.add_labels(np.zeros((SIZE, SIZE), np.uint16), name="quick")
     layer.paint((40, 40), 3)
     journal = Journal(project, layer.unique_id.hex)
-    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=5000)
+    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=30_000)
 
 
 def test_strokes_on_lazy_labels_are_kept_once_they_are_read(
@@ -179,10 +179,10 @@ def test_strokes_on_lazy_labels_are_kept_once_they_are_read(
     layer.paint((10, 10), 3)
     said[0][4]()
     layer.paint((50, 50), 4)  # while it is read
-    qtbot.waitUntil(lambda: isinstance(layer.data, np.ndarray), timeout=5000)
+    qtbot.waitUntil(lambda: isinstance(layer.data, np.ndarray), timeout=30_000)
     assert set(np.unique(layer.data)) == {0, 3, 4}
     journal = Journal(project, layer.unique_id.hex)
-    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=5000)
+    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=30_000)
 
 
 def test_lazy_labels_that_somebody_read_are_watched_from_then_on(watched: Any, qtbot: Any, project: Any) -> None:
@@ -191,10 +191,10 @@ def test_lazy_labels_that_somebody_read_are_watched_from_then_on(watched: Any, q
     viewer, watch = watched
     layer = viewer.add_labels(da.zeros((SIZE, SIZE), dtype=np.uint16), name="lazy")
     layer.data = np.asarray(layer.data)
-    qtbot.waitUntil(lambda: watch._last is not None and watch._last.done(), timeout=5000)  # nobody is faster
+    qtbot.waitUntil(lambda: watch._last is not None and watch._last.done(), timeout=30_000)  # nobody is faster
     layer.paint((40, 40), 3)
     journal = Journal(project, layer.unique_id.hex)
-    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=5000)
+    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=30_000)
 
 
 def test_lazy_labels_that_are_too_large_or_broken_are_told(watched: Any, qtbot: Any, monkeypatch: Any) -> None:
@@ -211,7 +211,7 @@ def test_lazy_labels_that_are_too_large_or_broken_are_told(watched: Any, qtbot: 
     layer = viewer.add_labels(da.zeros((SIZE, SIZE), dtype=np.uint16), name="lazy")
     data = da.zeros((SIZE, SIZE), dtype=np.uint16).map_blocks(broken, dtype=np.uint16)
     watch._later.ask("read", lambda: np.array(data), lambda _: None, lambda e: watch._on_unread("lazy", e))
-    qtbot.waitUntil(lambda: bool(said), timeout=5000)
+    qtbot.waitUntil(lambda: bool(said), timeout=30_000)
     assert said.pop()[:2] == ("“lazy” cannot be read: chunk 3 is damaged", "error")
     monkeypatch.setattr(module, "LARGEST", 10)
     layer.mode = "paint"
@@ -229,7 +229,7 @@ def test_a_viewer_is_made_safe_without_a_panel(make_napari_viewer: Any, qtbot: A
     layer = viewer.add_labels(np.zeros((SIZE, SIZE), np.uint16), name="painted")
     layer.paint((5, 5), 3)
     journal = Journal(project, layer.unique_id.hex)
-    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=5000)
+    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=30_000)
     watch_labels(viewer).stop()
 
 
@@ -240,10 +240,10 @@ def test_corrections_come_back_as_corrections(watched: Any, qtbot: Any, project:
     painted = viewer.add_labels(np.ones((SIZE, SIZE), np.uint32), name="corrections", metadata=about)
     painted.paint((5, 5), 7)
     journal = Journal(project, painted.unique_id.hex)
-    qtbot.waitUntil(lambda: journal.exists, timeout=5000)
+    qtbot.waitUntil(lambda: journal.exists, timeout=30_000)
     viewer.layers.remove("corrections")
     watch._on_restore(journal)
-    qtbot.waitUntil(lambda: "corrections" in viewer.layers, timeout=5000)
+    qtbot.waitUntil(lambda: "corrections" in viewer.layers, timeout=30_000)
     restored = viewer.layers["corrections"]
     assert dict(restored.metadata) == about
     np.testing.assert_array_equal(restored.data, painted.data)

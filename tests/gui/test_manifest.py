@@ -116,8 +116,8 @@ def test_the_command_palette_lists_panels_and_samples_and_opens_them(
     palette._list.update_for_text("evaluate im2im")
     palette._list.execute()
     opened = viewer.window.dock_widgets
-    qtbot.waitUntil(lambda: "Evaluate (napari-im2im)" in opened, timeout=10_000)
-    qtbot.waitUntil(opened["Evaluate (napari-im2im)"].isVisible, timeout=10_000)
+    qtbot.waitUntil(lambda: "Evaluate (napari-im2im)" in opened, timeout=30_000)
+    qtbot.waitUntil(opened["Evaluate (napari-im2im)"].isVisible, timeout=30_000)
     qtbot.wait(50)
     palette.hide()
     viewer.window.remove_dock_widget("all")

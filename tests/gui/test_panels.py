@@ -92,7 +92,7 @@ def test_a_window_that_grew_beyond_its_screen_fits_again(viewer: Any, qtbot: Any
     open_panel(viewer, "Predict")
     open_panel(viewer, "Evaluate")
     window.resize(window.width(), room + 40)
-    qtbot.waitUntil(lambda: window.height() <= room, timeout=5000)
+    qtbot.waitUntil(lambda: window.height() <= room, timeout=30_000)
     window.resize(window.width(), room - 40)
     open_panel(viewer, "Dataset")
     qtbot.wait(300)
@@ -107,7 +107,7 @@ def test_a_hidden_panel_comes_back_to_the_front(viewer: Any, qtbot: Any) -> None
     dock.close()
     assert not dataset.isVisible()
     assert open_panel(viewer, "Dataset") is dataset
-    qtbot.waitUntil(lambda: not dataset.visibleRegion().isEmpty(), timeout=2000)
+    qtbot.waitUntil(lambda: not dataset.visibleRegion().isEmpty(), timeout=30_000)
 
 
 def test_panels_that_the_user_moved_apart_stay_apart(viewer: Any, qtbot: Any) -> None:
@@ -130,7 +130,7 @@ def test_closing_a_dock_ends_the_panel(viewer: Any, qtbot: Any, name: str) -> No
     dock = dock_of(panel)
     assert isinstance(dock, QDockWidget)
     dock.destroyOnClose()
-    qtbot.waitUntil(lambda: not isalive(panel), timeout=2000)
+    qtbot.waitUntil(lambda: not isalive(panel), timeout=30_000)
     assert open_panel(viewer, name) is not panel
 
 
@@ -141,7 +141,7 @@ def test_what_is_painted_is_kept_safe_from_the_first_panel_on(viewer: Any, qtbot
     qtbot.wait(100)
     labels.paint((5, 5), 1)
     journal = Journal(project, labels.unique_id.hex)
-    qtbot.waitUntil(lambda: journal.exists, timeout=5000)
+    qtbot.waitUntil(lambda: journal.exists, timeout=30_000)
     assert watch_labels(viewer).watches(viewer)
     watch_labels(viewer).stop()
 

@@ -842,6 +842,7 @@ def test_fault_24_errors_are_shown_and_the_button_comes_back(open_panel: Any, qt
         assert "smaller" in message.cure
 
 
+@pytest.mark.timing
 def test_fault_25_cancel_keeps_what_is_finished(open_panel: Any, qtbot: Any) -> None:
     viewer, widget = open_panel("slow", size=640)
     widget.button.click()

@@ -144,7 +144,7 @@ def test_curves_are_imported_before_a_training_needs_them(open_widget, qtbot, mo
     monkeypatch.delitem(sys.modules, "napari_im2im._curves", raising=False)
     open_widget()
     assert "napari_im2im._curves" not in sys.modules
-    qtbot.waitUntil(lambda: "napari_im2im._curves" in sys.modules, timeout=10_000)
+    qtbot.waitUntil(lambda: "napari_im2im._curves" in sys.modules, timeout=30_000)
 
 
 def test_empty_widget_says_what_to_do(open_widget, qtbot):
@@ -1345,7 +1345,7 @@ def test_settings_come_after_the_panel_was_drawn(settings_come_late, open_widget
     assert not widget.start_panel.begun()
     assert not widget.start_panel.isEnabled()  # a click now would be lost when they come
     widget._write_memory()  # as it does when the viewer is closed: what was shown last is not forgotten
-    qtbot.waitUntil(widget.start_panel.begun, timeout=10000)
+    qtbot.waitUntil(widget.start_panel.begun, timeout=30_000)
     assert widget.start_panel.value().name == "before"
     assert widget.start_panel.isEnabled()
 
