@@ -56,10 +56,10 @@ def test_history_comes_first_then_what_is_new(run, watch, qtbot):
     looking.seen.connect(lambda folder, seen: got.append((folder, [s.event.step for s in seen.events], seen.state)))
     looking.watch(str(run.folder))
     looking.start()
-    qtbot.waitUntil(lambda: len(got) == 1)
+    qtbot.waitUntil(lambda: len(got) == 1, timeout=30_000)
     assert got[0] == (str(run.folder), [10, 20], "queued")
     write(run, loss(30))
-    qtbot.waitUntil(lambda: len(got) == 2)
+    qtbot.waitUntil(lambda: len(got) == 2, timeout=30_000)
     assert got[1][1] == [30]
 
 
@@ -69,7 +69,7 @@ def test_signals_arrive_in_the_main_thread(run, watch, qtbot):
     looking.seen.connect(lambda *_: threads.append(QThread.currentThread()))
     looking.watch(str(run.folder))
     looking.start()
-    qtbot.waitUntil(lambda: bool(threads))
+    qtbot.waitUntil(lambda: bool(threads), timeout=30_000)
     from qtpy.QtWidgets import QApplication
 
     assert threads[0] is QApplication.instance().thread()
@@ -80,9 +80,9 @@ def test_change_of_state_is_told_without_events(run, watch, qtbot):
     looking.seen.connect(lambda _, seen: states.append(seen.state))
     looking.watch(str(run.folder))
     looking.start()
-    qtbot.waitUntil(lambda: states == ["queued"])
+    qtbot.waitUntil(lambda: states == ["queued"], timeout=30_000)
     run.set_state("finished")
-    qtbot.waitUntil(lambda: states == ["queued", "finished"])
+    qtbot.waitUntil(lambda: states == ["queued", "finished"], timeout=30_000)
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
@@ -160,7 +160,7 @@ def test_watching_does_not_hold_up_other_workers(watch, qtbot):
     qtbot.wait(100)
     assert pool.activeThreadCount() <= before
     looking.stop()
-    qtbot.waitUntil(lambda: pool.activeThreadCount() == before)
+    qtbot.waitUntil(lambda: pool.activeThreadCount() == before, timeout=30_000)
 
 
 def test_a_long_history_comes_in_parts_and_the_last_one_says_so(run, watch, qtbot, monkeypatch):
@@ -193,9 +193,9 @@ def test_log_is_read_in_the_thread_when_it_is_wanted(run, watch, qtbot):
     qtbot.wait(100)
     assert got == []
     looking.read_log(str(run.folder))
-    qtbot.waitUntil(lambda: got == [(str(run.folder), "begun\n")])
+    qtbot.waitUntil(lambda: got == [(str(run.folder), "begun\n")], timeout=30_000)
     run.log.write_text("begun\ngoes on\n")
-    qtbot.waitUntil(lambda: got[-1][1].endswith("goes on\n"))
+    qtbot.waitUntil(lambda: got[-1][1].endswith("goes on\n"), timeout=30_000)
     looking.read_log("")
     run.log.write_text("nobody reads this")
     qtbot.wait(500)

@@ -390,7 +390,9 @@ def test_what_a_plan_complains_of_has_a_button(open_widget, qtbot, project, monk
     assert opened == ["Dataset"]
     messages[said[0]["text"]].button.click()
     path = ("data", "voxel_size")
-    qtbot.waitUntil(lambda: any(r.path == path and r.isVisibleTo(panel) for r in panel.findChildren(FieldRow)))
+    qtbot.waitUntil(
+        lambda: any(r.path == path and r.isVisibleTo(panel) for r in panel.findChildren(FieldRow)), timeout=30_000
+    )
     tiny = cure_of(small["code"], {**plan, "facts": {**facts, "smallest": [1, 9, 99]}})
     assert tiny.panel == "Dataset"
 
