@@ -67,7 +67,7 @@ def command(*words: object) -> None:
 def train(data: Path, held: list[str], work: Path, changes: list[str]) -> Path:
     """Finished run on all images that are not held out."""
     run = work / "runs" / "nuclei_2d"
-    if (run / "model").is_dir():
+    if (run / "model" / "bioimageio.yaml").is_file():
         return run
     names = sorted(p.name for p in (data / "train/IM").iterdir() if p.name not in set(held))
     with (work / "train.csv").open("w", newline="") as handle:
@@ -79,7 +79,7 @@ def train(data: Path, held: list[str], work: Path, changes: list[str]) -> Path:
         command("resume", "nuclei_2d", "--project", work)
     else:
         command("train", RECIPE, "--project", work, "--name", "nuclei_2d", "--data.path", work / "train.csv", *words)
-    if not (run / "model").is_dir():
+    if not (run / "model" / "bioimageio.yaml").is_file():
         raise SystemExit(f"{run} was paused; the same command goes on with it")
     return run
 

@@ -84,6 +84,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ToyApi:
     monkeypatch.setattr(api, "predict", found.predict)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "bioimageio.yaml").write_text("type: model")
     return found
 
 
@@ -414,6 +415,15 @@ def test_fault_44_one_bad_image_does_not_stop_the_others(
     text = capsys.readouterr().out
     assert "2 predicted" in text
     assert "bad.tif is truncated" in text
+
+
+def test_fault_44_a_model_that_is_none_is_told_once(
+    toy: ToyApi, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model" / "bioimageio.yaml").unlink()
+    assert main(["predict", "model", str(images), "-o", str(tmp_path / "out")]) == 3
+    assert capsys.readouterr().err.count("holds no model package") == 1
+    assert toy.images == []
 
 
 @pytest.mark.parametrize("cause", ["permission", "folder"])

@@ -89,6 +89,10 @@ def _predict(args: argparse.Namespace, output: Output) -> int:
         )
     # Outputs get their final name only when they are complete, so that one which exists is.
     todo = [(source, target) for source, target in jobs if not (args.resume and target.exists())]
+    if len(todo) > 1:  # a model that is none is told once, not for every image
+        from im2im_core.bundle import open_bundle
+
+        open_bundle(args.model)
     with StopFlag() as stop:
         done, failed = _predict_all(args, todo, options, output, stop)
     _summarise(output, done, failed, stop, len(jobs) - len(todo))
