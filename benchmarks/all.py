@@ -141,7 +141,10 @@ def membranes(p: Places) -> Iterator[Step]:
 
 
 def decoding(p: Places) -> Iterator[Step]:
-    """From maps to labels; a network whose training is not in the work folder any more is trained once more."""
+    """From maps to labels, by the networks of few labels: they find as many objects as those of all labels.
+
+    One whose training is not in the work folder any more is trained once more.
+    """
     script, mosaic = HERE / "decoding.py", p.work / "mosaic.tif"
     yield Step("mosaic", (script, "image", "--data", p.nuclei, "--out", mosaic), 1, mosaic.exists)
 
@@ -151,7 +154,7 @@ def decoding(p: Places) -> Iterator[Step]:
         return Step(f"decoding-{name}", words, 3, has(p.results / "decoding.json", name), python)
 
     for preset in PRESETS:
-        again = nuclei(p, preset)
+        again = nuclei(p, preset, known=LABELLED)
         model = again.folder / "runs" / "run" / "model"
         step = measured(preset, "own", "--with", "ours", "--model", model)
         words = (*again.words, "--again", "--results", p.work / "models")
