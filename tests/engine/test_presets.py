@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from bioimageio import core
+from preset_world import PRESETS, SHAPES, train_small
 
 from im2im_core import api
 from im2im_core.bundle import open_bundle
 from im2im_core.errors import ConfigError
 from im2im_core.events import Event, Finished, Losses
 from im2im_core.io import open_image
-from im2im_core.microscope import write_dataset
 from im2im_core.predict_options import PredictOptions
-from im2im_core.project import Project
 
-PRESETS = sorted(p.name for p in api.list_presets())
-SMALLER: dict[str, dict[str, Any]] = {
-    "basic_unet": {"network.features": [8, 8, 8, 16, 16, 8]},
-    "dynunet": {"network.filters": [8, 8, 8]},
-    "unet": {"network.channels": [8, 8, 8]},
-}
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_all_presets_are_known() -> None:
@@ -41,22 +35,9 @@ def test_every_framework_of_instances_has_a_preset_in_2d_and_3d() -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_trains_and_predicts(tmp_path: Path, preset: str) -> None:
     recipe = api.load_preset(preset)
-    dimensions = recipe.data.dimensions
-    shape = (48, 64) if dimensions == 2 else (12, 40, 36)
-    write_dataset(tmp_path / "data", recipe.task, count=3, shape=shape, seed=1, dimensions=dimensions)
-    recipe = recipe.override(
-        {
-            **SMALLER[recipe.network.kind],
-            "data.path": str(tmp_path / "data"),
-            "training.steps": 2,
-            "training.batch": 2,
-            "data.patch": [32, 32] if dimensions == 2 else [8, 32, 32],
-            "training.device": "cpu",
-            "logging.every": 1,
-        }
-    )
+    shape = SHAPES[recipe.data.dimensions]
     events: list[Event] = []
-    run = api.train(recipe, project=Project.create(tmp_path / "project"), name="small", on_event=events.append)
+    run = train_small(tmp_path, preset, events.append)
     assert run.state == "finished"
     assert [e.step for e in events if isinstance(e, Losses)] == [1, 2]
     assert isinstance(events[-1], Finished)

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,16 +129,20 @@ def export_bundle(
     return open_bundle(folder)
 
 
-def check_traceable(framework: Framework, size: tuple[int, ...]) -> None:
-    """Trace the maps of a framework for an input of `size`, as an export does.
+def check_exportable(framework: Framework, size: tuple[int, ...], *, onnx: bool) -> None:
+    """Write the maps of a framework for an input of `size` as an export does, and forget what was written.
 
     Raises
     ------
     Im2ImError
-        They cannot be traced.
+        They cannot be traced, or with `onnx` not be written as ONNX.
     """
     module = _Maps(copy.deepcopy(framework).cpu().float().eval().requires_grad_(False))
-    _trace(module, torch.zeros(1, framework.shapes.input_channels, *size))
+    x = torch.zeros(1, framework.shapes.input_channels, *size)
+    _trace(module, x)
+    if onnx:
+        with tempfile.TemporaryDirectory() as folder:
+            _save_onnx(Path(folder) / "weights.onnx", module, x, dynamic={})
 
 
 def _refuse_other_files(folder: Path) -> None:
@@ -305,7 +310,7 @@ def _write_weights(
         traced.save(str(part / "weights.pt"))
         weights["torchscript"] = {**_entry(part / "weights.pt"), "pytorch_version": _torch_version()}
     if onnx:
-        _save_onnx(part / "weights.onnx", module, pair.normalised, shape)
+        _save_onnx(part / "weights.onnx", module, pair.normalised, _dynamic_axes(shape))
         weights["onnx"] = {**_entry(part / "weights.onnx"), "opset_version": OPSET}
         if torchscript:
             weights["onnx"]["parent"] = "torchscript"
@@ -320,8 +325,8 @@ def _trace(module: _Maps, x: Tensor) -> Any:
             return torch.jit.trace(module, x, check_trace=False)
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise Im2ImError(
-            f"{type(module.framework).__name__} cannot be written as TorchScript: {error}",
-            "Set output.torchscript to false and output.onnx to true",
+            f"{type(module.framework).__name__} cannot be traced by torch: {error}",
+            "Change the class so that torch.jit.trace takes it, or choose another network",
         ) from error
 
 
@@ -337,9 +342,13 @@ def _follows_size(traced: Any, module: _Maps, shape: standard.Geometry, made_at:
         return False
 
 
-def _save_onnx(path: Path, module: _Maps, x: Tensor, shape: standard.Geometry) -> None:
+def _dynamic_axes(shape: standard.Geometry) -> dict[int, str]:
+    """Axes of the input whose size may vary, by number."""
+    return {0: "batch"} | ({} if shape.fixed else dict(enumerate(shape.axes, start=2)))
+
+
+def _save_onnx(path: Path, module: _Maps, x: Tensor, dynamic: dict[int, str]) -> None:
     names = [f"output{i}" for i in range(len(module.names))]
-    axes = {0: "batch"} | ({} if shape.fixed else dict(enumerate(shape.axes, start=2)))
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -350,7 +359,7 @@ def _save_onnx(path: Path, module: _Maps, x: Tensor, shape: standard.Geometry) -
                 input_names=[standard.INPUT_ID],
                 output_names=names,
                 opset_version=OPSET,
-                dynamic_axes={standard.INPUT_ID: axes},
+                dynamic_axes={standard.INPUT_ID: dynamic},
                 dynamo=False,
             )
     except ImportError as error:

@@ -54,7 +54,7 @@ def rehearse(recipe: Recipe, framework: Framework) -> None:
         make_optimizer(player.optimizer or recipe.training.optimizer, list(player.parameters))
     shipped = all(type(part).__module__.startswith("im2im_core.") for part in (framework, recipe.network))
     if not shipped or isinstance(recipe.network, ClassNetwork):
-        _trace(recipe, framework)
+        _try_export(recipe, framework)
 
 
 def _try_transforms(recipe: Recipe, framework: Framework) -> None:
@@ -69,17 +69,14 @@ def _installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def _trace(recipe: Recipe, framework: Framework) -> None:
-    """Trace the network as the export will; the networks that are shipped are known to work."""
-    from im2im_core.engine.export import check_traceable
+def _try_export(recipe: Recipe, framework: Framework) -> None:
+    """Write the network as the export will; the networks that are shipped are known to work."""
+    from im2im_core.engine.export import check_exportable
 
     divisor = divisor_of(framework)
     try:
         # Two pixels are left in the deepest level: normalisation layers refuse a single one.
-        check_traceable(framework, tuple(2 * d for d in divisor))
+        check_exportable(framework, tuple(2 * d for d in divisor), onnx=recipe.output.onnx)
     except Im2ImError as error:
         name = getattr(recipe.network, "class_path", type(framework).__name__)
-        raise ConfigError(
-            f"{name} cannot be exported as a model: {error.message}",
-            "Change the class so that torch.jit.trace takes it, or choose another network",
-        ) from error
+        raise ConfigError(f"{name} cannot be exported as a model: {error.message}", error.cure) from error
