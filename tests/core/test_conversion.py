@@ -248,6 +248,28 @@ def test_an_elastic_change_keeps_its_rotation_and_magnification() -> None:
 
 
 @pytest.mark.parametrize(
+    ("step", "rotate", "scale", "said_of_angles"),
+    [
+        (monai("RandAffined", rotate_range=0.5, scale_range=0.2), 0.5, (0.8, 1.2), False),
+        (monai("RandAffined", rotate_range=[[0, 0.5]], scale_range=[[0, 0.1], [0, 0.3]]), 0.5, (0.7, 1.3), False),
+        (monai("RandAffined", rotate_range=[0.5, 0.1, 0], scale_range=[0, 0, 0]), 0.5, (1, 1), True),
+        (monai("Rand3DElasticd", rotate_range=[0, 0, 0.3]), 0, (1, 1), True),
+        (monai("RandRotated", range_x=0.5, range_z=0.2), 0.5, (1, 1), True),
+        (monai("RandRotated", range_x=0.5, range_y=0.0), 0.5, (1, 1), False),
+        (monai("RandZoomd", min_zoom=[0.8, 0.9], max_zoom=[1.1, 1.3]), 0, (0.8, 1.3), False),
+    ],
+)
+def test_ranges_of_turns_and_scales(
+    step: dict[str, Any], rotate: float, scale: tuple[float, float], said_of_angles: bool
+) -> None:
+    conversion = converted(data__augmentation=[step])
+    found = conversion.recipe.data.augmentation
+    assert found.rotate == pytest.approx(math.degrees(rotate))
+    assert found.scale == pytest.approx(scale)
+    assert ("Y-X plane alone" in said(conversion, "data.augmentation")) == said_of_angles
+
+
+@pytest.mark.parametrize(
     ("name", "params", "expected"),
     [
         ("L1Loss", {}, (loss.L1(),)),
@@ -397,6 +419,69 @@ def test_patience_is_counted_in_validations() -> None:
     assert found.early_stopping == train.EarlyStopping(enabled=True, patience=VALIDATIONS // 2)
     assert found.scheduler == train.Plateau(factor=0.2, patience=VALIDATIONS // 4)
     assert "missing: no such callback" in said(conversion, "trainer.callbacks.1")
+
+
+@pytest.mark.parametrize(
+    ("params", "count", "words"),
+    [
+        ({"devices": 4}, 4, ""),
+        ({"devices": "2"}, 2, ""),
+        ({"devices": [0, 1, 2]}, 3, ""),
+        ({"devices": "0,1"}, 2, ""),
+        ({"devices": [3]}, 1, "CUDA_VISIBLE_DEVICES=3"),
+        ({"gpus": "1, 3"}, 2, "CUDA_VISIBLE_DEVICES=1, 3"),
+        ({"devices": -1}, 1, "-1 became 1"),
+        ({"devices": "auto"}, 1, "--training.devices"),
+    ],
+)
+def test_devices(params: dict[str, Any], count: int, words: str) -> None:
+    conversion = converted(trainer__params=params)
+    assert conversion.recipe.training.devices == count
+    told = said(conversion, f"trainer.params.{next(iter(params))}")
+    assert words in told
+    assert bool(told) == bool(words)
+
+
+def test_devices_beside_the_parameters_of_the_trainer_count_more() -> None:
+    assert recipe_of(trainer__gpus=3).training.devices == 3  # as there: they override devices: 1
+    conversion = converted(trainer__strategy={"module_name": "mine", "func_name": "Strategy"})
+    assert "only strategies with a name" in said(conversion, "trainer.strategy")
+    assert conversion.recipe.training.strategy == "auto"
+
+
+def test_what_is_computed_in_another_precision_is_said() -> None:
+    conversion = converted(trainer__params__precision="64-true")
+    assert conversion.recipe.training.precision == "fp32"
+    assert "32 bits" in said(conversion, "trainer.params.precision")
+
+
+def test_of_several_normalisations_the_last_counts() -> None:
+    steps = [
+        load(["IM", "GT"], "YX"),
+        monai("ScaleIntensityd", keys=["IM", "GT"]),
+        monai("NormalizeIntensityd", keys=["IM"]),
+    ]
+    conversion = converted(data__preprocess=steps)
+    assert (conversion.recipe.data.normalization, conversion.recipe.data.target_normalization) == (ZScore(), MinMax())
+    assert "only normalisation of IM here" in said(conversion, "data.preprocess.2 NormalizeIntensityd")
+    assert "only normalisation" not in said(conversion, "data.preprocess.1")
+
+
+def test_batches_of_whole_images_are_not_taken_over_in_silence() -> None:
+    conversion = converted(data__preprocess=[load(["IM", "GT"], "YX")])
+    assert conversion.recipe.training.batch == api.load_preset("labelfree_2d").training.batch
+    assert "differs: 3 whole images" in said(conversion, "data.dataloader.train.dataloader_params.batch_size")
+
+
+def test_labels_in_another_channel() -> None:
+    steps = [load(["IM"], "YX", C=0), load(["GT"], "YX", C=2)]
+    recipe = recipe_of(**SEGMENTATION | {"data__preprocess": steps})
+    assert (recipe.data.input_channels, recipe.data.target_channels) == ((0,), (2,))
+
+
+def test_classes_that_may_overlap_are_named() -> None:
+    dice = named("monai.losses", "DiceLoss", sigmoid=True)
+    assert "one class alone" in said(converted(model__criterion=dice), "model.criterion.params.sigmoid")
 
 
 def test_devices_and_budgets_in_steps() -> None:

@@ -50,6 +50,7 @@ def convert_augmentation(steps: list[Named], notes: Notes) -> AugmentSettings:
         elif name == "RandRotate90":
             _quarter_turns(found, step, notes)
         elif name == "RandRotate":
+            _in_plane_alone(step, [step.params.take(name) for name in ("range_x", "range_y", "range_z")], notes)
             _turn(found, step, step.params.take("range_x", 0.0))
             step.params.drop(*step.params.content)
         elif name == "RandZoom":
@@ -78,11 +79,16 @@ def _quarter_turns(found: _Changes, step: Named, notes: Notes) -> None:
 
 def _turn(found: _Changes, step: Named, largest: Any) -> None:
     """Remember a rotation in the Y-X plane by at most `largest` radians, a number or two ends."""
-    ends = largest if isinstance(largest, list) else [largest]
-    numbers = [abs(float(n)) for n in ends if isinstance(n, int | float)]
+    numbers = [abs(n) for n in _numbers(largest)]
     if numbers and max(numbers) > 0:
         found.settings["rotate"] = min(math.degrees(max(numbers)), 180.0)
         _as_often(found, step)
+
+
+def _in_plane_alone(step: Named, angles: list[Any], notes: Notes) -> None:
+    """Say that of several angles, one for each axis that is turned about, the first is that of the Y-X plane."""
+    if any(angle not in (None, 0, 0.0, [0, 0], [0.0, 0.0]) for angle in angles[1:]):
+        notes.differs(step.title, "turns in the Y-X plane alone, by the first of its angles")
 
 
 def _as_often(found: _Changes, step: Named) -> None:
@@ -90,7 +96,8 @@ def _as_often(found: _Changes, step: Named) -> None:
 
 
 def _zoom(found: _Changes, step: Named) -> None:
-    found.settings["scale"] = (step.params.number("min_zoom", 0.9), step.params.number("max_zoom", 1.1))
+    least, most = _numbers(step.params.take("min_zoom", 0.9)), _numbers(step.params.take("max_zoom", 1.1))
+    found.settings["scale"] = (min(least, default=0.9), max(most, default=1.1))
     _as_often(found, step)
     step.params.drop(*step.params.content)
 
@@ -99,11 +106,12 @@ def _bend(found: _Changes, step: Named, notes: Notes) -> None:
     """Rotation and magnification of an affine or elastic change; all else of it has no counterpart."""
     turned = step.params.take("rotate_range")
     scaled = step.params.take("scale_range")
-    if isinstance(turned, list):  # one number for each axis that it turns about; a plane has one
+    if isinstance(turned, list):
+        _in_plane_alone(step, turned, notes)
         turned = turned[0] if turned else None
     _turn(found, step, turned)
-    numbers = [abs(float(n)) for n in scaled if isinstance(n, int | float)] if isinstance(scaled, list) else []
-    if numbers:
+    numbers = [abs(n) for n in _numbers(scaled)]
+    if numbers and max(numbers) > 0:
         most = min(max(numbers), 0.9)
         found.settings["scale"] = (1 - most, 1 + most)
         _as_often(found, step)
@@ -113,6 +121,13 @@ def _bend(found: _Changes, step: Named, notes: Notes) -> None:
     if gone:
         notes.missing(step.title, f"no {' and no '.join(gone)}; patches are cut from everywhere in any case")
     step.params.drop(*step.params.content)
+
+
+def _numbers(value: Any) -> list[float]:
+    """All numbers in `value`: a number, or lists of them at any depth."""
+    if isinstance(value, list):
+        return [number for item in value for number in _numbers(item)]
+    return [float(value)] if isinstance(value, int | float) else []
 
 
 def _by_path(found: _Changes, step: Named, name: str, notes: Notes) -> None:

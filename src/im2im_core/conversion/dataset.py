@@ -61,17 +61,17 @@ def convert_data(base: Recipe, part: DataPart, notes: Notes) -> tuple[DataSettin
         "dimensions": part.dimensions,
         "normalization": normalization_of(prepared, "IM", notes),
         "input_channels": prepared.channels.get("IM"),
+        "target_channels": prepared.channels.get("GT"),
         "split": base.data.split.replace(validation=_validated(section)),
     }
     if part.image_target:
         changes["target_normalization"] = normalization_of(prepared, "GT", notes)
-        changes["target_channels"] = prepared.channels.get("GT")
     if base.task != "instance_segmentation":
         changes |= {"patch": patch or "auto", "foreground": prepared.labelled}
     elif patch is not None:
         changes["patch"] = patch
     settings = base.data.replace(**changes)
-    return settings, _batch(section, part, base, patch)
+    return settings, _batch(part, base, patch, notes)
 
 
 def _validated(section: Section) -> float:
@@ -79,8 +79,9 @@ def _validated(section: Section) -> float:
     return share or VALIDATED_FOR_ZERO
 
 
-def _batch(section: Section, part: DataPart, base: Recipe, patch: tuple[int, ...] | None) -> Any:
+def _batch(part: DataPart, base: Recipe, patch: tuple[int, ...] | None, notes: Notes) -> Any:
     """Patches per step: those of all images of a batch; left to preset and plan where whole images are learned."""
+    section = part.section
     loaders = section.section("dataloader")
     train = loaders.section("train")
     loaders.drop("val")
@@ -89,7 +90,11 @@ def _batch(section: Section, part: DataPart, base: Recipe, patch: tuple[int, ...
     images = params.whole("batch_size", 1) or 1
     params.drop(*params.content)
     section.drop("cache_path")
-    return base.training.batch if patch is None else images * part.prepared.patches
+    if patch is not None:
+        return images * part.prepared.patches
+    if images > 1:
+        notes.differs(params.place("batch_size"), f"{images} whole images; how many patches, preset or plan choose")
+    return base.training.batch
 
 
 # ---- where the images are ----

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from im2im_core.conversion.losses import learned_output
 from im2im_core.conversion.networks import predicts_vectors
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 Task = Literal["semantic_segmentation", "instance_segmentation", "label_free", "restoration"]
 REFUSED = {
-    "pix2pix": ("a generator against a discriminator", "Presets labelfree_2d and labelfree_3d learn the same pairs"),
+    "pix2pix": (
+        "a generator against a discriminator",
+        "Presets labelfree_2d and labelfree_3d learn from the same pairs, without a discriminator",
+    ),
     "cyclegan": ("two sets of images without pairs", "There is no framework for them here yet"),
     "ProbUnet": ("several answers to one image", "Presets semantic_seg_2d and semantic_seg_3d learn one answer"),
 }
@@ -43,15 +46,30 @@ def require_training(root: Section, name: str) -> None:
     if not root.content.get("model") or mode is None:
         raise ConfigError(f"{name} is not a configuration of mmv_im2im", "Such a file has mode, data and model")
     if mode == "inference":
-        data = root.section("data")
-        images = data.section("inference_input").take("dir", "IMAGES")
-        found = data.section("inference_output").take("path", "FOLDER")
-        raise ConfigError(
-            f"{name} is for prediction, and models know here by themselves how they predict",
-            f"Convert the file of the training, train, then: im2im predict MODEL {images} -o {found}",
-        )
+        _refuse_prediction(root, name)
     if mode != "train":
         raise ConfigError(f"{name} has the mode {mode!r}", "Only files of trainings (mode: train) have a counterpart")
+
+
+def _refuse_prediction(root: Section, name: str) -> NoReturn:
+    """Refuse a file for prediction, with the command that does the same here."""
+    framework = str(root.section("model").take("framework"))
+    if framework in REFUSED:
+        _refuse_framework(framework, name)
+    source = root.section("data").section("inference_input")
+    images, ending = source.take("dir", "IMAGES"), source.take("data_type")
+    if isinstance(images, str) and isinstance(ending, str) and images != "IMAGES":
+        images = f"{images.rstrip('/')}/*{ending}"
+    found = root.section("data").section("inference_output").take("path", "FOLDER")
+    raise ConfigError(
+        f"{name} is for prediction, and models know here by themselves how they predict",
+        f"Convert the file of the training, train, then: im2im predict MODEL {images} -o {found}",
+    )
+
+
+def _refuse_framework(framework: str, name: str) -> NoReturn:
+    what, cure = REFUSED[framework]
+    raise ConfigError(f"{name} is for the framework {framework}: {what}", cure)
 
 
 def require_known_framework(model: Section, net: Named | None, name: str) -> str:
@@ -64,8 +82,7 @@ def require_known_framework(model: Section, net: Named | None, name: str) -> str
     """
     framework = str(model.take("framework"))
     if framework in REFUSED:
-        what, cure = REFUSED[framework]
-        raise ConfigError(f"{name} is for the framework {framework}: {what}", cure)
+        _refuse_framework(framework, name)
     if framework not in ("FCN", "nnUnet", "embedseg"):
         raise ConfigError(f"{name} is for the framework {framework!r}, which is not known", "Write the recipe anew")
     if predicts_vectors(net):

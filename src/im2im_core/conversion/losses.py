@@ -77,6 +77,8 @@ def convert_losses(criterion: Named | None, output: Output, epochs: float, notes
     terms = LOSSES[criterion.name][1](params)
     if criterion.name == REGULARIZED:
         terms += _regularizers(params, epochs, notes)
+    if output == "segmentation" and params.take("sigmoid", False):
+        notes.differs(params.place("sigmoid"), "softmax: a pixel belongs to one class alone")
     params.drop(*SAYS_NOTHING)
     assert all(output in outputs_of(term) for term in terms)
     return terms

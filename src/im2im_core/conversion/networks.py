@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ MONAI_NETS = "monai.networks.nets"
 NORMS = {"BATCH": "batch", "INSTANCE": "instance", "GROUP": "group"}
 FILLED_IN = ("spatial_dims", "dimensions", "in_channels", "out_channels", "input_channels", "in_channel", "n_classes")
 """Arguments that follow from the images and the task."""
+SUPPLIED = ("spatial_dims", "dimensions", "in_channels", "out_channels")
+"""Those that a class which is named by its path gets from here; others stand in its ``init_args``."""
 DIVISORS = {"HighResNet": 1, "SegResNet": 8, "SwinUNETR": 32, "FlexibleUNet": 32, "UNETR": 16, "VNet": 16}
 """What a patch must be a multiple of for networks of MONAI without strides among their arguments."""
 DYNUNET_NAMES = ("DynUNet", "DynUnet", "Dynunet")
@@ -58,11 +61,13 @@ def convert_network(net: Named | None, dimensions: int, usual: NetworkSettings, 
         made = None
     if made is not None:
         return made
-    net.params.drop(*net.params.content)
+    arguments = {key: net.params.take(key) for key in net.params.content if key not in (*SUPPLIED, *OURS_ALONE)}
+    said = f" --network.init_args '{json.dumps(arguments)}'" if arguments else ""
     notes.missing(
         net.title,
         f"{net.path} is not used here: network {usual.kind} of the preset in its place. Where you have the package and "
-        f"trust it: --network.kind class --network.class_path {net.path} --trust {net.module.partition('.')[0]}",
+        f"trust it, convert without it and: im2im train RECIPE --network.kind class --network.class_path {net.path}"
+        f"{said} --trust {net.module.partition('.')[0]}",
     )
     return Network(usual)
 

@@ -116,7 +116,7 @@ def _percentile(found: Prepared, step: Named, roles: tuple[Role, ...], notes: No
         notes.differs(step.title, "what lies outside the percentiles is not clipped")
     step.params.drop("relative", "channel_wise", "dtype")
     settings = MinMax() if (low, high) == (0.0, 100.0) else Percentile.load({"low": low, "high": high})
-    return _normalized(found, roles, settings)
+    return _normalized(found, step, roles, settings, notes)
 
 
 def _zscore(found: Prepared, step: Named, roles: tuple[Role, ...], notes: Notes) -> Prepared:
@@ -125,7 +125,7 @@ def _zscore(found: Prepared, step: Named, roles: tuple[Role, ...], notes: Notes)
     if step.params.take("nonzero", False):
         notes.differs(step.title, "pixels of value 0 count too")
     step.params.drop("channel_wise", "dtype")
-    return _normalized(found, roles, ZScore())
+    return _normalized(found, step, roles, ZScore(), notes)
 
 
 def _centre(found: Prepared, step: Named, roles: tuple[Role, ...], notes: Notes) -> Prepared:
@@ -133,7 +133,7 @@ def _centre(found: Prepared, step: Named, roles: tuple[Role, ...], notes: Notes)
         f"data.preprocess {step.name}", "the planes that count lie around the sharpest plane, not around the middle one"
     )
     step.params.drop("z_center", "min_z")
-    return _normalized(found, roles, CentreZScore(planes=CENTRE_PLANES))
+    return _normalized(found, step, roles, CentreZScore(planes=CENTRE_PLANES), notes)
 
 
 CENTRE_PLANES = 32
@@ -142,22 +142,27 @@ CENTRE_PLANES = 32
 
 def _minmax(found: Prepared, step: Named, roles: tuple[Role, ...], notes: Notes) -> Prepared:
     step.params.drop("minv", "maxv", "factor", "channel_wise", "dtype")
-    return _normalized(found, roles, MinMax())
+    return _normalized(found, step, roles, MinMax(), notes)
 
 
 def _fixed_range(found: Prepared, step: Named, roles: tuple[Role, ...], notes: Notes) -> Prepared:
     step.params.drop(*step.params.content)
     notes.missing(step.title, "no fixed range: the smallest pixel of each image becomes 0, the largest 1")
-    return _normalized(found, roles, MinMax())
+    return _normalized(found, step, roles, MinMax(), notes)
 
 
 def _staining(found: Prepared, step: Named, roles: tuple[Role, ...], notes: Notes) -> Prepared:
     step.params.drop(*step.params.content)
-    notes.missing(step.title, "stains are not separated: each channel is normalised by its percentiles")
-    return _normalized(found, roles, Percentile())
+    notes.missing(step.title, "stains are not separated; each channel is normalised by itself")
+    return _normalized(found, step, roles, Percentile(), notes)
 
 
-def _normalized(found: Prepared, roles: tuple[Role, ...], settings: NormalizeSettings) -> Prepared:
+def _normalized(
+    found: Prepared, step: Named, roles: tuple[Role, ...], settings: NormalizeSettings, notes: Notes
+) -> Prepared:
+    twice = [role for role in roles if role in found.normalization]
+    if twice:
+        notes.differs(step.title, f"is the only normalisation of {' and '.join(twice)} here, without those before it")
     return replace(found, normalization=found.normalization | dict.fromkeys(roles, settings))
 
 

@@ -99,7 +99,7 @@ def convert_training(usual: TrainingSettings, sections: tuple[Section, Section],
     changes["clip"] = params.number("gradient_clip_val")
     changes["accumulate"] = params.whole("accumulate_grad_batches", 1)
     changes["precision"] = _precision(params, notes)
-    changes |= _devices(trainer, params) | _callbacks(trainer, epochs, notes)
+    changes |= _devices(trainer, params, notes) | _callbacks(trainer, epochs, notes)
     if params.take("gradient_clip_algorithm", "norm") != "norm":
         notes.differs(params.place("gradient_clip_algorithm"), "the norm of the gradient is limited, not its values")
     params.drop(*SAYS_NOTHING)
@@ -171,21 +171,45 @@ def _patience_words(epochs: float, validations: int, budget: float) -> str:
 
 def _precision(params: Section, notes: Notes) -> str:
     value = str(params.take("precision", "32"))
+    if value.startswith("64"):
+        notes.differs(params.place("precision"), "numbers of 32 bits; 64 are not computed with here")
     if value in ("16", "16-mixed", "16-true"):
         notes.differs(params.place("precision"), "auto: fp32 on CPU, half precision (bf16) where the GPU has it")
         return "auto"
     return "auto" if value.startswith("bf16") else "fp32"
 
 
-def _devices(trainer: Section, params: Section) -> dict[str, Any]:
+def _devices(trainer: Section, params: Section, notes: Notes) -> dict[str, Any]:
     accelerator = str(params.take("accelerator", "auto"))
-    several = [params.take("devices"), params.take("gpus"), trainer.take("gpus")]
-    counts = [len(n) if isinstance(n, list) else n for n in several if isinstance(n, list | int) and n not in (-1, 0)]
-    found: dict[str, Any] = {"device": accelerator if accelerator in ("cpu", "mps") else "auto"}
-    found["devices"] = max([1, *(int(n) for n in counts)])
+    found: dict[str, Any] = {"device": accelerator if accelerator in ("cpu", "mps") else "auto", "devices": 1}
+    for section, key in ((params, "devices"), (params, "gpus"), (trainer, "gpus")):  # the last overrides, there as here
+        named = section.take(key)
+        if named is not None:
+            found["devices"] = _how_many(named, section.place(key), notes)
     found["nodes"] = params.whole("num_nodes", 1)
-    strategies = [s for s in (params.take("strategy"), trainer.take("strategy")) if isinstance(s, str)]
-    return found | ({"strategy": strategies[0]} if strategies else {})
+    for section in (params, trainer):
+        strategy = section.take("strategy")
+        if isinstance(strategy, str):
+            found.setdefault("strategy", strategy)
+        elif strategy is not None:
+            notes.missing(section.place("strategy"), "only strategies with a name: training.strategy")
+    return found
+
+
+def _how_many(named: Any, place: str, notes: Notes) -> int:
+    """Number of devices that Lightning would take: a number, a list of their numbers, or either as text."""
+    if isinstance(named, str) and "," in named:
+        named = [part for part in named.split(",") if part.strip()]
+    if isinstance(named, list):
+        which = ", ".join(str(number).strip() for number in named)
+        if [str(number).strip() for number in named] != [str(number) for number in range(len(named))]:
+            notes.differs(place, f"{len(named)} of them, the first; CUDA_VISIBLE_DEVICES={which} chooses these")
+        return max(len(named), 1)
+    text = str(named).strip()
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    notes.differs(place, f"{text} became 1; where there are several, say how many: --training.devices")
+    return 1
 
 
 def _callbacks(trainer: Section, epochs: float, notes: Notes) -> dict[str, Any]:
