@@ -115,21 +115,28 @@ SMALL = {
         divisor=4,
     ),
 }
+FOLDED = DynUNet(
+    stem=2, filters=(4, 4, 8), strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)), kernels=((3, 3, 3), (3, 3, 3), (3, 3, 3))
+)
 
 
-@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize("kind", [*SMALL, "folded, in 3D"])
 def test_onnx_of_a_network(tmp_path: Path, kind: str) -> None:
     settings = FcnSettings(output="segmentation", classes=2)
+    dims = 3 if kind not in SMALL else 2
+    network = SMALL.get(kind, FOLDED)
     inference = _inference(
-        divisor=[16, 16],
+        dims,
+        divisor=[16, 16] if dims == 2 else [2, 8, 8],
+        halo=[20, 20] if dims == 2 else [2, 8, 8],
         outputs=[{"name": "labels", "kind": "labels", "channels": 1, "axes": "CZYX"}],
-        network=SMALL[kind].dump(),
+        network=network.dump(),
         framework=settings.dump(),
     )
     shapes = inference.shapes.replace(classes=2)
-    framework = build_framework(settings, SMALL[kind], shapes).eval()
+    framework = build_framework(settings, network, shapes).eval()
     bundle = export_bundle(
-        framework, inference.replace(shapes=shapes), tmp_path / "m", metadata=METADATA, sample=_sample(), onnx=True
+        framework, inference.replace(shapes=shapes), tmp_path / "m", metadata=METADATA, sample=_sample(dims), onnx=True
     )
     require_equal(bundle)
 

@@ -10,14 +10,24 @@ def fold(x: Tensor, factor: int) -> Tensor:
     """``(B, C·f², [Z], Y/f, X/f)`` of ``(B, C, [Z], Y, X)``; Z is left as it is."""
     if x.ndim == 4:
         return functional.pixel_unshuffle(x, factor)
-    return functional.pixel_unshuffle(x.transpose(1, 2), factor).transpose(1, 2)
+    return _stacks(functional.pixel_unshuffle(_planes(x), factor), x)
 
 
 def unfold(x: Tensor, factor: int) -> Tensor:
     """Inverse of `fold`."""
     if x.ndim == 4:
         return functional.pixel_shuffle(x, factor)
-    return functional.pixel_shuffle(x.transpose(1, 2), factor).transpose(1, 2)
+    return _stacks(functional.pixel_shuffle(_planes(x), factor), x)
+
+
+def _planes(x: Tensor) -> Tensor:
+    """``(B·Z, C, Y, X)`` of ``(B, C, Z, Y, X)``: torch folds five axes too, ONNX four alone."""
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def _stacks(planes: Tensor, like: Tensor) -> Tensor:
+    """``(B, C, Z, Y, X)`` of ``(B·Z, C, Y, X)``, as many stacks as in `like`."""
+    return planes.reshape(like.shape[0], -1, *planes.shape[1:]).transpose(1, 2)
 
 
 class Folded(nn.Module):
