@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -360,11 +361,24 @@ TWOS = {"strides": [2, 2], "channels": [8, 16, 32]}
             net.DynUNet(filters=(8, 16, 32), strides=((1, 1), (2, 2), (2, 2)), kernels=((3, 3),) * 3, norm="batch"),
         ),
         (named("mmv_im2im.models.nets.SA_2d", "Model", in_channels=3), api.load_preset("labelfree_2d").network),
+        (
+            named(MONAI_NETS, "SwinUNETR", img_size=[32, 128, 128], feature_size=48),
+            net.ClassNetwork(
+                class_path=f"{MONAI_NETS}.SwinUNETR", init_args={"feature_size": 48}, divisor=DIVISORS["SwinUNETR"]
+            ),
+        ),
         (named(MONAI_NETS, "Transchex"), None),
     ],
 )
 def test_networks(body: dict[str, Any], expected: Any) -> None:
     assert recipe_of(model__net=body).network == expected or expected is None
+
+
+def test_arguments_that_a_network_no_longer_has_are_left_out_without_a_word() -> None:
+    from monai.networks.nets import SwinUNETR
+
+    assert "img_size" not in inspect.signature(SwinUNETR).parameters
+    assert "img_size" not in converted(model__net=named(MONAI_NETS, "SwinUNETR", img_size=[32, 32])).words()
 
 
 def test_a_network_that_may_not_be_named_is_replaced() -> None:

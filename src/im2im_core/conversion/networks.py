@@ -23,6 +23,8 @@ SUPPLIED = ("spatial_dims", "dimensions", "in_channels", "out_channels")
 """Those that a class which is named by its path gets from here; others stand in its ``init_args``."""
 DIVISORS = {"HighResNet": 1, "SegResNet": 8, "SwinUNETR": 32, "FlexibleUNet": 32, "UNETR": 16, "VNet": 16}
 """What a patch must be a multiple of for networks of MONAI without strides among their arguments."""
+GONE = {"SwinUNETR": ("img_size",)}
+"""Arguments that networks of MONAI had and no longer need, whatever the size of a patch."""
 DYNUNET_NAMES = ("DynUNet", "DynUnet", "Dynunet")
 OURS_ALONE = ("task",)
 """Arguments that mmv_im2im takes out before it makes the network."""
@@ -66,7 +68,7 @@ def convert_network(net: Named | None, dimensions: int, usual: NetworkSettings, 
     notes.missing(
         net.title,
         f"{net.path} is not used here: network {usual.kind} of the preset in its place. Where you have the package and "
-        f"trust it, convert without it and: im2im train RECIPE --network.kind class --network.class_path {net.path}"
+        f"trust it: im2im train RECIPE --network.kind class --network.class_path {net.path}"
         f"{said} --trust {net.module.partition('.')[0]}",
     )
     return Network(usual)
@@ -189,7 +191,9 @@ def _by_path(net: Named, dimensions: int, notes: Notes) -> Network | None:
         require_trust(net.path)
     except TrustError:
         return None
-    known = [key for key in net.params.content if key not in (*FILLED_IN, *OURS_ALONE)]
+    gone = GONE.get(net.name, ())
+    net.params.drop(*gone)
+    known = [key for key in net.params.content if key not in (*FILLED_IN, *OURS_ALONE, *gone)]
     arguments = {key: net.params.take(key) for key in known}
     divisor = _divisor(net, arguments, dimensions)
     if divisor is None:
