@@ -268,7 +268,7 @@ def _budget(account: Account) -> str:
 
 def _result(account: Account) -> str:
     figures = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in account.metrics.items()]
-    return f"On images not trained on it reached {_listed(figures)}." if figures else ""
+    return f"On data not trained on it reached {_listed(figures)}." if figures else ""
 
 
 def _software(account: Account) -> str:

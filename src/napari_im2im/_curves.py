@@ -46,6 +46,8 @@ COLOURS = ("#3b9dff", "#ff8c2e", "#3fbf6b", "#d06be0", "#e0524d", "#b8a022", "#3
 DASHES = (Qt.PenStyle.SolidLine, Qt.PenStyle.DashLine, Qt.PenStyle.DotLine, Qt.PenStyle.DashDotLine)
 ARROW = 14
 """Room for the arrow of a menu, pixels."""
+LEGEND_ROWS = 3
+"""Names of scores that stand below each other in the legend."""
 NAME_LETTERS = 18
 """Letters of a run's name that fit into a legend."""
 LOSSES = {
@@ -59,6 +61,8 @@ LOSSES = {
     "ssim_loss": "SSIM loss",
 }
 """Loss terms in words; others are named as they are."""
+SHORT = {"average_precision": "mean AP"}
+"""Scores whose title is too long for a legend."""
 Key = tuple[str, str]
 """Part ("train" or "validation") and name of a value."""
 PARTS = {"train": "training", "validation": "validation"}
@@ -96,9 +100,10 @@ class RunSeries:
             values.append(value)
 
     def scores(self) -> list[str]:
-        """Names of what only validation measures: metrics."""
+        """Names of what only validation measures: metrics; before the first training loss, those with a known name."""
         trained = {name for part, name in self.columns if part == "train"}
-        return [name for part, name in self.columns if part == "validation" and name not in trained | {"total"}]
+        measured = [name for part, name in self.columns if part == "validation" and name not in trained | {"total"}]
+        return measured if trained else [name for name in measured if name in WORDS or is_figure(name)]
 
     def losses(self) -> list[str]:
         """Names of the loss terms, the sum first."""
@@ -111,6 +116,8 @@ def term_words(name: str, score: bool) -> str:
     """What a loss term or a score is called on the screen; tables keep the plain names."""
     if not score:
         return LOSSES.get(name, name.replace("_", " "))
+    if name in SHORT:
+        return SHORT[name]
     if name not in WORDS and is_figure(name):
         return title_of(name)
     lead, _, last = name.rpartition("_")
@@ -156,7 +163,7 @@ class CurvesWidget(QWidget):
         self._series: dict[str, RunSeries] = {}
         self._curves: dict[tuple[str, str, str], pg.PlotDataItem] = {}
         self._hidden: set[str] = set()
-        self._known: set[str] = set()
+        self._known: set[tuple[str, bool]] = set()
         self._look: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         self._colours: dict[str, str] = {}
         self._area = pg.GraphicsLayoutWidget(parent=self)
@@ -183,6 +190,7 @@ class CurvesWidget(QWidget):
         plot = self._area.addPlot(row=row, col=0, enableMenu=False)
         plot.setLabel("left", name)
         plot.getAxis("left").setWidth(52)
+        plot.getAxis("left").enableAutoSIPrefix(False)  # 0.83 stands in the table, so not 830 (x0.001) here
         plot.showGrid(x=True, y=True, alpha=0.15)
         plot.setDownsampling(auto=True, mode="peak")
         plot.setClipToView(True)
@@ -296,9 +304,9 @@ class CurvesWidget(QWidget):
     def _hide_new_terms(self) -> None:
         """At first the sum of the losses and all scores are drawn, not the terms of the sum."""
         scores, losses = self._scores(), self._loss_names()
-        self._hidden |= {t for t in losses[1:] if t not in self._known}
-        self._hidden -= {t for t in scores if t not in self._known}
-        self._known.update(losses, scores)
+        self._hidden |= {t for t in losses[1:] if (t, False) not in self._known}
+        self._hidden -= {t for t in scores if (t, True) not in self._known}
+        self._known |= {(t, False) for t in losses} | {(t, True) for t in scores}
 
     def _draw(self, key: tuple[str, str, str], steps: list[int], values: list[float]) -> None:
         curve = self._curves.get(key) or self._make_curve(key)
@@ -352,6 +360,9 @@ class CurvesWidget(QWidget):
         self._area.ci.layout.setRowStretchFactor(0, 3)
         self._area.ci.layout.setRowStretchFactor(1, 2 if scores else 0)
         self._area.ci.layout.setRowMaximumHeight(1, 10000 if scores else 0)
+        names = len(self._score.legend.items)
+        # The plot of the scores is low; names of several runs are too long to stand side by side.
+        self._score.legend.setColumnCount(max(-(-names // LEGEND_ROWS), 1) if len(self._series) == 1 else 1)
         menu = self._terms.menu()
         menu.clear()
         for term in self._all_names():

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 TASKS = {
     "instance_segmentation": "Separate objects",
     "semantic_segmentation": "Classes of pixels",
-    "label_free": "Another image (label-free)",
-    "restoration": "A better image (restoration)",
+    "label_free": "Another image",
+    "restoration": "A better image",
 }
 """Task of the recipe -> words."""
 LABELLINGS = {
@@ -56,6 +56,7 @@ class ChoicesPanel(QWidget):
         self.validation = _choice(
             MODES, "Validate", "What is kept to see how good the network is; whole images tell most"
         )
+        self.validation.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
         self.correct = QToolButton()
         self.correct.setText("Correct axes, channels, voxel size")
         self.correct.setToolTip("Say what the files or layers say wrong, or do not say")
@@ -85,8 +86,7 @@ class ChoicesPanel(QWidget):
         grid.addWidget(self.complete, 2, 1, 1, 2)
         grid.addWidget(self.draw, 2, 3)
         grid.addWidget(self.correct, 3, 0, 1, 4)
-        grid.setColumnStretch(1, 1)
-        grid.setColumnStretch(3, 1)
+        grid.setColumnStretch(1, 1)  # the rest is as wide as its words
         return grid
 
     @property

@@ -36,6 +36,9 @@ HOW_TO_CORRECT = (
     "then draw a rectangle around it: only what lies inside is learned from"
 )
 
+OPACITY = 0.35
+"""Of corrections, which cover everything: background is painted too, and the image must be seen through it."""
+
 
 class Teaching(QObject):
     """Lets a person correct predictions; what becomes of a prediction is in the table once its pixels are made."""
@@ -136,7 +139,7 @@ def correction_of(
 
 def add_correction(viewer: Viewer, correction: Correction, labels: NDArray[Any]) -> Labels:
     """New layer of `labels`; the regions of an earlier one are its own from now on."""
-    layer = viewer.add_labels(labels, **correction.look)
+    layer = viewer.add_labels(labels, opacity=OPACITY, **correction.look)
     earlier = correction.earlier
     if earlier is not None:
         earlier.visible = False

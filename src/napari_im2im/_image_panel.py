@@ -51,7 +51,6 @@ class ImagePanel(QWidget):
         self._files: tuple[Path, ...] = ()
         self._needs: tuple[int, tuple[str, ...]] = (1, ())
         self._image = _combo("Image", "The image that is predicted")
-        self._image.setPlaceholderText("Choose an image")
         self._image.currentIndexChanged.connect(self._on_image)
         self._axes = _combo("Dimensions", "What the dimensions of the image are")
         self._axes.currentIndexChanged.connect(self._on_axes)
@@ -198,6 +197,7 @@ class ImagePanel(QWidget):
             self._image.addItem(f"All {len(self._all())} open images", ALL)
         if self._files:
             self._image.addItem(_file_words(self._files), FILES)
+        self._image.setPlaceholderText("Choose an image" if self._image.count() else "Drag one into napari")
         wanted = before if before in self._layers else self._preferred()
         index = self._image.findData(other) if other else -1
         if index < 0:

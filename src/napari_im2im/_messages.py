@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from qtpy.QtCore import QSize, Qt, Signal
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, Signal
 from qtpy.QtWidgets import (
     QFrame,
     QGridLayout,
@@ -104,6 +104,7 @@ class MessageBar(QScrollArea):
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         scroll = self.verticalScrollBar()
         assert scroll is not None
@@ -122,6 +123,24 @@ class MessageBar(QScrollArea):
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         """At another width the words take another number of lines."""
         super().resizeEvent(event)
+        self._fit()
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Messages that get their fonts and margins from the theme want another height than before."""
+        taken = super().eventFilter(watched, event)
+        if watched is self._list and event is not None and event.type() == QEvent.Type.LayoutRequest:
+            self._fit()
+        return taken
+
+    def _fit(self) -> None:
+        """Show a scroll bar where the messages are higher than the list may be, and nowhere else.
+
+        Left to itself, a scroll bar that came for many messages stays for one: beside it the words need
+        another line, and for that line it is needed.
+        """
+        policy = Qt.ScrollBarPolicy
+        high = self._wanted_height() > HIGHEST
+        self.setVerticalScrollBarPolicy(policy.ScrollBarAlwaysOn if high else policy.ScrollBarAlwaysOff)
         self.updateGeometry()
 
     def _wanted_height(self) -> int:
@@ -159,7 +178,7 @@ class MessageBar(QScrollArea):
         self._messages.append(message)
         self._layout.addWidget(message)
         self.show()
-        self.updateGeometry()
+        self._fit()
         self.changed.emit()
         return message
 
@@ -185,7 +204,7 @@ class MessageBar(QScrollArea):
         message.hide()
         message.deleteLater()
         self.setVisible(bool(self._messages))
-        self.updateGeometry()
+        self._fit()
         self.changed.emit()
 
 

@@ -246,7 +246,7 @@ def card_text(model: LocalModel) -> str:
     lines = [model.sentence or f"{_task(model)}, {model.inference.shapes.dimensions}D"]
     if model.metrics:
         figures = "; ".join(f"{metric_words(name)}: {value:.2f}" for name, value in model.metrics[:FIGURES])
-        lines.append(f"On images it was not trained on: {figures}")
+        lines.append(f"On data it was not trained on: {figures}")
     if model.not_for:
         lines.append(model.not_for.split(". ")[0].rstrip(".") + ".")
     return "\n".join(lines)

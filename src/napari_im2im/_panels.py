@@ -57,6 +57,7 @@ def settle_dock(widget: QWidget) -> None:
     dock.setProperty(SETTLED, True)
     QTimer.singleShot(0, partial(_watch, ref(window)))
     QTimer.singleShot(FIT_MILLISECONDS, partial(_fit, ref(window)))
+    QTimer.singleShot(FIT_MILLISECONDS, partial(_mark_focus, ref(window)))
     # napari takes the panel out of a dock that is closed and forgets it; its timers and threads would stay.
     when_destroyed(dock, partial(_delete, ref(widget)))
     others = [d for d in window.findChildren(QDockWidget) if d is not dock and _is_open(d)]
@@ -72,6 +73,12 @@ def dock_of(widget: QWidget) -> QDockWidget | None:
     while parent is not None and not isinstance(parent, QDockWidget):
         parent = parent.parentWidget()
     return parent
+
+
+def in_panel(widget: QWidget) -> bool:
+    """Whether `widget` stands in one of our panels."""
+    dock = dock_of(widget)
+    return dock is not None and bool(dock.property(SETTLED))
 
 
 def watch_soon() -> None:
@@ -119,6 +126,15 @@ def _fit(shown: ReferenceType[QMainWindow]) -> None:
     room = screen.availableGeometry().height() if screen is not None else window.height()
     if window.height() > room:
         window.resize(window.width(), room)
+
+
+def _mark_focus(shown: ReferenceType[QMainWindow]) -> None:
+    """Show where the keyboard is, from the first panel on."""
+    from napari_im2im._focus_mark import mark_focus
+
+    window = shown()
+    if window is not None and isalive(window):
+        mark_focus(window)
 
 
 def _delete(panel: ReferenceType[QWidget]) -> None:

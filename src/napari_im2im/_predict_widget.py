@@ -107,6 +107,7 @@ class PredictWidget(QWidget):
         self._source: Snapshot | None = None
         self._live: LiveResults | None = None
         self._last: tuple[Snapshot, Layer] | None = None
+        self._used: Path | None = None
         self._queue: FileQueue | LayerQueue | None = None
         self._image: Any = None
         self._looked: tuple[Any, ...] = ()
@@ -277,6 +278,8 @@ class PredictWidget(QWidget):
     # ---- model and image ----
 
     def _on_model(self, model: LocalModel | None) -> None:
+        if model is not None and model.path != self._used and not self.job.running:
+            self._say("")  # what stands there is about another model
         self._fill_outputs(model.inference if model else None)
         if model:
             self.image.set_needs(model.inference.shapes.input_channels, model.inference.input.channel_names)
@@ -633,6 +636,8 @@ class PredictWidget(QWidget):
         self._begin(source, None, request, lambda: _sent_each(source, request, told=told))
 
     def _wait(self) -> None:
+        model = self.models.value()
+        self._used = None if model is None else model.path
         self.bar.setRange(0, 1)
         self.bar.setValue(0)
         self.bar.setFormat("Getting ready…")

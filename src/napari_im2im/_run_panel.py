@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 EVERY_LOSSES = 20
 """Points of the loss curve between two examinations of a run; each validation is examined too."""
 STATES = {
-    "queued": "waits for its turn",
-    "running": "is training",
+    "queued": "is starting…",
+    "running": "is getting ready…",
     "paused": "is paused; its state is saved",
     "stopped": "was stopped",
     "finished": "is done",
@@ -121,17 +121,25 @@ class RunView:
     @property
     def done(self) -> float | None:
         """Part of the budget that is used; None while unknown."""
-        return None if self.progress is None else fraction(self.progress)
+        return None if self.progress is None or self._between else fraction(self.progress)
+
+    @property
+    def _between(self) -> bool:
+        """Whether the images are read and no step was told yet."""
+        event = self.progress
+        return event is not None and event.task != "training" and event.total is not None and event.done >= event.total
 
     def words(self) -> str:
         """Where the run stands, in words."""
         if self.state == "queued" and self.waiting:
             return self.waiting
-        if self.state != "running" or self.progress is None:
+        if self.state != "running" or self.progress is None or self._between:
             return STATES.get(self.state, self.state)
         event = self.progress
         count = f"{event.done}" if event.total is None else f"{event.done} of {event.total}"
         what = f"step {count}" if event.task == "training" else f"{event.task}: {count}"
+        if event.task == "training" and fraction(event) == 1:
+            return f"{what}, finishing…"
         left = duration(event.remaining)
         return f"{what}, {left} left" if left else what
 
@@ -383,7 +391,8 @@ class RunPanel(QWidget):
         if finished is not None:
             score = view.score()
             reached = f" {score}." if score else ""
-            self._done_words.setText(f"Done.{reached} {finished.step} steps, {duration(finished.seconds)}.")
+            steps = f"{finished.step} step{'' if finished.step == 1 else 's'}"
+            self._done_words.setText(f"Done.{reached} {steps}, {duration(finished.seconds)}.")
             self.use_button.setVisible(bool(finished.model))
 
     def setLog(self, text: str) -> None:

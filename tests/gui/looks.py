@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QComboBox, QPushButton, QToolButton, QWidget
+from qtpy.QtWidgets import QComboBox, QPushButton, QStyle, QStyleOptionComboBox, QToolButton, QWidget
 
 
 def crowded(parent: QWidget) -> list[tuple[str, str]]:
@@ -24,6 +24,18 @@ def nameless(parent: QWidget) -> list[str]:
     ours = [w for w in found if w.isVisibleTo(parent) and not w.objectName().startswith("qt_")]
     assert ours
     return [f"{type(w).__name__} {_text(w)} {w.toolTip()}" for w in ours if not (_text(w) and w.toolTip())]
+
+
+def cut(box: QComboBox) -> list[str]:
+    """Choices of which not all letters are shown."""
+    option = QStyleOptionComboBox()
+    box.initStyleOption(option)
+    style = box.style()
+    assert style is not None
+    part = QStyle.SubControl.SC_ComboBoxEditField
+    room = style.subControlRect(QStyle.ComplexControl.CC_ComboBox, option, part, box).width()
+    words = [box.itemText(i) for i in range(box.count())]
+    return [w for w in words if box.fontMetrics().horizontalAdvance(w) > room]
 
 
 def _text(widget: QWidget) -> str:

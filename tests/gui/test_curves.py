@@ -42,6 +42,10 @@ def drawn(widget):
     return {key: np.column_stack(curve.getOriginalDataset()) for key, curve in widget._curves.items()}
 
 
+def scores_of(widget):
+    return {key[2] for key, curve in widget._curves.items() if curve in widget._score.items}
+
+
 # ---- numbers -------------------------------------------------------------------
 
 
@@ -95,9 +99,24 @@ def test_terms_can_be_shown_and_hidden(curves):
 
 
 def test_a_validation_before_the_first_loss_is_sorted_later(curves):
-    curves.add("a", validated([5], start=0))
+    curves.add("a", validated([5], start=0, total=0.5, dice_loss=0.3, ap50=0.8, mine=0.7))
+    assert scores_of(curves) == {"ap50"}
+    assert set(drawn(curves)) == {("a", "validation", "total"), ("a", "validation", "ap50")}
     curves.add("a", losses([10], start=10))
-    assert {key[2] for key, curve in curves._curves.items() if curve in curves._score.items} == {"ap50"}
+    assert scores_of(curves) == {"ap50", "mine"}
+
+
+def test_all_scores_of_a_run_stand_in_the_legend_as_they_stand_in_the_table(curves, qtbot):
+    scores = ("ap50", "ap75", "average_precision", "f1@0.5", "panoptic_quality@0.5", "seg")
+    curves.resize(430, 400)
+    curves.show()
+    curves.add("a", losses([10, 20]) + validated([10, 20], total=0.5, **dict.fromkeys(scores, 0.83)))
+    qtbot.wait(50)
+    legend, plot = curves._score.legend, curves._score.vb
+    assert len(legend.items) == len(scores)
+    assert plot.sceneBoundingRect().contains(legend.sceneBoundingRect())
+    assert curves._score.getAxis("left").labelString().count("score") == 1
+    assert "0.001" not in curves._score.getAxis("left").labelString() + curves._loss.getAxis("left").labelString()
 
 
 def test_several_runs_have_colours_of_their_own_and_leave_no_trace(curves):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dataset_world import folder_of, noise, settled, squares, wait
-from looks import crowded, nameless
+from looks import crowded, cut, nameless
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
@@ -202,6 +202,8 @@ def test_a_theme_that_changes_while_the_panel_is_open_reaches_it(
         assert seen.setdefault(theme, back) == back
         for part in (widget, widget.choices, widget.foot):
             assert not crowded(part)
+        for box in (widget.choices.task, widget.choices.validation):
+            assert not cut(box)
         assert not nameless(widget)
     assert seen["light"] > seen["dark"] + 60
     assert window.height() <= 768

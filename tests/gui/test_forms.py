@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from looks import nameless
 from qtpy.QtCore import QLocale
+from qtpy.QtGui import QFontMetrics
 from qtpy.QtWidgets import QComboBox, QLineEdit, QPlainTextEdit, QPushButton, QToolButton, QWidget
 
 from im2im_core import predict_options
@@ -26,7 +27,7 @@ from napari_im2im._form import ConfigForm
 from napari_im2im._form_draft import Unreadable, item_classes
 from napari_im2im._form_parse import Limits, list_text, number_text, parse_list, parse_number, stepped
 from napari_im2im._form_rows import FieldRow, Section
-from napari_im2im._form_words import unit_of
+from napari_im2im._form_words import label_of, unit_of
 
 NEEDED: dict[str, dict[str, Any]] = {
     "ClassNetwork": {"class_path": "monai.networks.nets.SegResNet"},
@@ -407,6 +408,17 @@ def test_search_shows_what_it_finds_and_folds_again(form: Callable[..., ConfigFo
 
 
 @pytest.mark.timing
+def test_every_word_of_a_label_fits_beside_its_editor(form: Callable[..., ConfigForm]) -> None:
+    shown = form(make(CLASSES[0]))
+    unfold_all(shown)
+    label = next(iter(rows(shown).values()))._label
+    font = label.font()
+    font.setBold(True)  # as it is where the value is changed
+    words = {word for cls in CLASSES for name in cls.model_fields for word in label_of(name).split()}
+    widest = max(words, key=QFontMetrics(font).horizontalAdvance)
+    assert QFontMetrics(font).horizontalAdvance(widest) + 2 <= label.width(), widest
+
+
 def test_opens_at_once(form: Callable[..., ConfigForm]) -> None:
     recipe = load_preset("instance_seg_2d")
     essentials = ("data.path", "training.epochs", "training.minutes", "network.kind", "training.optimizer.lr")

@@ -77,6 +77,30 @@ def test_messages_never_push_a_panel_off_the_screen(qtbot: Any) -> None:
     assert below.height() > 400
 
 
+def test_a_scroll_bar_for_many_messages_does_not_stay_for_one(qtbot: Any) -> None:
+    from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+    panel = QWidget()
+    qtbot.addWidget(panel)
+    layout, bar = QVBoxLayout(panel), MessageBar()
+    layout.addWidget(bar)
+    layout.addStretch(1)
+    scroll = bar.verticalScrollBar()
+    assert scroll is not None
+    for width in range(360, 460, 10):  # at one of them the words need a further line beside a scroll bar
+        panel.resize(width, 500)
+        panel.show()
+        others = [bar.add(f"{number} " + "many words " * 12, "warning", "a cure " * 8) for number in range(4)]
+        bar.add("There are 17 labelled objects in all", "warning", "Label more; 50 or more usually suffice to begin")
+        qtbot.waitUntil(scroll.isVisible)
+        for other in others:
+            other.dismissed.emit()
+        qtbot.waitUntil(lambda: not scroll.isVisible() and scroll.maximum() == 0)
+        (one,) = bar.messages()
+        assert one.visibleRegion().boundingRect().height() == one.height()
+        bar.clear()
+
+
 def test_a_message_may_have_several_buttons(qtbot: Any) -> None:
     bar, done = MessageBar(), []
     qtbot.addWidget(bar)

@@ -200,7 +200,7 @@ def test_card_and_size_are_in_words(open_panel: Any, qtbot: Any) -> None:
     text = widget.models._card._text.text()
     assert text.splitlines() == [
         "Finds nuclei in fluorescence images.",
-        "On images it was not trained on: AP at IoU 0.5: 0.91",
+        "On data it was not trained on: AP at IoU 0.5: 0.91",
         "Not for tissue sections.",
     ]
     qtbot.waitUntil(lambda: "31 px" in widget.size_text.text(), timeout=PATIENCE)
@@ -282,6 +282,7 @@ def test_teach_prefills_labels(open_panel: Any, qtbot: Any) -> None:
     np.testing.assert_array_equal(labels.data, np.asarray(predicted(viewer)[0].data) + 1)
     assert labels.metadata["labelling"] == "sparse"
     assert labels.mode == "paint"
+    assert labels.opacity < 0.5 < predicted(viewer)[0].opacity  # what lies below it is seen
     assert viewer.layers.selection.active is labels
     (dataset,) = (w for name, w in viewer.window.dock_widgets.items() if name.startswith("Dataset"))
     assert [(row.layers.images[0].name, row.layers.target) for row in dataset.rows()] == [("cells", labels)]
@@ -373,6 +374,17 @@ def test_a_new_model_keeps_the_image_and_a_missing_one_is_told(open_panel: Any, 
     text = widget.messages.messages()[0].text
     assert "/nowhere/at/all" in text
     assert "“slow nuclei” is still chosen" in text
+
+
+def test_what_is_said_of_one_model_goes_with_it(open_panel: Any, qtbot: Any, make_model: Any) -> None:
+    _, widget = open_panel()
+    widget.button.click()
+    qtbot.waitUntil(lambda: "objects" in widget.status.text(), timeout=PATIENCE)
+    widget.models.valueChanged.emit(widget.models.value())  # as when the list is read again
+    assert "objects" in widget.status.text()
+    widget.set_model(make_model("another"))
+    qtbot.waitUntil(lambda: not widget.status.isVisible(), timeout=PATIENCE)
+    assert widget.teach_button.isVisible()
 
 
 def test_models_of_runs_that_ended_are_there_when_the_panel_is_shown(
@@ -731,6 +743,15 @@ def test_a_warning_has_the_button_that_mends_it(open_panel: Any, qtbot: Any) -> 
     widget._on_message(Message("The size is not known", "warning", "Give it", "unknown_size"))
     widget.messages.messages()[-1].button.click()
     assert widget._form.isVisible()
+
+
+def test_an_empty_list_of_images_says_how_to_fill_it(open_panel: Any) -> None:
+    viewer, widget = open_panel()
+    viewer.layers.clear()
+    assert widget.image.value() is None
+    assert widget.image._image.placeholderText() == "Drag one into napari"
+    viewer.add_image(discs(32), name="another")
+    assert widget.image._image.placeholderText() == "Choose an image"
 
 
 def test_channels_fit_by_name(open_panel: Any) -> None:

@@ -18,11 +18,12 @@ from qtpy.QtWidgets import QLineEdit
 
 from im2im_core.api import list_presets, load_preset
 from im2im_core.datasets import save_dataset
-from im2im_core.events import Finished, Losses, Previewed, Progress, Validated
+from im2im_core.events import Finished, Losses, Message, Previewed, Progress, Validated
 from im2im_core.files import read_json, write_json
 from im2im_core.image import ArrayImage
 from im2im_core.jobs import start
-from im2im_core.jobs.eventlog import EventLog, read_events
+from im2im_core.jobs.eventlog import EventLog, Stamped, read_events
+from im2im_core.jobs.watch import Seen
 from im2im_core.runs import Run
 from im2im_core.samples import Sample
 from napari_im2im import _closing, _start_panel, _train_widget
@@ -30,6 +31,7 @@ from napari_im2im._form_rows import FieldRow
 from napari_im2im._layers import is_users
 from napari_im2im._plan_summary import Planner, read_answer, summary
 from napari_im2im._preset_cards import USUAL, PresetCards
+from napari_im2im._run_panel import RunView
 from napari_im2im._start_panel import preset_of
 from napari_im2im._train_cures import cure_of
 from napari_im2im._train_widget import MEMORY, NEW, RUNS, TrainWidget
@@ -135,6 +137,33 @@ def saved(project, name="corner", task="instance_segmentation", shape=(64, 64), 
 
 def wait_state(widget, qtbot, *states):
     qtbot.waitUntil(lambda: view(widget) is not None and view(widget).state in states, timeout=LONG)
+
+
+def view_of(state, *events):
+    """What is known of a run in `state` that told `events`."""
+    view = RunView()
+    view.take(Seen(tuple(Stamped(n, 1, 0.0, e) for n, e in enumerate(events, 1)), state))
+    return view
+
+
+# ---- words ----
+
+
+def test_a_run_that_begins_or_ends_says_so():
+    reading = Progress("reading images", 1, 1, 2.0, 0.0)
+    assert view_of("queued").words() == "is starting…"
+    assert view_of("queued", Message("1 training is ahead", code="queued")).words() == "1 training is ahead"
+    for begun in (view_of("running"), view_of("running", reading)):
+        assert (begun.words(), begun.done) == ("is getting ready…", None)
+    half = view_of("running", Progress("reading images", 1, 2, 2.0, 2.0))
+    assert (half.words(), half.done) == ("reading images: 1 of 2, 2 s left", 0.5)
+    learning = view_of("running", reading, Progress("training", 5, 10, 5.0, 5.0))
+    assert learning.words() == "step 5 of 10, 5 s left"
+    for last, words in (
+        (Progress("training", 10, 10, 9.0, 0.0), "step 10 of 10"),
+        (Progress("training", 7, None, 60.0, 0.0), "step 7"),
+    ):
+        assert view_of("running", last).words() == f"{words}, finishing…"
 
 
 # ---- before a start ------------------------------------------------------------

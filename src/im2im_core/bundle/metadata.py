@@ -140,7 +140,7 @@ def _figures(metadata: BundleMetadata, provenance: dict[str, Any]) -> str:
     if not figures:
         return "No figures were recorded. Compare predictions with a few images annotated by hand."
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in figures.items())
-    return f"On images it was not trained on:\n\n| metric | value |\n|---|---|\n{rows}"
+    return f"On data it was not trained on:\n\n| metric | value |\n|---|---|\n{rows}"
 
 
 def _usage(inference: Inference, notes: tuple[str, ...]) -> str:
