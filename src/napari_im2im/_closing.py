@@ -43,7 +43,7 @@ class ClosingGuard(QObject):
         window = self.parent()
         if not isinstance(window, QWidget) or watched is not window or event.type() != QEvent.Type.Close:
             return False
-        active = [folder for folder in sorted(STARTED) if _is_active(folder)]
+        active = [folder for folder in sorted(STARTED) if is_active(folder)]
         if self._passing or not active:
             self.closing.emit()
             return False
@@ -113,7 +113,8 @@ def _stop(folder: str) -> None:
     send_command(Run(folder), "stop")
 
 
-def _is_active(folder: str) -> bool:
+def is_active(folder: str) -> bool:
+    """Whether the run in `folder` waits or trains; False where there is none."""
     try:
         return Run(folder).state in ACTIVE
     except Im2ImError:

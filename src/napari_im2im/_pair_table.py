@@ -283,7 +283,7 @@ def size_text(image: Image) -> str:
 def voxel_text(size: VoxelSize) -> str:
     """Voxel size in words; Z first where it is known."""
     known = [f"{s:.3g}" for s in size if s is not None]
-    return f"{' × '.join(known)} µm" if known else "voxel size unknown"
+    return f"{' × '.join(known)} µm" if known else "no voxel size"
 
 
 def _text(row: PairRow, column: int, fellow: str) -> str:

@@ -181,6 +181,10 @@ class PreviewLayer(QObject):
 
     # ---- in the viewer ----
 
+    def is_shown(self, folder: str) -> bool:
+        """Whether the viewer has layers of the run in `folder`."""
+        return any((layer.metadata.get(SHOWS) or {}).get("run") == folder for layer in self._viewer.layers)
+
     def setOn(self, on: bool) -> None:
         """Show previews in the viewer, or leave it alone."""
         self._on = on

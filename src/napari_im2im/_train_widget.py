@@ -25,7 +25,7 @@ from im2im_core.progress import duration
 from im2im_core.project import Project
 from im2im_core.runs import ACTIVE, Run
 from napari_im2im._background import Background
-from napari_im2im._closing import ask, guard_of
+from napari_im2im._closing import ask, guard_of, is_active
 from napari_im2im._panels import open_panel, settle_dock
 from napari_im2im._plan_summary import Planner
 from napari_im2im._preview_layer import PreviewLayer
@@ -698,9 +698,12 @@ class TrainWidget(QWidget):
         if recipe is not None:
             self.start_panel.setValue(recipe, str(content.get("preset", "")))
         self._on_recipe(self.start_panel.recipe())
-        self.run_panel.slider.setOn(bool(content.get("live", True)))
-        self.preview.setOn(self.run_panel.slider.isOn())
         shown = str(content.get("shown", ""))
+        live = bool(content.get("live", True))
+        # A training that ended lays nothing into the viewer unasked, which may show something else by now.
+        self._deleted = live and not self.preview.is_shown(shown) and not is_active(shown)
+        self.run_panel.slider.setOn(live and not self._deleted)
+        self.preview.setOn(self.run_panel.slider.isOn())
         if (Path(shown) / "run.json").is_file() and shown:
             self.show_run(shown)
             self.tabs.setCurrentIndex(int(content.get("tab") == RUNS))

@@ -595,7 +595,7 @@ def test_groups_are_edited_where_they_are_seen(qtbot: Any) -> None:
     qtbot.addWidget(table)
     table.pairs.set_rows([row("a"), row("b"), row("c", "b")])
     assert str(table.pairs.index(1, NAME).data()).endswith("same specimen as c")
-    assert "voxel size unknown" in str(table.pairs.index(0, NAME).data())
+    assert "no voxel size" in str(table.pairs.index(0, NAME).data())
     table.selectRow(0)
     same, separate, *_ = table.menu().actions()
     assert (same.text(), separate.text()) == ("Same specimen", "Separate")

@@ -590,6 +590,27 @@ def test_fault_22_each_run_keeps_its_layers_however_often_it_is_shown(open_widge
     assert widget.run_panel.slider.isOn()
 
 
+@pytest.mark.parametrize(("state", "seen"), [("finished", False), ("finished", True), ("running", False)])
+def test_a_training_that_ended_lays_nothing_into_a_new_viewer(open_widget, qtbot, project, data, state, seen):
+    run = previewed(project, data, "a")
+    run.set_state(state)
+    write_json(project.root / MEMORY, {"shown": str(run.folder), "tab": RUNS, "live": True})
+    first = open_widget(name="")
+    if seen:  # another panel of this viewer showed it
+        first.show_run(str(run.folder))
+        first.run_panel.slider.setOn(True)
+    qtbot.waitUntil(lambda: first.preview.steps == [10], timeout=LONG)
+    there = seen or state == "running"
+    qtbot.waitUntil(lambda: first.preview.is_shown(str(run.folder)) is there, timeout=LONG)
+    assert first.run_panel.slider.isOn() is there
+    assert first._content()["live"]  # of the next run
+    second = open_widget(first._viewer, name="")
+    qtbot.waitUntil(lambda: second.preview.steps == [10], timeout=LONG)
+    assert second.run_panel.slider.isOn() is there
+    second.run_panel.slider.setOn(True)
+    assert second.preview.is_shown(str(run.folder))
+
+
 def test_a_preview_that_cannot_be_read_is_told_and_can_be_left_out(open_widget, qtbot, project, data):
     run = previewed(project, data, "a")
     np.save(run.previews / "preview_00000020.npy", np.ones((1, 32, 32), np.uint16))
