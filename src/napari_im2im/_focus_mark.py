@@ -29,8 +29,13 @@ class FocusFrame(QFocusFrame):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(QPen(QColor(COLOUR), WIDTH))
         inset = WIDTH / 2
-        painter.drawRoundedRect(QRectF(self.rect()).adjusted(inset, inset, -inset, -inset), 3, 3)
+        painter.drawRoundedRect(self._inside().adjusted(inset, inset, -inset, -inset), 3, 3)
         painter.end()
+
+    def _inside(self) -> QRectF:
+        """Place of what is framed: outside of it a line would be cut where its parent ends."""
+        framed = self.widget()
+        return QRectF(self.rect() if framed is None else framed.geometry().translated(-self.pos()))
 
 
 class FocusMark(QObject):
@@ -53,6 +58,7 @@ class FocusMark(QObject):
         if now is not None and not by_mouse and now.window() is self.parent() and in_panel(now):
             self.frame = FocusFrame(now)
             self.frame.setWidget(now)
+            self.frame.raise_()
 
 
 def mark_focus(window: QWidget) -> FocusMark:

@@ -93,8 +93,9 @@ class MessageBar(QScrollArea):
 
     changed = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, parent: QWidget | None = None, *, highest: int = HIGHEST) -> None:
         super().__init__(parent)
+        self._highest = highest
         self._messages: list[Message] = []
         self._list = QWidget()
         self._layout = QVBoxLayout(self._list)
@@ -112,9 +113,9 @@ class MessageBar(QScrollArea):
         self.hide()
 
     def sizeHint(self) -> QSize:
-        """As high as the messages at this width, but never higher than `HIGHEST`."""
+        """As high as the messages at this width, but never higher than it may be."""
         hint = super().sizeHint()
-        return QSize(hint.width(), min(self._wanted_height(), HIGHEST))
+        return QSize(hint.width(), min(self._wanted_height(), self._highest))
 
     def minimumSizeHint(self) -> QSize:
         """The same height: messages must be read, and they take little."""
@@ -139,7 +140,7 @@ class MessageBar(QScrollArea):
         another line, and for that line it is needed.
         """
         policy = Qt.ScrollBarPolicy
-        high = self._wanted_height() > HIGHEST
+        high = self._wanted_height() > self._highest
         self.setVerticalScrollBarPolicy(policy.ScrollBarAlwaysOn if high else policy.ScrollBarAlwaysOff)
         self.updateGeometry()
 

@@ -44,7 +44,7 @@ from napari_im2im._layers import (
     unitless,
 )
 from napari_im2im._live_result import LiveResults
-from napari_im2im._messages import MessageBar
+from napari_im2im._messages import HIGHEST, MessageBar
 from napari_im2im._model_list import ModelList
 from napari_im2im._more_images import MoreImages
 from napari_im2im._object_size import SizeAdvice, advise, advise_each
@@ -189,7 +189,7 @@ class PredictWidget(QWidget):
         self.status = _paragraph()
         self.teach_button = QPushButton("Not right? Teach it.")
         self.teach_button.setToolTip("Correct the result with the brush and train the model on the corrections")
-        self.messages = MessageBar()
+        self.messages = MessageBar(highest=2 * HIGHEST)  # nothing below needs the room
 
     def _lay_out(self) -> None:
         inner = QWidget()

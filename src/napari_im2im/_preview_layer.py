@@ -46,7 +46,10 @@ class PreviewSlider(QWidget):
         super().__init__(parent)
         self._steps: list[int] = []
         self._box = QCheckBox("Live prediction")
-        self._box.setToolTip("Show what the network makes of a validation image, for every step looked at")
+        self._box.setToolTip(
+            "Show what the network makes of a validation image, for every step looked at; "
+            "it lies to the right of your images, and napari's house button brings it into view"
+        )
         self._box.setChecked(True)
         self._slider = QSlider(Qt.Orientation.Horizontal)
         self._slider.setToolTip("Go back to earlier predictions; at the right end the newest is shown as it comes")

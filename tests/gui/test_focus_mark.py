@@ -70,9 +70,9 @@ def test_the_frame_stands_out(dock: Any, qtbot: Any, make_napari_viewer: Any, th
     picture = dock.grab().toImage()
 
     def blue(button: QPushButton) -> int:
-        """Pixels in the colour of the mark on the line above a button."""
+        """Pixels in the colour of the mark along the upper rim of a button."""
         corner = button.mapTo(dock, button.rect().topLeft())
-        line = [picture.pixelColor(corner.x() + 9 + i, corner.y() - 1 - j) for i in range(20) for j in range(3)]
+        line = [picture.pixelColor(corner.x() + 9 + i, corner.y() + j) for i in range(20) for j in range(3)]
         return sum(abs(QColor(COLOUR).red() - c.red()) + abs(QColor(COLOUR).blue() - c.blue()) < 20 for c in line)
 
     assert blue(second) >= 20

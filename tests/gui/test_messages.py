@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from qtpy.QtWidgets import QApplication, QLabel, QPushButton
 
 from im2im_core.errors import ConfigError, DataError
@@ -51,12 +52,13 @@ def test_same_message_stands_once_and_tags_are_text(qtbot: Any) -> None:
     assert bar.messages() == ()
 
 
-def test_messages_never_push_a_panel_off_the_screen(qtbot: Any) -> None:
+@pytest.mark.parametrize("highest", [HIGHEST, 2 * HIGHEST])
+def test_messages_never_push_a_panel_off_the_screen(qtbot: Any, highest: int) -> None:
     from qtpy.QtWidgets import QVBoxLayout, QWidget
 
     panel = QWidget()
     qtbot.addWidget(panel)
-    layout, bar, below = QVBoxLayout(panel), MessageBar(), QLabel("below")
+    layout, bar, below = QVBoxLayout(panel), MessageBar(highest=highest), QLabel("below")
     layout.addWidget(bar)
     layout.addWidget(below, 1)
     panel.resize(300, 500)
@@ -67,8 +69,8 @@ def test_messages_never_push_a_panel_off_the_screen(qtbot: Any) -> None:
     for number in range(8):
         last = bar.add(f"{number} " + "many words " * 12, "warning", "a cure " * 8, "Mend", lambda: None)
     qtbot.wait(100)
-    assert bar.height() == HIGHEST
-    assert panel.minimumSizeHint().height() <= HIGHEST + 100
+    assert bar.height() == highest
+    assert panel.minimumSizeHint().height() <= highest + 100
     assert panel.height() == 500
     assert not last.visibleRegion().isEmpty()
     assert last.width() <= bar.width()

@@ -335,7 +335,7 @@ class _Task:
                 Message(
                     f"The image is used at its own size: {found.reason}",
                     "warning",
-                    "Give the voxel size of the image, or object_diameter, or rescale",
+                    "Give the voxel size of the image, the width of its objects (object_diameter) or a scale (rescale)",
                     "unknown_size",
                 )
             )
