@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.compat import isalive
-from qtpy.QtCore import QObject, QRectF, Qt
+from qtpy.QtCore import QEvent, QObject, QRectF, Qt
 from qtpy.QtGui import QColor, QPainter, QPen
-from qtpy.QtWidgets import QApplication, QFocusFrame, QWidget
+from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_im2im._panels import in_panel
 
@@ -20,8 +20,22 @@ COLOUR = "#1f86e8"
 WIDTH = 2.0
 
 
-class FocusFrame(QFocusFrame):
-    """Frame in our own colour; that of Qt is the dotted line of the style, or nothing."""
+class FocusFrame(QWidget):
+    """A line within the rim of a widget: outside of it, it would be cut where the parent ends."""
+
+    def __init__(self, framed: QWidget) -> None:
+        super().__init__(framed)
+        self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        self.resize(framed.size())
+        framed.installEventFilter(self)
+        self.show()
+        self.raise_()
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Follow the size of the widget."""
+        if event is not None and event.type() == QEvent.Type.Resize and isinstance(watched, QWidget):
+            self.resize(watched.size())
+        return False
 
     def paintEvent(self, event: QPaintEvent | None) -> None:
         """A line with rounded corners."""
@@ -29,13 +43,8 @@ class FocusFrame(QFocusFrame):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(QPen(QColor(COLOUR), WIDTH))
         inset = WIDTH / 2
-        painter.drawRoundedRect(self._inside().adjusted(inset, inset, -inset, -inset), 3, 3)
+        painter.drawRoundedRect(QRectF(self.rect()).adjusted(inset, inset, -inset, -inset), 3, 3)
         painter.end()
-
-    def _inside(self) -> QRectF:
-        """Place of what is framed: outside of it a line would be cut where its parent ends."""
-        framed = self.widget()
-        return QRectF(self.rect() if framed is None else framed.geometry().translated(-self.pos()))
 
 
 class FocusMark(QObject):
@@ -51,14 +60,12 @@ class FocusMark(QObject):
 
     def _on_focus(self, _: QWidget | None, now: QWidget | None) -> None:
         if self.frame is not None and isalive(self.frame):
-            self.frame.setWidget(None)
+            self.frame.hide()
             self.frame.deleteLater()
         self.frame = None
         by_mouse = QApplication.mouseButtons() != Qt.MouseButton.NoButton
         if now is not None and not by_mouse and now.window() is self.parent() and in_panel(now):
             self.frame = FocusFrame(now)
-            self.frame.setWidget(now)
-            self.frame.raise_()
 
 
 def mark_focus(window: QWidget) -> FocusMark:

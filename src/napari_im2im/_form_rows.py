@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from napari_im2im._form_draft import Path
 
-LABEL_LETTERS = 17
+LABEL_LETTERS = 18
 """Width of the labels, in average letters; the longest word of any setting fits, in bold too."""
 INDENT = 12
 

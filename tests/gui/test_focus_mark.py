@@ -38,7 +38,7 @@ def reach(widget: QWidget | None) -> None:
 
 def marked(dock: QDockWidget) -> QWidget | None:
     frame = mark_focus(dock.window()).frame
-    return None if frame is None else frame.widget()
+    return None if frame is None else frame.parentWidget()
 
 
 def test_what_has_the_keyboard_is_framed_until_it_moves_on(dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,8 +65,10 @@ def test_the_frame_stands_out(dock: Any, qtbot: Any, make_napari_viewer: Any, th
 
     current_viewer().theme = theme
     first, second = (b for b in dock.findChildren(QPushButton) if b.text())
+    qtbot.wait(100)  # the window is drawn in its theme, and has found its own focus
     reach(second)
-    qtbot.wait(50)
+    second.resize(second.width(), second.height() + 9)
+    assert mark_focus(dock.window()).frame.size() == second.size()
     picture = dock.grab().toImage()
 
     def blue(button: QPushButton) -> int:
