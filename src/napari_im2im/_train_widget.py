@@ -701,8 +701,9 @@ class TrainWidget(QWidget):
         shown = str(content.get("shown", ""))
         live = bool(content.get("live", True))
         # A training that ended lays nothing into the viewer unasked, which may show something else by now.
-        self._deleted = live and bool(shown) and not self.preview.is_shown(shown) and not is_active(shown)
-        self.run_panel.slider.setOn(live and not self._deleted)
+        over = bool(shown) and not self.preview.is_shown(shown) and not is_active(shown)
+        self.run_panel.slider.setOn(live and not over)
+        self._deleted = live and over
         self.preview.setOn(self.run_panel.slider.isOn())
         if (Path(shown) / "run.json").is_file() and shown:
             self.show_run(shown)
