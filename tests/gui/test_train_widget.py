@@ -608,7 +608,7 @@ def test_a_training_that_ended_lays_nothing_into_a_new_viewer(open_widget, qtbot
     qtbot.waitUntil(lambda: second.preview.steps == [10], timeout=LONG)
     assert second.run_panel.slider.isOn() is there
     second.run_panel.slider.setOn(True)
-    assert second.preview.is_shown(str(run.folder))
+    qtbot.waitUntil(lambda: second.preview.is_shown(str(run.folder)), timeout=LONG)
 
 
 def test_a_preview_that_cannot_be_read_is_told_and_can_be_left_out(open_widget, qtbot, project, data):
