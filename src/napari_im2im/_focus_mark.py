@@ -48,7 +48,7 @@ class FocusFrame(QWidget):
 
 
 class FocusMark(QObject):
-    """Frames what has the keyboard in a panel of ours, unless the mouse has just put it there."""
+    """Frames what has the keyboard in a panel of ours, unless the mouse, or a button that went, put it there."""
 
     def __init__(self, window: QWidget) -> None:
         super().__init__(window)
@@ -58,13 +58,14 @@ class FocusMark(QObject):
         assert isinstance(application, QApplication)
         application.focusChanged.connect(self._on_focus)
 
-    def _on_focus(self, _: QWidget | None, now: QWidget | None) -> None:
+    def _on_focus(self, before: QWidget | None, now: QWidget | None) -> None:
         if self.frame is not None and isalive(self.frame):
             self.frame.hide()
             self.frame.deleteLater()
         self.frame = None
         by_mouse = QApplication.mouseButtons() != Qt.MouseButton.NoButton
-        if now is not None and not by_mouse and now.window() is self.parent() and in_panel(now):
+        by_itself = before is not None and not (before.isEnabled() and before.isVisible())
+        if now is not None and not by_mouse and not by_itself and now.window() is self.parent() and in_panel(now):
             self.frame = FocusFrame(now)
 
 

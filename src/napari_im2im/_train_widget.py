@@ -285,10 +285,10 @@ class TrainWidget(QWidget):
     def _on_started(self, folder: str) -> None:
         self._end_start()
         self._busy.add(device_key(self.start_panel.recipe().training.device))
-        if self._deleted:  # the layers of a run before were cleared away: this one is watched again
-            self.run_panel.slider.setOn(True)
         self.tabs.setCurrentIndex(RUNS)
         self.show_run(folder)
+        if self._deleted:  # the layers of a run before were cleared away: this one is watched again, not that one
+            self.run_panel.slider.setOn(True)
         self.watch.look()
 
     def _on_not_started(self, error: BaseException) -> None:

@@ -29,11 +29,11 @@ def dock(make_napari_viewer: Any) -> Any:
     return made
 
 
-def reach(widget: QWidget | None) -> None:
+def reach(widget: QWidget | None, before: QWidget | None = None) -> None:
     """The keyboard comes to `widget`; no window is active under a screen without a window manager."""
     application = QApplication.instance()
     assert isinstance(application, QApplication)
-    application.focusChanged.emit(None, widget)
+    application.focusChanged.emit(before, widget)
 
 
 def marked(dock: QDockWidget) -> QWidget | None:
@@ -51,6 +51,11 @@ def test_what_has_the_keyboard_is_framed_until_it_moves_on(dock: Any, monkeypatc
     reach(first)
     assert marked(dock) is None
     monkeypatch.undo()
+    reach(first)
+    assert marked(dock) is first
+    second.setEnabled(False)
+    reach(first, second)  # Qt passes it on when a button is switched off
+    assert marked(dock) is None
     reach(first)
     dock.setProperty(SETTLED, False)
     reach(second)

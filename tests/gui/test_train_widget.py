@@ -611,6 +611,17 @@ def test_a_training_that_ended_lays_nothing_into_a_new_viewer(open_widget, qtbot
     qtbot.waitUntil(lambda: second.preview.is_shown(str(run.folder)), timeout=LONG)
 
 
+def test_a_start_shows_no_layers_of_the_run_before(open_widget, qtbot, project, data):
+    old = previewed(project, data, "old")
+    write_json(project.root / MEMORY, {"shown": str(old.folder), "tab": RUNS, "live": True})
+    widget = open_widget()
+    qtbot.waitUntil(lambda: Path(str(old.folder)) in widget.preview._voxel_size, timeout=LONG)
+    assert not widget.run_panel.slider.isOn()
+    run = start_run(widget, qtbot)
+    qtbot.waitUntil(lambda: f"preview of {run.name}" in widget._viewer.layers, timeout=LONG)
+    assert not widget.preview.is_shown(str(old.folder))
+
+
 def test_a_preview_that_cannot_be_read_is_told_and_can_be_left_out(open_widget, qtbot, project, data):
     run = previewed(project, data, "a")
     np.save(run.previews / "preview_00000020.npy", np.ones((1, 32, 32), np.uint16))
