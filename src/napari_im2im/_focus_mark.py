@@ -64,7 +64,7 @@ class FocusMark(QObject):
             self.frame.deleteLater()
         self.frame = None
         by_mouse = QApplication.mouseButtons() != Qt.MouseButton.NoButton
-        by_itself = before is not None and not (before.isEnabled() and before.isVisible())
+        by_itself = before is not None and not (isalive(before) and before.isEnabled() and before.isVisible())
         if now is not None and not by_mouse and not by_itself and now.window() is self.parent() and in_panel(now):
             self.frame = FocusFrame(now)
 
