@@ -240,7 +240,7 @@ class Run:
             if self._runs_elsewhere():
                 raise self._refusal()
             probe(self.folder)
-            for folder in (self.folder, self.checkpoints, self.model):
+            for folder in (self.folder, self.checkpoints, self.model, self.previews):
                 remove_stale_parts(folder)
             status = self.status
             number = attempt or status.attempt + 1

@@ -209,10 +209,11 @@ def test_fault_26_other_process_is_refused_and_a_stale_lock_recovered(run):
 
 
 def test_fault_02_claim_removes_half_written_files_of_the_dead(run):
-    part = run.checkpoints / ".state.ckpt.999999999.part"
-    part.write_bytes(b"half")
+    parts = [folder / ".state.ckpt.999999999.part" for folder in (run.folder, run.checkpoints, run.previews)]
+    for part in parts:
+        part.write_bytes(b"half")
     with run.claim():
-        assert not part.exists()
+        assert not any(part.exists() for part in parts)
 
 
 def test_file_lock_is_free_after_release(tmp_path):
