@@ -685,6 +685,14 @@ class TrainWidget(QWidget):
             self.start_panel.begin()
             self._restore()
             self.start_panel.setEnabled(True)
+            if self.isVisible():
+                self._look_around()
+
+    def _look_around(self) -> None:
+        """Look for data sets and models, which may have come while this was hidden, and at the runs."""
+        self.start_panel.refresh()
+        self._look_for_models()
+        self.watch.start()
 
     def _restore(self) -> None:
         """Show what was shown when the widget was last open in this project; what is gone is left out."""
@@ -720,11 +728,9 @@ class TrainWidget(QWidget):
         if window is not self and window is not self._window_asked():
             self._asked_window = ref(window)
             self._guard(window)
-        self.start_panel.refresh()  # data sets may have been saved while this was hidden
-        self._look_for_models()
         if self._begun:
-            self.watch.start()
-        else:
+            self._look_around()
+        else:  # whatever is looked for in threads would keep the panel from being drawn
             self._settings_soon.start()
 
     def _guard(self, window: QWidget) -> None:

@@ -1402,13 +1402,19 @@ def settings_come_late(monkeypatch):
         monkeypatch.setattr(module, "SETTINGS", "not.imported.yet")
 
 
-def test_settings_come_after_the_panel_was_drawn(settings_come_late, open_widget, make_napari_viewer, project, qtbot):
+def test_settings_come_after_the_panel_was_drawn(
+    settings_come_late, open_widget, make_napari_viewer, project, qtbot, monkeypatch
+):
     write_json(project.root / MEMORY, {"recipe": load_preset("labelfree_2d").replace(name="before").dump()})
+    looks = []
+    monkeypatch.setattr(_train_widget.TrainWidget, "_look_around", lambda panel: looks.append(panel))
     widget = open_widget(make_napari_viewer(show=True), name="")
     assert not widget.start_panel.begun()
+    assert looks == []  # threads would keep it from being drawn
     assert not widget.start_panel.isEnabled()  # a click now would be lost when they come
     widget._write_memory()  # as it does when the viewer is closed: what was shown last is not forgotten
     qtbot.waitUntil(widget.start_panel.begun, timeout=30_000)
+    assert looks == [widget]
     assert widget.start_panel.value().name == "before"
     assert widget.start_panel.isEnabled()
 
