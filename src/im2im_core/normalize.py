@@ -257,7 +257,7 @@ def _finite(
     if invalid == "error" and (count := int(wrong.sum())):
         raise DataError(
             f"{name} has {count} NaN or infinite pixels (of {channel.size} looked at)",
-            "Mend the image or set data.invalid_pixels to fill",
+            "Mend the image, or let such pixels be filled: data.invalid_pixels = fill",
         )
     return np.asarray(finite)
 

@@ -207,6 +207,13 @@ def test_patches(step: dict[str, Any], patch: Any, patches: int, foreground: flo
     assert recipe.data.foreground == foreground
 
 
+def test_patches_by_weights_are_named() -> None:
+    step = monai("RandWeightedCropd", keys=["IM", "GT"], w_key="CM", spatial_size=[32, 32], num_samples=2)
+    conversion = converted(data__preprocess=[load(["IM", "GT"], "YX"), step])
+    assert conversion.recipe.data.patch == (32, 32)
+    assert "not by a weight for each pixel" in said(conversion, "data.preprocess")
+
+
 def test_channels_and_time_points() -> None:
     conversion = converted(data__preprocess=[load(["IM"], "SYX", C=0, T=3), load(["GT"], "CYX", Z=0)])
     assert conversion.recipe.data.input_channels is None

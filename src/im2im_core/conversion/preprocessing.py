@@ -197,6 +197,11 @@ def _crop_by_labels(found: Prepared, step: Named, roles: tuple[Role, ...], notes
     return replace(_cut(found, step, size, count, notes), labelled=on / (on + off) if on + off else 0.0)
 
 
+def _crop_by_weights(found: Prepared, step: Named, roles: tuple[Role, ...], notes: Notes) -> Prepared:
+    notes.differs(step.title, "patches are drawn by objects (data.foreground), not by a weight for each pixel")
+    return _crop_by_labels(found, step, roles, notes)
+
+
 def _cut(found: Prepared, step: Named, size: tuple[int, ...] | None, count: int, notes: Notes) -> Prepared:
     if size is None or min(size) < 1:
         notes.differs(step.title, "the plan chooses the size of the patches: data.patch")
@@ -215,7 +220,7 @@ HANDLERS: dict[str, Handler] = {
     "normalize_staining": _staining,
     "RandSpatialCropSamples": _crop,
     "RandSpatialCrop": _crop,
-    "RandWeightedCrop": _crop_by_labels,
+    "RandWeightedCrop": _crop_by_weights,
     "CenterSpatialCrop": _crop,
     "RandCropByPosNegLabel": _crop_by_labels,
 }

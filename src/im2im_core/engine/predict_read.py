@@ -76,6 +76,6 @@ class TileReader:
         if self._described.invalid_pixels == "error":
             raise DataError(
                 f"{self._image.info.name} has {int((~finite).sum())} NaN or infinite pixels in one tile",
-                "Mend the image or set data.invalid_pixels to fill",
+                "Mend the image, or let such pixels be filled: data.invalid_pixels = fill",
             )
         return np.where(finite, pixels, lowest).astype(pixels.dtype)

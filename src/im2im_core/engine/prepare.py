@@ -109,7 +109,8 @@ def _checked(name: str, pixels: NDArray[Any], policy: str) -> NDArray[Any]:
     if policy == "error" and pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         count = int((~np.isfinite(pixels)).sum())
         raise DataError(
-            f"{name} has {count} NaN or infinite pixels", "Mend the image or set data.invalid_pixels to fill"
+            f"{name} has {count} NaN or infinite pixels",
+            "Mend the image, or let such pixels be filled: data.invalid_pixels = fill",
         )
     return pixels
 

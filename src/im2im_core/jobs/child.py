@@ -127,7 +127,8 @@ class _Attempt:
 
     def _tell_place(self, device: str, ahead: int) -> None:
         trainings = "training is" if ahead == 1 else "trainings are"
-        self.on_event(Message(f"Waiting for {device}: {ahead} {trainings} before this one", code="queued"))
+        place = "the device" if device == "auto" else device
+        self.on_event(Message(f"Waiting for {place}: {ahead} {trainings} before this one", code="queued"))
 
     def _close(self, state: State, code: int, message: str = "") -> int:
         try:

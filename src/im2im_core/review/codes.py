@@ -157,7 +157,7 @@ CODES: dict[str, Code] = {
         "error",
         "NaN or infinite",
         "Image or target has NaN or infinite pixels; a warning where `data.invalid_pixels` is `fill`",
-        "Mend the image or set data.invalid_pixels to fill",
+        "Mend the image, or let such pixels be filled: data.invalid_pixels = fill",
     ),
     "constant": Code(
         "pixels",
