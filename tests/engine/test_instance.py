@@ -8,10 +8,19 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from im2im_core.engine.frameworks.build import build_framework
 from im2im_core.engine.frameworks.contract import TrainContext, TranslateContext
-from im2im_core.engine.frameworks.instance import cut_instances, distance_map, inner_boundary, tidy, touching
+from im2im_core.engine.frameworks.instance import (
+    _tops,
+    cut_instances,
+    distance_map,
+    inner_boundary,
+    prominent_peaks,
+    tidy,
+    touching,
+)
 from im2im_core.errors import DataError
 from im2im_core.inference import Shapes
 from im2im_core.recipe.framework import InstanceDecoding, InstanceSettings
@@ -255,6 +264,17 @@ def test_maps_of_the_truth_give_the_truth_back() -> None:
         own = labels == number
         winner = np.bincount(found[own]).argmax()
         assert (own & (found == winner)).sum() / (own | (found == winner)).sum() > 0.95
+
+
+@pytest.mark.parametrize("shape", [(96, 80), (20, 32, 24)])
+def test_tops_are_found_part_by_part(shape: tuple[int, ...]) -> None:
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=shape), 2.0)
+    heights = np.clip(noise / noise.max(), 0, 1).astype(np.float32)
+    heights[heights < 0.2] = 0
+    tops = prominent_peaks(heights, 0.1)
+    assert np.array_equal(tops, _tops(heights, 0.1))
+    assert ndimage.label(heights > 0)[1] > 5
+    assert ndimage.label(tops)[1] > 5
 
 
 def test_fault_16_no_foreground_gives_no_objects() -> None:
