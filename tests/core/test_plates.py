@@ -138,6 +138,7 @@ def predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, floa
 
     monkeypatch.setattr(api, "predict", predict)
     (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "bioimageio.yaml").write_text("type: model")
     return found
 
 

@@ -180,6 +180,7 @@ def test_each_result_alone_makes_a_page(page: Callable[[Path], str], tmp_path: P
     assert empty.startswith("# Benchmarks")
     assert "##" not in empty
     files = sorted((BENCHMARKS / "results").rglob("*.json"))
+    files = [path for path in files if "_known" not in path.stem]  # few labels are compared with all of them
     assert len(files) > 10
     for number, path in enumerate(files):
         folder = tmp_path / str(number)
