@@ -141,7 +141,7 @@ def membranes(p: Places) -> Iterator[Step]:
 
 
 def decoding(p: Places) -> Iterator[Step]:
-    """From maps to labels, by the networks of few labels: they find as many objects as those of all labels.
+    """From maps to labels, by the networks of few labels, which find nearly as much as those of all.
 
     One whose training is not in the work folder any more is trained once more.
     """

@@ -192,6 +192,7 @@ class JournalWatch(QObject):
         """What `layer` holds now is kept elsewhere: its journal can go."""
         watched = self._watched.get(layer.unique_id.hex)
         if watched is not None:
+            watched.painted = False
             self._submit(_forget, watched.journal, layer.data)
 
     def _submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:

@@ -167,6 +167,18 @@ def test_a_stroke_before_the_first_look_is_kept(watched: Any, qtbot: Any, projec
     qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=30_000)
 
 
+def test_a_stroke_that_is_kept_elsewhere_is_not_offered_again(watched: Any, qtbot: Any, project: Any) -> None:
+    viewer, watch = watched
+    layer = viewer.add_labels(np.zeros((SIZE, SIZE), np.uint16), name="saved")
+    layer.paint((40, 40), 3)
+    watch.settle(layer)  # before the stroke was written
+    looks(watch, qtbot)
+    journal = Journal(project, layer.unique_id.hex)
+    assert not journal.exists
+    layer.paint((10, 10), 3)
+    qtbot.waitUntil(lambda: journal.exists and bool((journal.restore() == layer.data).all()), timeout=30_000)
+
+
 def test_strokes_on_lazy_labels_are_kept_once_they_are_read(
     watched: Any, qtbot: Any, project: Any, monkeypatch: Any
 ) -> None:
