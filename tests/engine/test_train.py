@@ -236,12 +236,13 @@ def test_a_training_that_only_lacks_its_bundle_exports_the_same_weights(
 # ---- what validation decides ----
 
 
-def script(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
-    """Validations that give `values` of ap50, one after the other; the last one again and again."""
-    left = list(values)
+def script(monkeypatch: pytest.MonkeyPatch, values: list[float], totals: list[float] | None = None) -> None:
+    """Validations that give `values` of ap50 and `totals`, one after the other; the last one again and again."""
+    left = list(zip(values, totals or [1.0] * len(values), strict=True))
 
     def run(self: Validator, framework: Any) -> dict[str, float]:
-        return {"total": 1.0, "ap50": left.pop(0) if len(left) > 1 else left[0]}
+        value, total = left.pop(0) if len(left) > 1 else left[0]
+        return {"total": total, "ap50": value}
 
     monkeypatch.setattr(Validator, "run", run)
 
@@ -277,6 +278,23 @@ def test_the_best_weights_are_exported(
     script(monkeypatch, values)
     until.pause_after(best.step)
     assert all(torch.equal(best.weights[k], v) for k, v in until.checkpoint.weights.items())
+
+
+@pytest.mark.parametrize(
+    ("totals", "last"),
+    [([3.0, 2.0, 1.0], True), ([3.0, 1.0, 2.0], False), ([3.0, 1.0, float("nan")], False)],
+)
+def test_a_figure_of_few_objects_does_not_bring_back_earlier_weights_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, totals: list[float], last: bool
+) -> None:
+    kept = export_into(monkeypatch)
+    script(monkeypatch, [0.5, 1.0, 0.5], totals)
+    training = Training(tmp_path / "run", small_recipe(training__validate_every=1, training__steps=3))
+    training.run()
+    best = CheckpointFolder(training.folder / "checkpoints").best()
+    assert best is not None
+    assert best.step == 2
+    assert exports(kept, training.checkpoint if last else best)
 
 
 def export_into(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:

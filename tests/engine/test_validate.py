@@ -226,8 +226,22 @@ def test_the_number_of_views_follows_the_time_there_is(tmp_path: Path) -> None:
     assert names[-1] == "discs_12"  # spread evenly, not the first few
 
 
+def test_where_time_is_short_smaller_parts_of_three_images_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(validate.LARGEST, 2, ((1, 64, 64), (1, 32, 32)))
+    split = split_of(1, 5, (64, 64))
+    large, small, one = (
+        ready(tmp_path / str(every), split, training__validate_every=every, training__steps=1000).views
+        for every in (100, 10, 1)
+    )
+    assert [(v.entry.name, v.entry.shape) for v in large] == [(f"discs_{i}", (1, 64, 64)) for i in range(1, 6)]
+    assert [(v.entry.name, v.entry.shape) for v in small] == [(f"discs_{i}", (1, 32, 32)) for i in (1, 3, 5)]
+    assert [(v.entry.name, v.entry.shape) for v in one] == [("discs_3", (1, 32, 32))]
+
+
 def test_of_validation_images_only_what_is_looked_at_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(validate.LARGEST, 2, (1, 32, 32))
+    monkeypatch.setitem(validate.LARGEST, 2, ((1, 32, 32),))
     split = split_of(1, 3, (48, 80))
     found = ready(tmp_path / "a", split, training__steps=20_000)
     assert {v.entry.shape for v in found.views} == {(1, 32, 32)}
@@ -240,7 +254,7 @@ def test_of_validation_images_only_what_is_looked_at_is_held(tmp_path: Path, mon
 
 
 def test_any_region_of_an_image_that_validates_can_be_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(validate.LARGEST, 2, (1, 32, 32))
+    monkeypatch.setitem(validate.LARGEST, 2, ((1, 32, 32),))
     split = split_of(1, 2, (48, 80))
     found = ready(tmp_path, split, training__steps=20)
     assert [v.entry.name for v in found.views] == ["discs_1"]  # the last one is not validated: there is no time

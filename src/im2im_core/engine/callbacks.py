@@ -186,6 +186,8 @@ class Validation(pl.Callback):
         self.previews: Previews | None = None
         self.last: float | None = None
         """Monitored figure of the newest validation."""
+        self.last_total: float | None = None
+        """Sum of its losses."""
         self.seconds = 0.0
         """How long the last one took, with previews and the best checkpoint."""
         self._next = 0.0
@@ -222,14 +224,15 @@ class Validation(pl.Callback):
         counters, framework = module.counters, module.framework
         counters.validations += 1
         name, value = monitored(framework, values)
-        self.last = value
+        self.last, self.last_total = value, values.get("total")
         sign = -1 if name == framework.monitor and framework.monitor_mode == "max" else 1
         threshold = self.recipe.training.early_stopping.min_change
         better = np.isfinite(value) and (counters.best is None or sign * (counters.best - value) > threshold)
         # Where few objects are validated, or none, the first weights may score 1 by finding nothing.
         kept = better or value == counters.best
         if better:
-            counters.best, counters.best_step, counters.stale, counters.waited = value, counters.step, 0, 0
+            counters.best, counters.best_step, counters.best_total = value, counters.step, self.last_total
+            counters.stale = counters.waited = 0
             self.folder.save(module.checkpoint(), best=True)
         else:
             counters.stale, counters.waited = counters.stale + 1, counters.waited + 1

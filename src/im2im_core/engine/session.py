@@ -44,7 +44,7 @@ from im2im_core.engine.schedule import Budget
 from im2im_core.engine.start import begin_from, hold_back
 from im2im_core.engine.start_plan import record_start
 from im2im_core.engine.train import Clock, Counters, KeepSignals, PatchLoader, StepModule, fit, load_split, make_trainer
-from im2im_core.engine.validate import Validator, View, view_of
+from im2im_core.engine.validate import LARGEST, Validator, View, view_of
 from im2im_core.errors import Stopped
 from im2im_core.events import CommandDone, Event, Finished, Message, Paused, Progress, Started
 from im2im_core.files import write_json
@@ -76,6 +76,8 @@ log = logging.getLogger(__name__)
 
 VALIDATION_PIXELS = 0.06
 """Pixels of a validation relative to those trained on between two of them: a forward pass costs a third of a step."""
+FEWEST_VIEWS, MOST_VIEWS = 3, 24
+"""How many images are looked at in a validation; fewer only where there are fewer, or no time."""
 CLEARLY_WORSE = 0.1
 """Relative loss of the monitored figure from which earlier weights are preferred to annealed ones."""
 POLL_SECONDS = 0.2
@@ -436,12 +438,8 @@ def _stream(
 
 
 def _views(plan: Plan, items: list[Item], framework: Framework, scaling: Scaling | None) -> list[View]:
-    """Validation views: as many evenly chosen images as the time for validation allows."""
-    divisor = divisor_of(framework)
-    recipe = plan.recipe
-
-    def view(item: Item) -> View:
-        return view_of(prepare(item, recipe, framework, scaling), divisor, recipe.data.dimensions).alone()
+    """Validation views: evenly chosen images, as many as there is time for, smaller parts of few."""
+    recipe, dimensions = plan.recipe, plan.recipe.data.dimensions
 
     if isinstance(recipe.training.validate_every, int):
         trained = recipe.training.validate_every * float(np.prod(recipe.patch_size)) * recipe.batch_size
@@ -450,10 +448,17 @@ def _views(plan: Plan, items: list[Item], framework: Framework, scaling: Scaling
         budget = 24 * 256 * 256 if recipe.data.dimensions == 2 else 4 * 32 * 96 * 96
     if not items:
         return []
-    first = view(items[0])
-    count = int(np.clip(budget // np.prod([p.stop - p.start for p in first.place]), 1, min(len(items), 24)))
-    chosen = np.linspace(0, len(items) - 1, count).round().astype(int)
-    return [first, *(view(items[i]) for i in chosen[1:])]
+    divisor = divisor_of(framework)
+    first = prepare(items[0], recipe, framework, scaling)
+    for largest in LARGEST[dimensions]:
+        pixels = np.prod([p.stop - p.start for p in view_of(first, divisor, dimensions, None, largest).place])
+        if budget // pixels >= min(len(items), FEWEST_VIEWS):
+            break
+    count = int(np.clip(budget // pixels, 1, min(len(items), MOST_VIEWS)))
+    chosen = np.linspace(0, len(items) - 1, count).round().astype(int) if count > 1 else [(len(items) - 1) // 2]
+    # A single one is the middle one: a time series may begin with a single cell.
+    entries = (prepare(items[i], recipe, framework, scaling) if i else first for i in chosen)
+    return [view_of(entry, divisor, dimensions, None, largest).alone() for entry in entries]
 
 
 # ---- steps ----
@@ -549,7 +554,8 @@ class _Session:
         load_split(framework, start.weights, "ema.")
         self.ending.reason = "budget"
         if self.validator.views:
-            _, self.validation.last = monitored(framework, replace_device(self.validator, "cpu").run(framework))
+            values = replace_device(self.validator, "cpu").run(framework)
+            self.validation.last, self.validation.last_total = monitored(framework, values)[1], values.get("total")
 
     def _end(self, trainer: Any) -> Outcome:
         step, reason = self.module.counters.step, self.ending.reason or "budget"
@@ -581,12 +587,15 @@ class _Session:
         """Whether the best validated weights should replace the last ones.
 
         A schedule that ends at a small learning rate makes the last weights the best in truth;
-        a few validation images cannot tell them from earlier ones, unless they are clearly worse.
+        a few validation images cannot tell them from earlier ones, unless they are clearly worse. A figure
+        that counts two or three objects is clearly worse with each of them; the losses have to agree.
         """
-        counters, last = self.module.counters, self.validation.last
+        counters, last, total = self.module.counters, self.validation.last, self.validation.last_total
         annealed = isinstance(self.recipe.training.scheduler, OneCycle | Polynomial)
         if not annealed or self.ending.reason != "budget" or last is None or counters.best is None:
             return True
+        if total is not None and counters.best_total is not None and total < counters.best_total:
+            return False
         return not abs(last - counters.best) <= CLEARLY_WORSE * max(abs(counters.best), 1e-9)  # true for NaN
 
     def _export(self, framework: Framework, metrics: dict[str, float]) -> None:

@@ -50,6 +50,8 @@ class Counters:
     """Seconds of training, earlier attempts included."""
     best: float | None = None
     best_step: int = 0
+    best_total: float | None = None
+    """Sum of the losses of that validation; None in checkpoints of earlier versions."""
     stale: int = 0
     """Validations in a row without improvement."""
     waited: int = 0

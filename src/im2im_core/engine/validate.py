@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from im2im_core.engine.named_metrics import NamedMetric
     from im2im_core.engine.prepare import Entry
 
-LARGEST = {2: (1, 512, 512), 3: (48, 192, 192)}
-"""Largest part of a validation image that is looked at, along Z, Y, X."""
+LARGEST = {2: ((1, 512, 512), (1, 256, 256)), 3: ((48, 192, 192), (32, 96, 96))}
+"""Largest parts of a validation image that are looked at, along Z, Y, X; the second where time is short."""
 
 GRAIN = 4
 """Pixels of the image per pixel of the coarsest map."""
@@ -84,7 +84,7 @@ def view_of(
 ) -> View:
     """View of the middle of an image (or around `centre`), as large as is sensible."""
     steps = (1, *divisor)[-3:]
-    limit = largest or LARGEST[dimensions]
+    limit = largest or LARGEST[dimensions][0]
     size = tuple(min(-(-n // d) * d, max(m // d * d, d)) for n, d, m in zip(entry.shape, steps, limit, strict=True))
     if dimensions == 2:
         size = (1, *size[1:])

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from im2im_core.inference import Shapes
     from im2im_core.recipe.framework import InstanceDecoding, InstanceSettings
 
-TOP = 1e-4
-"""Height by which a plateau of the separation map must stand out to count as its top."""
 TOUCH = 4
 """Pixels up to which two objects count as touching."""
 FULL = 255
@@ -216,21 +214,34 @@ def prominent_peaks(heights: NDArray[np.float32], prominence: float) -> NDArray[
     """
     from scipy import ndimage
 
-    tops = np.zeros(heights.shape, np.bool_)
-    # Part by part, since it sorts pixels, and many small sorts are quicker than a large one.
-    parts, _ = ndimage.label(heights > 0, ndimage.generate_binary_structure(heights.ndim, heights.ndim))
-    for number, box in enumerate(ndimage.find_objects(parts), start=1):
-        part = np.where(parts[box] == number, heights[box], 0)
-        if part.max() > prominence:
-            tops[box] |= _tops(part, prominence)
+    connected = ndimage.generate_binary_structure(heights.ndim, heights.ndim)
+    parts, count = ndimage.label(heights > 0, connected)
+    if not count:
+        return np.zeros(heights.shape, np.bool_)
+    summits, found = ndimage.label(_summits(heights), connected)
+    summits_of = np.bincount(ndimage.maximum(parts, summits, np.arange(1, found + 1)), minlength=count + 1)
+    highest = np.asarray(ndimage.maximum(heights, parts, np.arange(count + 1)), np.float32)
+    # Nothing is sorted for a part with one summit, as most have: all that is high enough is its top.
+    floor = np.where((summits_of == 1) & (highest > prominence), highest - np.float32(prominence), np.inf)
+    tops: NDArray[np.bool_] = heights >= floor.astype(np.float32)[parts]
+    boxes = ndimage.find_objects(parts)
+    # The others one by one: many small sorts are quicker than a large one.
+    for number in np.flatnonzero((summits_of > 1) & (highest > prominence)):
+        box = boxes[number - 1]
+        tops[box] |= _tops(np.where(parts[box] == number, heights[box], 0), prominence)
     return tops
 
 
 def _tops(heights: NDArray[np.float32], prominence: float) -> NDArray[np.bool_]:
     from skimage.morphology import reconstruction
 
-    lowered = reconstruction(np.maximum(heights - prominence, 0), heights)
-    # A top is a plateau of the lowered map with nothing higher beside it.
-    flattened = reconstruction(np.maximum(lowered - TOP, 0), lowered)
-    tops: NDArray[np.bool_] = lowered - flattened > TOP / 2
-    return tops
+    return _summits(reconstruction(np.maximum(heights - prominence, 0), heights))
+
+
+def _summits(heights: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Plateaus above 0 with nothing higher beside them, also one that fills the image."""
+    from skimage.morphology import local_maxima
+
+    inner = tuple(slice(1, -1) for _ in heights.shape)
+    summits: NDArray[np.bool_] = local_maxima(np.pad(heights, 1))[inner].astype(bool) & (heights > 0)
+    return summits
