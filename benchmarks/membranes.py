@@ -5,7 +5,8 @@
 
 Sections are consecutive, so the last six are held out as one block, with one section before them left
 out. Both methods give the probability that a pixel is membrane; cells are what a watershed makes of it,
-with settings chosen on training sections. Adapted Rand error of each section, membrane pixels of the
+with settings chosen on sections that are not held out; those of the network on the ones kept for
+validation, since it knows the others. Adapted Rand error of each section, membrane pixels of the
 truth left out, mean over the sections (Arganda-Carreras et al. 2015).
 """
 
@@ -25,6 +26,8 @@ import numpy as np
 from quality import add_results, command, machine, training_facts
 
 HELD_OUT = 6
+VALIDATED = 3
+"""The last sections of the training block: neighbours look alike."""
 
 
 def parts(folder: Path) -> tuple[list[str], list[str]]:
@@ -69,9 +72,9 @@ def best_cells(maps: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> tup
 
 
 def report(path: Path, maps: dict[str, dict[str, np.ndarray]], folder: Path, facts: dict[str, object]) -> None:
-    """Choose on the training sections, score on those held out, write."""
-    truths = read(folder / "GT", [*maps["train"], *maps["held"]])
-    smooth, depth = best_cells(maps["train"], truths)
+    """Choose on sections that are not held out, score on those that are, write."""
+    truths = read(folder / "GT", [*maps["chosen"], *maps["held"]])
+    smooth, depth = best_cells(maps["chosen"], truths)
     found = {n: cells(m, smooth, depth) for n, m in maps["held"].items()}
     facts |= {"smooth": smooth, "depth": depth, "adapted_rand_error": round(error(found, truths), 4)}
     facts["machine"] = machine()
@@ -90,7 +93,7 @@ def classical(args: argparse.Namespace) -> None:
     train, held = parts(args.data)
     maps = {
         part: {n: darkness(i) for n, i in read(args.data / "IM", which[: args.limit]).items()}
-        for part, which in (("train", train), ("held", held))
+        for part, which in (("chosen", train), ("held", held))
     }
     facts = {"method": "threshold + watershed", "command": "python benchmarks/membranes.py classical --data DIR"}
     report(args.results / "membranes" / "classical.json", maps, args.data, facts)
@@ -103,9 +106,9 @@ def run(args: argparse.Namespace) -> None:
     with (work / "train.csv").open("w", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(["IM", "GT", "part"])
-        # Neighbouring sections look alike: the last ones of the block validate.
+        validated = train[-VALIDATED:]
         writer.writerows(
-            [args.data / "IM" / n, args.data / "GT" / n, "val" if n in train[-3:] else "train"] for n in train
+            [args.data / "IM" / n, args.data / "GT" / n, "val" if n in validated else "train"] for n in train
         )
     settings = {"training.minutes": args.minutes, "training.threads": args.threads, "training.seed": args.seed}
     words = ["train", args.preset, "--project", work, "--name", "run", "--data.path", work / "train.csv"]
@@ -113,11 +116,11 @@ def run(args: argparse.Namespace) -> None:
     start = time.time()
     subprocess.run(command(*words), check=True)
     model, out = work / "runs/run/model", work / "maps"
-    train, held = train[: args.limit], held[: args.limit]
-    images = [args.data / "IM" / n for n in (*train, *held)]
+    chosen, held = validated[: args.limit], held[: args.limit]
+    images = [args.data / "IM" / n for n in (*chosen, *held)]
     words = ["predict", model, *images, "-o", out, "--overwrite", "--outputs", "probability"]
     subprocess.run(command(*words), check=True)
-    maps = {part: membranes(out, which) for part, which in (("train", train), ("held", held))}
+    maps = {part: membranes(out, which) for part, which in (("chosen", chosen), ("held", held))}
     facts = {
         "method": args.preset,
         "seed": args.seed,
