@@ -63,7 +63,7 @@ class EmbedSeg(InstanceFramework):
     shapes : Shapes
     """
 
-    grid: ClassVar[dict[str, tuple[Any, ...]]] = {"foreground": (0.4, 0.5, 0.6), "seed": (0.5, 0.7, 0.9)}
+    grid: ClassVar[dict[str, tuple[Any, ...]]] = {"foreground": (0.25, 0.4, 0.5, 0.6), "seed": (0.5, 0.7, 0.9)}
 
     def __init__(self, settings: EmbedSegSettings, make_network: Callable[[int, int], Any], shapes: Shapes) -> None:
         super().__init__()
