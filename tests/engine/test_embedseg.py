@@ -461,7 +461,9 @@ def test_eight_small_images_are_learned_by_heart(dimensions: int) -> None:
         framework = embedseg(network=BasicUNet(features=(8, 8, 16, 16, 16, 8)), diameter=14.0)
         score = overfit(framework, (64, 64), count=8, steps=120, batch=8)
     else:
-        network = DynUNet(filters=(8, 16, 16), anisotropy=(True, False, False))
+        network = DynUNet(
+            filters=(8, 16, 16), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)), strides=((1, 1, 1), (1, 2, 2), (2, 2, 2))
+        )
         framework = embedseg(3, network=network, diameter=14.0, anisotropy=2.0)
         score = overfit(framework, (12, 48, 48), count=8, steps=80, batch=3)
     assert score > 0.8

@@ -75,8 +75,8 @@ def test_a_patch_that_does_not_fit_the_network_is_refused_with_the_nearest_that_
     ],
 )
 def test_flat_levels_follow_the_voxels(voxel: tuple[Any, Any, Any], flat: list[bool]) -> None:
-    recipe = api.load_preset("instance_seg_3d").override({"network.filters": [8, 8, 8], "training.device": "cpu"})
-    plan = make_plan(recipe, volumes(voxel))
+    changes = {"network.filters": [8, 8, 8], "network.stem": 1, "training.device": "cpu"}
+    plan = make_plan(api.load_preset("instance_seg_3d").override(changes), volumes(voxel))
     network = plan.recipe.network
     assert isinstance(network, DynUNet)
     assert network.kernels == tuple((1, 3, 3) if level else (3, 3, 3) for level in flat)
@@ -531,9 +531,9 @@ def test_pairwise_presets_plan_their_network_in_numbers_with_reasons(preset: str
 @pytest.mark.parametrize(
     ("preset", "shape", "voxel", "patch", "divisor"),
     [
-        ("semantic_seg_2d", (512, 512), (None, 0.3, 0.3), (128, 128), (32, 32)),
+        ("semantic_seg_2d", (512, 512), (None, 0.3, 0.3), (160, 160), (32, 32)),
         ("semantic_seg_2d", (40, 40), (None, None, None), (40, 40), (8, 8)),
-        ("semantic_seg_2d", (9, 12), (None, None, None), (16, 16), (4, 4)),
+        ("semantic_seg_2d", (9, 12), (None, None, None), (32, 32), (8, 8)),
         ("labelfree_3d", (80, 80, 80), (1.0, 1.0, 1.0), (64, 64, 64), (16, 16, 16)),
         ("labelfree_3d", (20, 512, 512), (2.0, 0.3, 0.3), (16, 112, 112), (4, 16, 16)),
         ("labelfree_3d", (1, 64, 64), (None, 0.3, 0.3), (1, 64, 64), (1, 16, 16)),
