@@ -168,10 +168,8 @@ def speed(p: Places) -> Iterator[Step]:
     """Loop, prediction, start and viewer."""
     to = ("--results", p.results)
     for preset in (*PRESETS, "instance_seg_3d", "embedseg_3d"):
-        volume = preset.endswith("3d")
-        length = ("--segments", 11, "--length", 4) if volume else ()
-        words = (HERE / "training.py", "--preset", preset, *to, *length, *p.few("--segments", 2, "--length", 1))
-        yield Step(f"loop-{preset}", words, 15 if volume else 5, has(p.results / "training.json", preset))
+        words = (HERE / "training.py", "--preset", preset, *to, *p.few("--segments", 2, "--length", 1))
+        yield Step(f"loop-{preset}", words, 6, has(p.results / "training.json", preset))
     words = (HERE / "prediction.py", *to, *p.few("--size", 512, "--large", 1024, "--rounds", 1))
     yield Step("prediction", words, 30, (p.results / "prediction.json").exists)
     words = (HERE / "startup.py", *to, *p.few("--rounds", 1))

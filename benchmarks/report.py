@@ -204,8 +204,8 @@ def membranes(results: Path) -> str:
         "## Membranes",
         "",
         "`em_membrane_isbi2012`: the last six of 22 consecutive sections are held out, the one before them is left "
-        "out. Cells by watershed on the membrane map, its settings chosen on training sections; adapted Rand error, "
-        f"membrane pixels left out, mean over the sections. Machine: {machine(rows[0])}.",
+        "out. Cells by watershed on the membrane map, its settings chosen on sections that are not held out; adapted "
+        f"Rand error, membrane pixels left out, mean over the sections. Machine: {machine(rows[0])}.",
         "",
         "| method | minutes | adapted Rand error |",
         "|---|---|---|",
