@@ -9,11 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.morphology import reconstruction
 
 from im2im_core.engine.frameworks.build import build_framework
 from im2im_core.engine.frameworks.contract import TrainContext, TranslateContext
 from im2im_core.engine.frameworks.instance import (
-    _tops,
     cut_instances,
     distance_map,
     inner_boundary,
@@ -270,11 +270,21 @@ def test_maps_of_the_truth_give_the_truth_back() -> None:
 def test_tops_are_found_part_by_part(shape: tuple[int, ...]) -> None:
     noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=shape), 2.0)
     heights = np.clip(noise / noise.max(), 0, 1).astype(np.float32)
-    heights[heights < 0.2] = 0
+    heights[heights < 0.07] = 0
     tops = prominent_peaks(heights, 0.1)
-    assert np.array_equal(tops, _tops(heights, 0.1))
-    assert ndimage.label(heights > 0)[1] > 5
-    assert ndimage.label(tops)[1] > 5
+    lowered = reconstruction(np.maximum(heights - np.float32(0.1), 0), heights)
+    # By their definition: a plateau of the lowered map (and what is as high up to rounding), nothing higher beside it.
+    expected = lowered - reconstruction(np.maximum(lowered - 1e-4, 0), lowered) > 5e-5
+    assert expected[tops].all()
+    assert ndimage.label(tops)[1] == ndimage.label(expected)[1] == len(np.unique(ndimage.label(expected)[0][tops]))
+    parts, count = ndimage.label(heights > 0, np.ones((3,) * heights.ndim))
+    of = [ndimage.label(tops & (parts == number))[1] for number in range(1, count + 1)]
+    assert {0, 1, 2} <= {min(n, 2) for n in of}  # parts without a top, with one, with several
+
+
+def test_an_object_that_fills_the_image_has_a_top() -> None:
+    assert prominent_peaks(np.full((6, 8), 0.5, np.float32), 0.1).all()
+    assert not prominent_peaks(np.full((6, 8), 0.05, np.float32), 0.1).any()
 
 
 def test_fault_16_no_foreground_gives_no_objects() -> None:

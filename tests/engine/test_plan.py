@@ -66,16 +66,18 @@ def test_a_patch_that_does_not_fit_the_network_is_refused_with_the_nearest_that_
 
 
 @pytest.mark.parametrize(
-    ("voxel", "flat"),
+    ("voxel", "stem", "flat"),
     [
-        ((1.0, 1.0, 1.0), [False] * 3),
-        ((2.0, 1.0, 1.0), [True, False, False]),
-        ((5.0, 1.0, 1.0), [True, True, False]),
-        ((None,) * 3, [False] * 3),
+        ((1.0, 1.0, 1.0), 1, [False] * 3),
+        ((2.0, 1.0, 1.0), 1, [True, False, False]),
+        ((5.0, 1.0, 1.0), 1, [True, True, False]),
+        ((None,) * 3, 1, [False] * 3),
+        ((2.0, 1.0, 1.0), 2, [False] * 3),  # behind a stem Y and X are twice as wide
+        ((5.0, 1.0, 1.0), 2, [True, False, False]),
     ],
 )
-def test_flat_levels_follow_the_voxels(voxel: tuple[Any, Any, Any], flat: list[bool]) -> None:
-    changes = {"network.filters": [8, 8, 8], "network.stem": 1, "training.device": "cpu"}
+def test_flat_levels_follow_the_voxels(voxel: tuple[Any, Any, Any], stem: int, flat: list[bool]) -> None:
+    changes = {"network.filters": [8, 8, 8], "network.stem": stem, "training.device": "cpu"}
     plan = make_plan(api.load_preset("instance_seg_3d").override(changes), volumes(voxel))
     network = plan.recipe.network
     assert isinstance(network, DynUNet)
