@@ -52,14 +52,14 @@ class Case:
         return build_framework(self.settings, NETWORK, self.shapes)
 
     def batch(self, framework: Framework, unknown: bool = True) -> dict[str, Tensor]:
-        """Eight encoded samples; a quarter of each is unknown."""
+        """Eight encoded samples; a part of each is unknown, which cuts one of two objects that stand side by side."""
         rng = np.random.default_rng(0)
         rows: list[dict[str, NDArray[Any]]] = []
         for _ in range(SAMPLES):
             source, target = self.world(rng)
             weight = np.ones((1, *source.shape[1:]), np.float32)
             if unknown:
-                weight[..., : weight.shape[-2] // 2, : weight.shape[-1] // 2] = 0
+                weight[..., : weight.shape[-2] // 2, : 3 * weight.shape[-1] // 8] = 0
             rows.append({"source": source, "weight": weight, **framework.encode({"target": target}, weight)})
         planes = self.shapes.dimensions == 2
         return {key: torch.from_numpy(np.stack([r[key][:, 0] if planes else r[key] for r in rows])) for key in rows[0]}

@@ -131,6 +131,7 @@ CASES = [
     Case("flows_3d", FlowsSettings(anisotropy=2.0), DEEP, discs_volume, "flow", steps=60),
     Case("embedseg", EmbedSegSettings(diameter=6), FLAT, discs, "instance", factor=0.6),
     Case("embedseg_3d", EmbedSegSettings(diameter=6, sigmas="one"), DEEP, discs_volume, "instance", factor=0.6),
+    Case("embedseg_branched", EmbedSegSettings(diameter=6, branched=True), FLAT, discs, "instance", factor=0.6),
     Case("stardist", StarDistSettings(diameter=6), FLAT, discs, "foreground", steps=90),
     Case("stardist_3d", StarDistSettings(grid=1, anisotropy=2.0, diameter=6), DEEP, discs_volume, "foreground"),
     Case("toy_gan", toys.Gan(), FLAT, tartan, "l1"),
@@ -181,6 +182,8 @@ def state_dict_keys() -> dict[str, list[str]]:
     built["instance/basic_unet"] = build_framework(InstanceSettings(), NETWORKS["basic_unet"], FLAT)
     built["flows/basic_unet"] = build_framework(FlowsSettings(), NETWORKS["basic_unet"], FLAT)
     built["embedseg/basic_unet"] = build_framework(EmbedSegSettings(), NETWORKS["basic_unet"], FLAT)
+    branched = EmbedSegSettings(branched=True)
+    built["embedseg_branched/basic_unet"] = build_framework(branched, NETWORKS["basic_unet"], FLAT)
     built["stardist/basic_unet"] = build_framework(StarDistSettings(), NETWORKS["basic_unet"], FLAT)
     return {name: list(framework.state_dict()) for name, framework in built.items()}
 

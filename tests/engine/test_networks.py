@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from im2im_core.engine.networks import Network, build_network
+from im2im_core.engine.networks.branched import Branched
 from im2im_core.engine.networks.monai_nets import flat_levels
 from im2im_core.engine.networks.receptive_field import UNBOUNDED, radius
 from im2im_core.engine.networks.stem import Folded, fold, unfold
@@ -251,3 +252,44 @@ def test_targets_are_named_exactly() -> None:
         import_target("im2im_core.engine.networks:buildnetwork")
     with pytest.raises(ConfigError, match=r"no module 'im2im_core\.nothing'"):
         import_target("im2im_core.nothing:at_all")
+
+
+# ---- several ways up ----
+
+
+@pytest.mark.parametrize("name", ["basic_unet", "dynunet", "dynunet_residual"])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_network_branched_into_itself_gives_its_output_twice(name: str, dimensions: int) -> None:
+    network = build_network(SMALL[name], dimensions, 1, 3).eval()
+    branched = Branched([network.body, network.body])
+    x = torch.rand(1, 1, *(2 * d for d in network.divisor))
+    torch.testing.assert_close(branched(x), torch.cat([network(x)] * 2, 1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("stem", [1, 2])
+@pytest.mark.parametrize("name", ["basic_unet", "dynunet"])
+def test_branches_share_the_way_down_alone(name: str, stem: int) -> None:
+    settings = SMALL[name].replace(stem=stem)
+    network = build_network(settings, 2, 1, (3, 1))
+    body = network.body.network if isinstance(network.body, Folded) else network.body
+    y = network(torch.rand(2, 1, *network.divisor))
+    assert network.out_channels == y.shape[1] == 4
+    y[:, 3:].sum().backward()
+    learned = {name for name, value in network.named_parameters() if value.grad is not None and value.grad.any()}
+    others = {id(p) for way in (body.up[0], body.last[0]) for p in way.parameters()}
+    assert all((id(p) not in others) == (name in learned) for name, p in network.named_parameters())
+    single = sum(p.numel() for p in build_network(settings, 2, 1, 4).parameters())
+    assert single < sum(p.numel() for p in network.parameters()) < 2 * single
+
+
+def test_a_branched_network_tells_how_far_it_sees_and_can_be_traced() -> None:
+    plain, branched = (build_network(SMALL["dynunet"].replace(stem=2), 2, 1, out).eval() for out in (4, (3, 1)))
+    assert (branched.receptive_field, branched.divisor) == (plain.receptive_field, plain.divisor)
+    x = torch.rand(1, 1, *branched.divisor)
+    larger = torch.rand(2, 1, *[2 * d for d in branched.divisor])
+    torch.testing.assert_close(torch.jit.trace(branched, x)(larger), branched(larger))
+
+
+def test_networks_whose_levels_are_not_known_cannot_be_branched() -> None:
+    with pytest.raises(ConfigError, match=r"AttentionUnet has no levels that are known.*\n?.*basic_unet or dynunet"):
+        build_network(SMALL["attention_unet"], 2, 1, (3, 1))

@@ -26,7 +26,7 @@ def build_framework(
         Median voxel size of the images, Z, Y, X; decides which network levels leave Z alone.
     """
 
-    def make_network(in_channels: int, out_channels: int, deep: int = 0) -> Network:
+    def make_network(in_channels: int, out_channels: int | tuple[int, ...], deep: int = 0) -> Network:
         return build_network(network, shapes.dimensions, in_channels, out_channels, voxel_size, deep)
 
     built: Framework = import_target(settings.target)(settings, make_network, shapes)

@@ -52,20 +52,20 @@ class EmbedSeg(InstanceFramework):
     by the Lovász hinge of their overlap; the seediness learns how near a pixel came (Neven et al. 2019; Lalit et
     al. 2022 for medoids and volumes). Distances are measured in pixels of equal width along all axes.
 
-    One network makes all channels: a second decoder, as the original has, doubles what a step costs, and the last
-    layer keeps the branches apart.
+    One way up of the network makes all channels, unless it is branched as the original is: the last layer keeps
+    them apart, and a second way up costs half a step more.
 
     Parameters
     ----------
     settings : EmbedSegSettings
     make_network : callable
-        ``make_network(in_channels, out_channels)`` builds the network.
+        ``make_network(in_channels, out_channels)`` builds the network; several numbers are as many branches.
     shapes : Shapes
     """
 
     grid: ClassVar[dict[str, tuple[Any, ...]]] = {"foreground": (0.25, 0.4, 0.5, 0.6), "seed": (0.5, 0.7, 0.9)}
 
-    def __init__(self, settings: EmbedSegSettings, make_network: Callable[[int, int], Any], shapes: Shapes) -> None:
+    def __init__(self, settings: EmbedSegSettings, make_network: Callable[[int, Any], Any], shapes: Shapes) -> None:
         super().__init__()
         self.settings = settings
         self.shapes = shapes
@@ -74,7 +74,8 @@ class EmbedSeg(InstanceFramework):
         self.diameter = USUAL if settings.diameter == "auto" else settings.diameter
         depth = 1.0 if settings.anisotropy == "auto" else settings.anisotropy
         self.spacing = (depth, 1.0, 1.0)[-d:]
-        self.network = make_network(shapes.input_channels, d + self.margins + 1)
+        branches = (d + self.margins, 1)
+        self.network = make_network(shapes.input_channels, branches if settings.branched else sum(branches))
         self.targets = (
             TargetSpec("objects", 1, np.int32, "nearest"),
             TargetSpec("centre", d, np.float16, "nearest"),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from im2im_core.engine.networks import receptive_field
+from im2im_core.engine.networks.branched import Branched
 from im2im_core.engine.networks.deep_heads import DeepHeads
 from im2im_core.engine.networks.stem import Folded
 from im2im_core.engine.targets import import_target
@@ -78,7 +79,7 @@ def build_network(
     settings: NetworkSettings,
     dimensions: int,
     in_channels: int,
-    out_channels: int,
+    out_channels: int | tuple[int, ...],
     voxel_size: VoxelSize | None = None,
     deep: int = 0,
 ) -> Network:
@@ -86,6 +87,8 @@ def build_network(
 
     Parameters
     ----------
+    out_channels
+        Several numbers: as many ways up, each for so many channels of the output.
     voxel_size
         Decides which levels leave Z alone where the settings say "auto".
     deep
@@ -93,10 +96,12 @@ def build_network(
     """
     fold = settings.stem**2
     builder = import_target(settings.target)
-    body, divisor = builder(
-        settings, dimensions, in_channels * fold, out_channels * fold, behind_stem(voxel_size, settings.stem)
-    )
-    return Network(body, dimensions, in_channels, out_channels, divisor, settings.stem, deep)
+    seen = behind_stem(voxel_size, settings.stem)
+    branches = (out_channels,) if isinstance(out_channels, int) else out_channels
+    built = [builder(settings, dimensions, in_channels * fold, count * fold, seen) for count in branches]
+    bodies, divisors = zip(*built, strict=True)
+    body = bodies[0] if len(bodies) == 1 else Branched(bodies)
+    return Network(body, dimensions, in_channels, sum(branches), divisors[0], settings.stem, deep)
 
 
 def behind_stem(voxel_size: VoxelSize | None, stem: int) -> VoxelSize:

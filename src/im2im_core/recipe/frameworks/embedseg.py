@@ -34,6 +34,8 @@ class EmbedSegSettings(Config):
     """Point of an object that its pixels point at: medoid lies in the object, centroid may lie in a bay of it."""
     sigmas: Literal["per_axis", "one"] = "per_axis"
     """Size of the margin around a centre: one for each axis, or one for all."""
+    branched: bool = False
+    """Two ways up the network, one for the seediness, as in the paper: more to learn with, and more work per step."""
     diameter: Annotated[float, Gt(0)] | Literal["auto"] = "auto"
     """Usual diameter of the objects, pixels: the unit of what the network predicts; auto: from the labels."""
     anisotropy: Annotated[float, Gt(0)] | Literal["auto"] = "auto"
