@@ -7,8 +7,8 @@
 
 The mosaic has 2048 x 2048 pixels and about 2,000 nuclei, from images that are not held out. Ours decode what a
 trained network predicts. The others, which run in the environments of ``rivals``, decode exact maps, made of the
-true labels: after ten minutes their networks find too little to decode, and exact maps are the least work. Only
-what turns maps into labels is timed: the median of five, after a first one.
+true labels, which are the least work. Only what turns maps into labels is timed: the median of five, after a first
+one.
 """
 
 from __future__ import annotations

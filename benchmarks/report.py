@@ -224,8 +224,7 @@ def decoding(results: Path) -> str:
         "",
         "A mosaic of 2048 x 2048 pixels with about 2,000 nuclei of the training images. Ours decode what their network "
         "predicts after ten minutes of training on 5 % of the pixels; the own code of StarDist and Cellpose decodes "
-        "exact maps, made of the true labels, because their networks find too little after ten minutes, and exact "
-        "maps are the least work. "
+        "exact maps, made of the true labels, which are the least work. "
         "Only what turns maps into labels is timed.",
         "",
         "| method | maps | objects | seconds | objects/s | rounds | threads |",

@@ -2,8 +2,9 @@
 
 Runs in an environment of its own: ``pip install "cellpose<4"``. The clock starts with the process;
 Cellpose's flows of the training labels are made within it. Its learning rate rises over ten epochs,
-which on all images would take longer than the time that there is, so an epoch is one batch; how many
-there are is found by two steps that are not counted. Whether an
+which on all images would take longer than the time that there is, so an epoch is one batch. Up to a hundred
+epochs the learning rates do not depend on how many there are, and the clock ends the training; whether there
+will be more is found by two steps that are not counted. Whether an
 image is magnified by the size of the training objects or by that of the objects first found in it
 (the second half of Cellpose's own size model) is decided on images of the validation part, after the clock.
 
@@ -79,7 +80,7 @@ def train(args: argparse.Namespace, names: list[str]):
 
     # Flows of all labels come before the first step; about a fifth of a second for each image.
     left = args.minutes * 60 - (begin - START) - 0.2 * len(names)
-    epochs = max(int(left / seconds), 11)
+    epochs = max(int(left / seconds), 100)
     handle = model.net.register_forward_hook(watch)
     try:
         train.train_seg(
