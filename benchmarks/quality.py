@@ -193,6 +193,8 @@ def run(args: argparse.Namespace) -> Path:
 
 def training_facts(folder: Path, start: float) -> dict[str, object]:
     """Steps, speed and time of the run in `folder`, whose process began at the Unix time `start`."""
+    import yaml  # other tools, whose environments lack it, import this file too
+
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     saved = [e for e in events if e["event"] == "Checkpointed"][-1]
     seconds = saved["time"] - start
@@ -201,6 +203,7 @@ def training_facts(folder: Path, start: float) -> dict[str, object]:
     metrics = json.loads((folder / "metrics.json").read_text())
     return {
         "seconds_to_checkpoint": round(seconds, 1),
+        "precision": yaml.safe_load((folder / "plan.yaml").read_text())["recipe"]["training"]["precision"],
         "steps": saved["step"],
         "samples_per_second": round(statistics.median(speeds or [0]), 2),
         "overhead": round(beside / seconds, 4),

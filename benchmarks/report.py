@@ -87,14 +87,15 @@ def quality(results: Path) -> str:
         "embedseg, `watershed_2d` is instance. "
         f"Machine: {machine(rows[0])}.",
         "",
-        "| method | seed | AP50 | AP60 | AP70 | AP75 | AP80 | AP90 | steps | patches/s | seconds to checkpoint |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| method | seed | AP50 | AP60 | AP70 | AP75 | AP80 | AP90 | precision | steps | patches/s "
+        "| seconds to checkpoint |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in (r for group in by_method(rows).values() for r in sorted(group, key=lambda r: r["seed"])):
         figures = " | ".join(f"{r['ap'][t]:.3f}" for t in ("0.5", "0.6", "0.7", "0.75", "0.8", "0.9"))
         lines.append(
-            f"| {r['method']} | {r['seed']} | {figures} | {r['steps']} | {r.get('samples_per_second', '')} | "
-            f"{r['seconds_to_checkpoint']} |"
+            f"| {r['method']} | {r['seed']} | {figures} | {r.get('precision', 'fp32')} | {r['steps']} "
+            f"| {r.get('samples_per_second', '')} | {r['seconds_to_checkpoint']} |"
         )
     commands = "\n".join(sorted({r["command"] for r in rows if is_ours(r)}))
     script = "python benchmarks/rivals/{}_dsb2018.py --data DIR --seed S --out OUT   # in its own environment"
@@ -301,14 +302,15 @@ def training(results: Path) -> str:
         "events) relative to a plain torch loop with the preset's network, patch, losses, optimizer and one constant "
         "batch. The real training stands still after every few steps while the plain loop makes as many.",
         "",
-        "| preset | ratio (median) | middle half | segments | steps/s | plain steps/s | threads | seed | machine |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| preset | precision | ratio (median) | middle half | segments | steps/s | plain steps/s | threads | seed "
+        "| machine |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, f in rows.items():
         low, high = f["middle_half_of_ratios"]
         segments = f"{f['segments']} of {f['steps_per_segment']} steps"
         lines.append(
-            f"| {name} | {f['ratio']:.3f} | {low:.3f} to {high:.3f} | {segments} "
+            f"| {name} | {f.get('precision', 'fp32')} | {f['ratio']:.3f} | {low:.3f} to {high:.3f} | {segments} "
             f"| {f['steps_per_second']} | {f['plain_steps_per_second']} | {f['threads']} | {f['seed']} | {machine(f)} |"
         )
     return "\n".join([*lines, "", "```", *(f["command"] for f in rows.values()), "```", ""])

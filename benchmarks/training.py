@@ -2,7 +2,7 @@
 
     python benchmarks/training.py [--preset instance_seg_2d] [--segments 21] [--length 8]
 
-Both use the preset's network, patch, batch, losses and optimizer on simulated images. The real
+Both use the preset's network, precision, patch, batch, losses and optimizer on simulated images. The real
 training stands still after every few steps while the plain loop makes as many, so that a change
 of the machine's speed meets both; the ratio is the median over these segments. Validation and
 checkpoints are switched off; their share is measured in the runs of ``quality.py``.
@@ -22,6 +22,7 @@ from quality import add_results, machine
 
 from im2im_core import api
 from im2im_core.engine import session
+from im2im_core.engine.devices import autocast, lay_out
 from im2im_core.engine.frameworks.contract import TrainContext
 from im2im_core.engine.optimizers import make_optimizer
 from im2im_core.engine.planning import framework_of, make_plan
@@ -37,6 +38,8 @@ class PlainLoop:
 
     def __init__(self, plan, prepared) -> None:
         self.framework = framework_of(plan.recipe, plan.facts).train()
+        lay_out(self.framework, plan.runtime.device)
+        self.cast = autocast(torch.device(plan.runtime.device), plan.recipe.training.precision)
         self.optimizer = make_optimizer(plan.recipe.training.optimizer, list(self.framework.parameters()))
         augmenter = session.Augmenter(
             plan.recipe.data.augmentation, plan.recipe.data.dimensions, self.framework.targets
@@ -48,8 +51,10 @@ class PlainLoop:
     def step(self) -> None:
         weights = self.framework.loss_weights()
         self.optimizer.zero_grad(set_to_none=True)
-        terms = self.framework.losses(self.batch, "network", TrainContext(0, torch.Generator().manual_seed(0)))
-        sum(weights[n] * v for n, v in terms.items()).backward()
+        with self.cast:
+            terms = self.framework.losses(self.batch, "network", TrainContext(0, torch.Generator().manual_seed(0)))
+            total = sum(weights[n] * v for n, v in terms.items())
+        total.backward()
         torch.nn.utils.clip_grad_norm_(self.framework.parameters(), self.clip)
         self.optimizer.step()
 
@@ -124,6 +129,7 @@ def main() -> None:
         "command": f"python benchmarks/training.py --preset {args.preset}"
         + ("" if usual else f" --segments {args.segments} --length {args.length}"),
         "preset": args.preset,
+        "precision": plan.recipe.training.precision,
         "threads": args.threads,
         "seed": 3,
         "segments": len(rows),

@@ -343,6 +343,15 @@ def test_ends_are_found_in_every_network(kind: str) -> None:
     assert not ends.inputs & ends.outputs
 
 
+def test_a_branched_network_has_an_end_for_each_branch() -> None:
+    recipe = small_recipe("instance_seg_2d", framework__branched=True)
+    framework, facts = fresh(recipe)
+    ends = ends_of(framework, recipe.network, 2, facts.voxel_size)
+    own = framework.state_dict()
+    assert [own[name].shape[1] for name in ends.inputs] == [1]
+    assert sorted(own[name].shape[0] for name in ends.outputs if own[name].ndim > 1) == [1, 4]
+
+
 # ---- what learns, and how fast ----
 
 
@@ -412,7 +421,7 @@ class Chain(nn.Module):
 
 def test_depth_is_the_order_of_a_prediction() -> None:
     owner = nn.Module()
-    owner.network = Network(Chain(), 2, 1, 1, (1, 1))
+    owner.network = Network(Chain(), 2, 1, (1,), (1, 1))
     owner.elsewhere = nn.Linear(2, 2)
     found = distances(owner, 2)
     depth = {"last": 0, "norm": 1, "second": 1, "first": 2, "unused": 0}

@@ -14,8 +14,9 @@ from training_world import CountedImage, discs, sample, small_recipe, split_of
 
 from im2im_core import api
 from im2im_core.engine import planning
-from im2im_core.engine.devices import choose_device
+from im2im_core.engine.devices import choose_device, lay_out
 from im2im_core.engine.frameworks.build import divisor_of
+from im2im_core.engine.networks import build_network
 from im2im_core.engine.planning import fingerprint, labels, make_plan, runtime
 from im2im_core.engine.session import plan_and_split, prepare_images
 from im2im_core.errors import ConfigError, DataError, ResourceError
@@ -194,6 +195,51 @@ def test_a_plan_is_resolved_whole_and_planning_it_again_changes_nothing() -> Non
     again = make_plan(plan.recipe, split_of())
     assert again.recipe == plan.recipe
     assert Plan.from_dict(plan.to_dict()) == plan
+
+
+@pytest.mark.parametrize(
+    ("device", "has", "precision"),
+    [
+        ("cpu", set(), "fp32"),
+        ("cpu", {"avx512"}, "fp32"),
+        ("cpu", {"avx512", "avx512_bf16"}, "bf16"),
+        ("cpu", {"amx_tile"}, "bf16"),
+        ("cuda", set(), "fp32"),
+        ("cuda", {"cuda"}, "bf16"),
+        ("mps", {"avx512_bf16"}, "fp32"),
+    ],
+)
+def test_half_precision_is_chosen_where_the_device_has_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, device: str, has: set[str], precision: str
+) -> None:
+    for feature in ("avx512", "avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{feature}_supported", lambda feature=feature: feature in has)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: "cuda" in has)
+    monkeypatch.setattr(planning, "choose_device", lambda wanted: device)
+    plan = make_plan(small_recipe(training__precision="auto"), split_of())
+    assert plan.recipe.training.precision == precision
+    assert device in plan.reasons["training.precision"]
+    assert make_plan(small_recipe(training__precision="bf16"), split_of()).recipe.training.precision == "bf16"
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_kernels_are_laid_out_for_the_processor_and_mean_the_same(
+    monkeypatch: pytest.MonkeyPatch, dimensions: int
+) -> None:
+    network = build_network(DynUNet(filters=(4, 8, 8)), dimensions, 2, 3).eval()
+    x = torch.rand(1, 2, *network.divisor)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    expected = network(x)
+    layout = torch.channels_last if dimensions == 2 else torch.channels_last_3d
+    kernels = [p for p in network.parameters() if p.ndim == dimensions + 2 and min(p.shape[:2]) > 1 and p.shape[2] > 1]
+    for has in (False, True):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda has=has: has)
+        lay_out(network, "cuda")
+        lay_out(network, "cpu")
+        assert kernels
+        assert all(p.is_contiguous(memory_format=layout) == has for p in kernels)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    torch.testing.assert_close(network(x), expected)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "accumulate, dropout, ema": {"training.accumulate": 2, "network.dropout": 0.3, "training.ema": 0.9},
     "equal weights at the end": {"training.ema": 0.9, "training.swa": 0.75},
+    "bf16": {"training.precision": "bf16"},
     "plateau, sgd, early stop": {
         "training.scheduler": {"kind": "plateau", "patience": 0, "factor": 0.5},
         "training.optimizer.kind": "sgd",
@@ -79,6 +80,18 @@ def test_fault_04_the_same_again_and_with_a_pause_are_equal_to_the_bit(tmp_path:
         assert runs["once"].checkpoint.state["counters"]["plateau"] < 1
     resumed = [e.text for e in runs["paused"].of(Message) if e.code == "resumed"]
     assert resumed == ["Going on from step 2", "Going on from step 3"]
+
+
+def test_in_half_precision_the_weights_stay_whole_and_learn_nearly_the_same(tmp_path: Path) -> None:
+    ends = {}
+    for precision in ("fp32", "bf16"):
+        training = Training(tmp_path / precision, small_recipe(training__steps=20, training__precision=precision))
+        assert training.run().state == "finished"
+        weights = training.checkpoint.weights
+        assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float32}
+        ends[precision] = training.of(Losses)[-1].values["total"]
+    assert ends["bf16"] != ends["fp32"]
+    assert ends["bf16"] == pytest.approx(ends["fp32"], rel=0.05)
 
 
 def test_another_seed_is_another_training(tmp_path: Path) -> None:

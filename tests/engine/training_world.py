@@ -29,6 +29,7 @@ SMALL = {
     "training.batch": 2,
     "training.steps": 4,
     "training.device": "cpu",
+    "training.precision": "fp32",  # auto is what the processor is good at
     "training.threads": 1,
     "training.workers": 0,
     "logging.every": 1,

@@ -174,7 +174,7 @@ def _precision(params: Section, notes: Notes) -> str:
     if value.startswith("64"):
         notes.differs(params.place("precision"), "numbers of 32 bits; 64 are not computed with here")
     if value in ("16", "16-mixed", "16-true"):
-        notes.differs(params.place("precision"), "auto: fp32 on CPU, half precision (bf16) where the GPU has it")
+        notes.differs(params.place("precision"), "auto: bf16 where the device has instructions for it, else fp32")
         return "auto"
     return "auto" if value.startswith("bf16") else "fp32"
 

@@ -1,4 +1,4 @@
-"""Devices by name: which there are, which is meant, and torch as it was before a job used it."""
+"""Devices by name: which there are, which is meant, how they compute, and torch as it was before a job used it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from im2im_core.errors import ConfigError, ResourceError
 
@@ -46,6 +48,46 @@ def _require_cuda(wanted: str, index: int) -> None:
     if index >= count:
         found = f"only {', '.join(f'cuda:{i}' for i in range(count))}" if count else "no CUDA device"
         raise ResourceError(f"Device {wanted} cannot be used: torch finds {found}", CURE)
+
+
+# ---- how they compute ----
+
+
+LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""Of kernels, by their number of axes."""
+
+
+def computes_in_bf16(device: str) -> bool:
+    """Whether a device has instructions for bf16; what computes it in software is slower than fp32."""
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported())
+    return device == "cpu" and (_processor_has("avx512_bf16") or _processor_has("amx_tile"))
+
+
+def lay_out(network: nn.Module, device: str) -> None:
+    """Store kernels as the device computes with them: on a processor with AVX-512, channels last.
+
+    A training step takes a tenth less time in fp32 and a fifth less in bf16 (see docs/benchmarks.md).
+    """
+    if device != "cpu" or not _processor_has("avx512"):
+        return
+    for module in network.modules():
+        if not isinstance(module, _ConvNd):
+            continue
+        for kernel in module.parameters(recurse=False):
+            if kernel.ndim in LAYOUTS:
+                kernel.data = kernel.data.contiguous(memory_format=LAYOUTS[kernel.ndim])
+
+
+def _processor_has(feature: str) -> bool:
+    asked = getattr(torch.cpu, f"_is_{feature}_supported", None)  # has no public name
+    return bool(asked and asked())
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Number format of the forward pass."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def export_bundle(
         raise ConfigError("A model package needs TorchScript or ONNX weights; both are off", "Set torchscript to true")
     folder = Path(folder)
     part = folder.with_name(f".{folder.name[:180]}.{os.getpid()}.part")
-    module = _Maps(copy.deepcopy(framework).cpu().float().eval().requires_grad_(False))
+    module = _Maps(_alone(framework))
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -137,12 +137,19 @@ def check_exportable(framework: Framework, size: tuple[int, ...], *, onnx: bool)
     Im2ImError
         They cannot be traced, or with `onnx` not be written as ONNX.
     """
-    module = _Maps(copy.deepcopy(framework).cpu().float().eval().requires_grad_(False))
+    module = _Maps(_alone(framework))
     x = torch.zeros(1, framework.shapes.input_channels, *size)
     _trace(module, x)
     if onnx:
         with tempfile.TemporaryDirectory() as folder:
             _save_onnx(Path(folder) / "weights.onnx", module, x, dynamic={})
+
+
+def _alone(framework: Framework) -> Framework:
+    """Copy of `framework` to be written: on the CPU, in fp32, its kernels laid out as everybody reads them."""
+    own = copy.deepcopy(framework).cpu().float().eval().requires_grad_(False)
+    own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return own
 
 
 def _refuse_other_files(folder: Path) -> None:

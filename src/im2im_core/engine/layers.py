@@ -127,7 +127,10 @@ def ends_of(framework: nn.Module, settings: NetworkSettings, dimensions: int, vo
     for place, module in framework.named_modules():
         if not isinstance(module, Network):
             continue
-        more = ((module.in_channels + 1, module.out_channels), (module.in_channels, module.out_channels + 1))
+        more = (
+            (module.in_channels + 1, module.branches),
+            (module.in_channels, tuple(count + 1 for count in module.branches)),
+        )
         for (reads, makes), found in zip(more, (inputs, outputs), strict=True):
             with torch.random.fork_rng(devices=[]):  # weights drawn here are nobody's
                 other = build_network(settings, dimensions, reads, makes, voxel_size)

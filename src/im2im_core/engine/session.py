@@ -31,7 +31,7 @@ from im2im_core.engine.data import (
     index_of,
     target_statistics,
 )
-from im2im_core.engine.devices import choose_device, kept_torch
+from im2im_core.engine.devices import choose_device, kept_torch, lay_out
 from im2im_core.engine.figures import Figures
 from im2im_core.engine.frameworks.build import divisor_of, geometry
 from im2im_core.engine.named_metrics import NamedMetric
@@ -480,6 +480,7 @@ class _Session:
         minutes = self.recipe.training.minutes
         budget = Budget(self.plan.steps, minutes * 60 if minutes else None)
         augmenter = Augmenter(self.recipe.data.augmentation, self.recipe.data.dimensions, prepared.framework.targets)
+        lay_out(prepared.framework, self.plan.runtime.device)
         self.module = StepModule(prepared.framework, self.recipe, augmenter, budget, on_event)
         self.module.clock = clock
         self.checkpoints = CheckpointFolder(folder / "checkpoints")

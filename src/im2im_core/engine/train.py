@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from im2im_core.engine.checkpoint import Checkpoint
+from im2im_core.engine.devices import autocast
 from im2im_core.engine.ema import MovingAverage, buffer_places
 from im2im_core.engine.frameworks.contract import Framework, Player, TrainContext
 from im2im_core.engine.optimizers import make_optimizer
@@ -332,12 +333,6 @@ def seed_device(device: torch.device, seed: int) -> None:
         torch.cuda.manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Number format of the forward pass."""
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 # ---- data ----

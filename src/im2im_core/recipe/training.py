@@ -141,7 +141,7 @@ class TrainingSettings(Config):
     clip: Annotated[float, Gt(0)] | None = 12.0
     """Largest norm of the gradient; longer ones are shortened."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Number format of the forward pass; auto: fp32 on CPU, bf16 where the GPU has it."""
+    """Number format of the forward pass; auto: bf16 where the device has instructions for it, else fp32."""
     ema: Annotated[float, Interval(ge=0, lt=1)] = 0.99
     """Memory of the moving average of the weights that validates and predicts; 0 = off."""
     swa: Annotated[float, Interval(ge=0, lt=1)] = 0.0

@@ -27,6 +27,8 @@ class Network(nn.Module):
     ----------
     body : nn.Module
         What the settings asked for.
+    branches : tuple of int
+        Channels that each of its ways up makes.
     divisor : tuple of int
         Along each spatial axis the input must be a multiple of this.
     deep : int
@@ -38,7 +40,7 @@ class Network(nn.Module):
         body: nn.Module,
         dimensions: int,
         in_channels: int,
-        out_channels: int,
+        branches: tuple[int, ...],
         divisor: tuple[int, ...],
         stem: int = 1,
         deep: int = 0,
@@ -47,13 +49,14 @@ class Network(nn.Module):
         factors = (1,) * (dimensions - 2) + (stem, stem)
         self.body = Folded(body, stem) if stem > 1 else body
         self.in_channels = in_channels
-        self.out_channels = out_channels
+        self.branches = branches
+        self.out_channels = sum(branches)
         self.divisor = tuple(d * f for d, f in zip(divisor, factors, strict=True))
         self._radius: tuple[int, ...] | None = None
         if deep:
             # Two pixels at the bottom: layers that normalise an image by itself refuse a single one.
             probe = torch.zeros(1, in_channels, *(2 * d for d in self.divisor))
-            self.heads = DeepHeads(self.body, deep, out_channels * stem**2, probe)
+            self.heads = DeepHeads(self.body, deep, self.out_channels * stem**2, probe)
 
     @property
     def receptive_field(self) -> tuple[int, ...]:
@@ -101,7 +104,7 @@ def build_network(
     built = [builder(settings, dimensions, in_channels * fold, count * fold, seen) for count in branches]
     bodies, divisors = zip(*built, strict=True)
     body = bodies[0] if len(bodies) == 1 else Branched(bodies)
-    return Network(body, dimensions, in_channels, sum(branches), divisors[0], settings.stem, deep)
+    return Network(body, dimensions, in_channels, branches, divisors[0], settings.stem, deep)
 
 
 def behind_stem(voxel_size: VoxelSize | None, stem: int) -> VoxelSize:

@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from im2im_core.engine.data import estimate_bytes
-from im2im_core.engine.devices import choose_device
+from im2im_core.engine.devices import choose_device, computes_in_bf16
 from im2im_core.engine.frameworks.build import build_framework, divisor_of
 from im2im_core.engine.planning.advice import advise
 from im2im_core.engine.planning.facts import fingerprint
@@ -213,8 +212,8 @@ def _patch_by_goal(facts: Facts, divisor: tuple[int, ...], most: int | None) -> 
 def _resolve_precision(recipe: Recipe, device: str, reasons: dict[str, str]) -> Recipe:
     if recipe.training.precision != "auto":
         return recipe
-    half = device.startswith("cuda") and torch.cuda.is_bf16_supported()
-    reasons["training.precision"] = "the GPU computes in bf16" if half else f"{device} computes best in fp32"
+    half = computes_in_bf16(device)
+    reasons["training.precision"] = f"{device} computes fastest in bf16" if half else f"{device} computes best in fp32"
     return recipe.override({"training.precision": "bf16" if half else "fp32"})
 
 

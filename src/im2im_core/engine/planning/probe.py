@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 import torch
 
+from im2im_core.engine.devices import autocast, lay_out
 from im2im_core.plans import Estimate
 
 if TYPE_CHECKING:
@@ -33,9 +34,11 @@ def measure_steps(
     for spec in framework.targets:
         random[spec.name] = torch.zeros(batch, spec.channels, *size).to(torch.from_numpy(np.zeros(1, spec.dtype)).dtype)
     framework.to(device)
+    lay_out(framework, plan.runtime.device)
     random = {k: v.to(device) for k, v in random.items()}
     before = psutil.Process().memory_info().rss
-    seconds = _time_steps(framework, random, steps, clock)
+    with autocast(device, recipe.training.precision):
+        seconds = _time_steps(framework, random, steps, clock)
     memory = (
         torch.cuda.max_memory_allocated(device)
         if device.type == "cuda"
