@@ -143,21 +143,25 @@ class Augmenter:
         source, weight = images["source"], images["weight"]
         y, x = _positions(draw.angle[rows], draw.magnification[rows], source.shape[-2:], patch[-2:])
         y, x = y.to(source.device), x.to(source.device)
+        nearest = _nearest(source.shape[-2:], y, x)
         linear = {name: images[name] for name in self.linear}
+        whole = bool((weight == 1).all())  # fully labelled images
         unknown = weight <= 0
-        partial = bool(linear) and bool(unknown.any())
+        partial = bool(linear) and not whole and bool(unknown.any())
         known = [~unknown] if partial else []
         parts = _sample_linear([source, *linear.values(), *known], unknown if partial else None, y, x)
         moved = {"source": parts[0]}
-        if not partial:
-            moved["weight"] = _sample_nearest(weight, y, x)
+        if whole:
+            moved["weight"] = weight[..., : patch[-2], : patch[-1]]
+        elif not partial:
+            moved["weight"] = _take(weight, nearest)
         elif bool((unknown | (weight == 1)).all()):  # what is known counts as much as all else: no second look-up
             moved["weight"] = (parts[-1] > KNOWN).to(weight.dtype)
         else:
-            nearest = _sample_nearest(weight, y, x)
-            moved["weight"] = torch.where(parts[-1] > KNOWN, nearest, torch.zeros_like(nearest))
+            found = _take(weight, nearest)
+            moved["weight"] = torch.where(parts[-1] > KNOWN, found, torch.zeros_like(found))
         moved |= {name: _like(part, linear[name]) for name, part in zip(linear, parts[1:], strict=False)}
-        return moved | {name: _sample_nearest(images[name], y, x) for name in self.nearest}
+        return moved | {name: _take(images[name], nearest) for name in self.nearest}
 
 
 def _extent(along: int, across: int, angle: float) -> float:
@@ -212,15 +216,18 @@ def _sample_linear(images: list[Tensor], unknown: Tensor | None, y: Tensor, x: T
     return [part.reshape(*image.shape[:-2], *y.shape[1:]) for part, image in zip(parts, images, strict=True)]
 
 
-def _sample_nearest(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Image of any type at the nearest pixels; no value is made up."""
-    height, width = image.shape[-2:]
-    if bool((image == image.flatten()[0]).all()):  # the weight of fully labelled images
-        return image[..., : y.shape[1], : y.shape[2]]
-    index = y.round().long().clamp(0, height - 1) * width + x.round().long().clamp(0, width - 1)
+def _nearest(window: tuple[int, ...], y: Tensor, x: Tensor) -> Tensor:
+    """Number ``(B, Y, X)`` of the pixel of the window that is nearest to each position, row by row."""
+    height, width = window
+    rows, columns = y.round().clamp_(0, height - 1), x.round().clamp_(0, width - 1)
+    return rows.long().mul_(width).add_(columns.long())
+
+
+def _take(image: Tensor, pixels: Tensor) -> Tensor:
+    """Image ``(B, C, [Z], Y, X)`` of any type at numbered pixels of its planes; no value is made up."""
     planes = image.flatten(1, -3).flatten(2)
-    found = planes.gather(2, index.flatten(1)[:, None].expand(-1, planes.shape[1], -1))
-    return found.reshape(*image.shape[:-2], *y.shape[1:])
+    found = planes.gather(2, pixels.flatten(1)[:, None].expand(-1, planes.shape[1], -1))
+    return found.reshape(*image.shape[:-2], *pixels.shape[1:])
 
 
 def _like(values: Tensor, image: Tensor) -> Tensor:
