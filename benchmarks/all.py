@@ -169,7 +169,8 @@ def speed(p: Places) -> Iterator[Step]:
     to = ("--results", p.results)
     for preset in (*PRESETS, "instance_seg_3d", "embedseg_3d"):
         words = (HERE / "training.py", "--preset", preset, *to, *p.few("--segments", 2, "--length", 1))
-        yield Step(f"loop-{preset}", words, 6, has(p.results / "training.json", preset))
+        done = either(*(has(p.results / "training.json", name) for name in (preset, f"{preset}_bf16")))
+        yield Step(f"loop-{preset}", words, 6, done)
     words = (HERE / "prediction.py", *to, *p.few("--size", 512, "--large", 1024, "--rounds", 1))
     yield Step("prediction", words, 30, (p.results / "prediction.json").exists)
     words = (HERE / "startup.py", *to, *p.few("--rounds", 1))

@@ -101,8 +101,19 @@ def quality(results: Path) -> str:
     script = "python benchmarks/rivals/{}_dsb2018.py --data DIR --seed S --out OUT   # in its own environment"
     others = [script.format(tool) for tool in _rivals(rows)]
     others += ["python benchmarks/quality.py score --labels OUT/labels --facts OUT/facts.json"] if others else []
-    lines += [*_compared(rows), *_overhead(results), "", "```", commands, *others, "```", ""]
+    lines += [*_mixed(rows), *_compared(rows), *_overhead(results), "", "```", commands, *others, "```", ""]
     return "\n".join(lines)
+
+
+def _mixed(rows: list[dict]) -> list[str]:
+    """What rows of several precisions mean."""
+    if len({r.get("precision", "fp32") for r in rows if is_ours(r)}) == 1:
+        return []
+    return [
+        "",
+        "Rows in bf16 are from a processor that has instructions for it, and is newer; presets compute in fp32 where "
+        "there are none. Compare our methods with each other by rows of one precision.",
+    ]
 
 
 def _rivals(rows: list[dict]) -> list[str]:
@@ -306,11 +317,11 @@ def training(results: Path) -> str:
         "| machine |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, f in rows.items():
+    for f in rows.values():
         low, high = f["middle_half_of_ratios"]
         segments = f"{f['segments']} of {f['steps_per_segment']} steps"
         lines.append(
-            f"| {name} | {f.get('precision', 'fp32')} | {f['ratio']:.3f} | {low:.3f} to {high:.3f} | {segments} "
+            f"| {f['preset']} | {f.get('precision', 'fp32')} | {f['ratio']:.3f} | {low:.3f} to {high:.3f} | {segments} "
             f"| {f['steps_per_second']} | {f['plain_steps_per_second']} | {f['threads']} | {f['seed']} | {machine(f)} |"
         )
     return "\n".join([*lines, "", "```", *(f["command"] for f in rows.values()), "```", ""])

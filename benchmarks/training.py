@@ -143,7 +143,9 @@ def main() -> None:
     result = args.results / "training.json"
     known = json.loads(result.read_text()) if result.exists() else {}
     result.parent.mkdir(parents=True, exist_ok=True)
-    result.write_text(json.dumps({**known, args.preset: facts}, indent=1))
+    # A processor with bf16 and one without are two measurements.
+    name = args.preset if facts["precision"] == "fp32" else f"{args.preset}_{facts['precision']}"
+    result.write_text(json.dumps({**known, name: facts}, indent=1))
     print(facts["ratio"])
 
 
