@@ -143,11 +143,17 @@ def result_path(
     return results / "quality" / f"{preset}_{recipe_key(preset, settings)}_{split_hash(data)}{part}_seed{seed}.json"
 
 
+def value_of(text: str) -> object:
+    """What a setting on the command line means; words need no quotes."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
 def run(args: argparse.Namespace) -> Path:
     settings: dict[str, object] = {"training.minutes": args.minutes, "training.threads": args.threads}
-    settings |= {
-        k: json.loads(v) if v[:1] in '[{0123456789tfn"-' else v for k, v in (s.split("=", 1) for s in args.set)
-    }
+    settings |= {name: value_of(text) for name, _, text in (s.partition("=") for s in args.set)}
     result = result_path(args.results, args.data, args.preset, settings, args.known, args.seed)
     if result.exists() and not args.again:
         print(f"{result.name} was made before; figures below are reused")
