@@ -65,11 +65,17 @@ def mean_ap(rows: list[dict], threshold: str = "0.5") -> float:
     return statistics.mean(r["ap"][threshold] for r in rows)
 
 
+def precision(row: dict) -> str:
+    """Number format that a training computed in; results that do not tell are from a processor without bf16."""
+    return row.get("precision", "fp32")
+
+
 def newest(rows: list[dict]) -> list[dict]:
-    """Of each of our presets and seeds the last result; older ones are of an older recipe of the same name."""
+    """Of each of our presets, precisions and seeds the last result; older ones are of an older recipe of that name."""
     found: dict[tuple, dict] = {}
     for row in sorted(rows, key=lambda r: r.get("made", 0)):
-        found[row["method"], row["seed"], row["minutes"], row.get("percent_known", 100), changed(row)] = row
+        known = row.get("percent_known", 100)
+        found[row["method"], row["seed"], row["minutes"], known, precision(row), changed(row)] = row
     return list(found.values())
 
 
@@ -91,10 +97,10 @@ def quality(results: Path) -> str:
         "| seconds to checkpoint |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for r in (r for group in by_method(rows).values() for r in sorted(group, key=lambda r: r["seed"])):
+    for r in (r for group in by_method(rows).values() for r in sorted(group, key=lambda r: (precision(r), r["seed"]))):
         figures = " | ".join(f"{r['ap'][t]:.3f}" for t in ("0.5", "0.6", "0.7", "0.75", "0.8", "0.9"))
         lines.append(
-            f"| {r['method']} | {r['seed']} | {figures} | {r.get('precision', 'fp32')} | {r['steps']} "
+            f"| {r['method']} | {r['seed']} | {figures} | {precision(r)} | {r['steps']} "
             f"| {r.get('samples_per_second', '')} | {r['seconds_to_checkpoint']} |"
         )
     commands = "\n".join(sorted({r["command"] for r in rows if is_ours(r)}))
@@ -107,7 +113,7 @@ def quality(results: Path) -> str:
 
 def _mixed(rows: list[dict]) -> list[str]:
     """What rows of several precisions mean."""
-    if len({r.get("precision", "fp32") for r in rows if is_ours(r)}) == 1:
+    if len({precision(r) for r in rows if is_ours(r)}) == 1:
         return []
     return [
         "",
@@ -130,7 +136,7 @@ def _compared(rows: list[dict]) -> list[str]:
     worst = min(r["ap"]["0.5"] for r in ours)
     return [
         "",
-        f"The worst of {len(ours)} seeds of `{DEFAULT}` has AP50 {worst:.3f}. Others, trained from scratch:",
+        f"The worst of {len(ours)} trainings of `{DEFAULT}` has AP50 {worst:.3f}. Others, trained from scratch:",
         "",
         *(_rival(name, group) for name, group in rivals.items()),
         "",
@@ -164,8 +170,12 @@ def _overhead(results: Path) -> list[str]:
 def partial(results: Path) -> str:
     """A small part of the labels against all of them."""
     rows = newest(rows_of(results / "quality"))
-    full = by_method([r for r in rows if r["minutes"] == 10 and r.get("percent_known", 100) == 100 and not changed(r)])
-    few = [r for r in rows if r.get("percent_known", 100) < 100 and r["method"] in full and not changed(r)]
+    full: dict[tuple[str, str], list[dict]] = {}
+    for r in rows:
+        if r["minutes"] == 10 and r.get("percent_known", 100) == 100 and not changed(r):
+            full.setdefault((r["method"], precision(r)), []).append(r)
+    few = [r for r in rows if r.get("percent_known", 100) < 100 and not changed(r)]
+    few = [r for r in few if (r["method"], precision(r)) in full]
     if not few:
         return ""
     lines = [
@@ -179,7 +189,7 @@ def partial(results: Path) -> str:
         "|---|---|---|---|---|---|",
     ]
     for r in sorted(few, key=lambda r: -r["ap"]["0.5"]):
-        all_labels = mean_ap(full[r["method"]])
+        all_labels = mean_ap(full[r["method"], precision(r)])
         lines.append(
             f"| {r['method']} | {r['seed']} | {r['percent_known']:g} % | {r['ap']['0.5']:.3f} | {all_labels:.3f} | "
             f"{r['ap']['0.5'] / all_labels:.3f} |"
@@ -321,7 +331,7 @@ def training(results: Path) -> str:
         low, high = f["middle_half_of_ratios"]
         segments = f"{f['segments']} of {f['steps_per_segment']} steps"
         lines.append(
-            f"| {f['preset']} | {f.get('precision', 'fp32')} | {f['ratio']:.3f} | {low:.3f} to {high:.3f} | {segments} "
+            f"| {f['preset']} | {precision(f)} | {f['ratio']:.3f} | {low:.3f} to {high:.3f} | {segments} "
             f"| {f['steps_per_second']} | {f['plain_steps_per_second']} | {f['threads']} | {f['seed']} | {machine(f)} |"
         )
     return "\n".join([*lines, "", "```", *(f["command"] for f in rows.values()), "```", ""])
