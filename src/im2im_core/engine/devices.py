@@ -67,7 +67,7 @@ def computes_in_bf16(device: str) -> bool:
 def lay_out(network: nn.Module, device: str) -> None:
     """Store kernels as the device computes with them: on a processor with AVX-512, channels last.
 
-    A training step takes a tenth less time in fp32 and a fifth less in bf16 (see docs/benchmarks.md).
+    A training step takes about a tenth less time.
     """
     if device != "cpu" or not _processor_has("avx512"):
         return
