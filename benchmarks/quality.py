@@ -193,8 +193,16 @@ def run(args: argparse.Namespace) -> Path:
         **score_labels(args.data, work / "labels", held),
     }
     result.parent.mkdir(parents=True, exist_ok=True)
+    set_aside(result, facts["precision"])
     result.write_text(json.dumps(facts, indent=1))
     return result
+
+
+def set_aside(result: Path, precision: str) -> None:
+    """Keep a result that was computed in another precision, on another processor, beside the one that is written."""
+    before = json.loads(result.read_text()).get("precision", "fp32") if result.exists() else precision
+    if before != precision:
+        result.rename(result.with_name(result.name.replace("_seed", f"_{before}_seed")))
 
 
 def training_facts(folder: Path, start: float) -> dict[str, object]:

@@ -258,3 +258,13 @@ def test_results_that_are_still_to_come_have_their_place(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(facts))
     assert line in page(tmp_path / "results").splitlines()
+
+
+def test_a_result_of_another_precision_is_kept(load: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    result = tmp_path / "a_2d_0_1_seed0.json"
+    load("quality").set_aside(result, "bf16")  # nothing is there yet
+    result.write_text(json.dumps({"steps": 1}))
+    load("quality").set_aside(result, "fp32")
+    assert result.exists()
+    load("quality").set_aside(result, "bf16")
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a_2d_0_1_fp32_seed0.json": '{"steps": 1}'}

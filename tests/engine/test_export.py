@@ -13,11 +13,16 @@ import yaml
 from im2im_core import archive
 from im2im_core.bundle import Author, BundleMetadata, export_zip, open_bundle
 from im2im_core.bundle import package as package_module
+from im2im_core.engine import export
+from im2im_core.engine.devices import lay_out
 from im2im_core.engine.export import export_bundle
 from im2im_core.engine.foreign import ForeignModel
+from im2im_core.engine.frameworks.build import build_framework
 from im2im_core.engine.frameworks.contract import Framework, OutputSpec
 from im2im_core.errors import ConfigError, DataError, Im2ImError, ResourceError
-from im2im_core.inference import Inference
+from im2im_core.inference import Inference, Shapes
+from im2im_core.recipe.framework import EmbedSegSettings
+from im2im_core.recipe.network import DynUNet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -406,3 +411,13 @@ def test_description_has_no_aliases_and_plain_numbers(package: Path) -> None:
     text = (package / "bioimageio.yaml").read_text(encoding="utf-8")
     assert not any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text, Loader=yaml.SafeLoader))
     assert open_bundle(package).provenance["metrics"] == {"dice": 0.5}
+
+
+def test_kernels_are_written_as_everybody_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: True)
+    framework = build_framework(EmbedSegSettings(), DynUNet(filters=(4, 8, 8)), Shapes(dimensions=2, input_channels=2))
+    lay_out(framework, "cpu")
+    written = export._alone(framework)
+    assert not all(p.is_contiguous() for p in framework.parameters())
+    assert all(p.is_contiguous() for p in written.parameters())
+    assert all(torch.equal(value, framework.state_dict()[name]) for name, value in written.state_dict().items())

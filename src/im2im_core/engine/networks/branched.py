@@ -37,7 +37,7 @@ class Branched(nn.Module):
 
     def __init__(self, networks: Iterable[nn.Module]) -> None:
         super().__init__()
-        parts = [_parts(network) for network in networks]
+        parts = [_known(network) for network in networks]
         self.down = nn.ModuleList(parts[0].down)
         self.up = nn.ModuleList(nn.ModuleList(p.up) for p in parts)
         self.last = nn.ModuleList(p.last for p in parts)
@@ -58,7 +58,18 @@ class Branched(nn.Module):
         return torch.cat(found, 1)
 
 
-def _parts(network: nn.Module) -> Parts:
+def _known(network: nn.Module) -> Parts:
+    parts = parts_of(network)
+    if parts is None:
+        raise ConfigError(
+            f"A {type(network).__name__} has no levels that are known, so that it cannot be branched",
+            "Choose network basic_unet or dynunet, or set framework.branched to false",
+        )
+    return parts
+
+
+def parts_of(network: nn.Module) -> Parts | None:
+    """Levels of a U-Net whose levels stand side by side; None of other networks."""
     from monai.networks.nets.basic_unet import BasicUNet
     from monai.networks.nets.dynunet import DynUNet
 
@@ -68,7 +79,4 @@ def _parts(network: nn.Module) -> Parts:
         return Parts(down, [n.upcat_4, n.upcat_3, n.upcat_2, n.upcat_1], n.final_conv)
     if isinstance(n, DynUNet):
         return Parts([n.input_block, *n.downsamples, n.bottleneck], list(n.upsamples), n.output_block)
-    raise ConfigError(
-        f"A {type(network).__name__} has no levels that are known, so that it cannot be branched",
-        "Choose network basic_unet or dynunet, or leave branched off",
-    )
+    return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from im2im_core.engine.networks.branched import parts_of
 from im2im_core.engine.networks.stem import Folded, unfold
 from im2im_core.errors import ConfigError
 
@@ -67,18 +68,12 @@ class DeepHeads(nn.Module):
 
 def _levels(body: nn.Module) -> list[nn.Module]:
     """Modules whose output is what a coarser level hands up, finest first; none where the network is not known."""
-    from monai.networks.nets.basic_unet import BasicUNet
-    from monai.networks.nets.dynunet import DynUNet
     from monai.networks.nets.unet import UNet
 
     inner = body.network if isinstance(body, Folded) else body
-    if isinstance(inner, DynUNet):
-        return list(inner.upsamples)[-2::-1]
-    if isinstance(inner, BasicUNet):
-        return [inner.upcat_2, inner.upcat_3, inner.upcat_4]
-    if isinstance(inner, UNet):
-        return _nested(inner.model)
-    return []
+    if parts := parts_of(inner):
+        return list(parts.up)[-2::-1]
+    return _nested(inner.model) if isinstance(inner, UNet) else []
 
 
 def _nested(block: Any) -> list[nn.Module]:
