@@ -90,7 +90,7 @@ def test_a_result_is_found_under_the_name_that_its_run_gives_it(
     monkeypatch.setattr(sys, "argv", [str(w) for w in step.words])
     monkeypatch.setattr(quality, "command", lambda *words: [sys.executable, "-c", ""])
     monkeypatch.setattr(quality, "write_table", lambda *args: None)
-    monkeypatch.setattr(quality, "training_facts", lambda *args: {})
+    monkeypatch.setattr(quality, "training_facts", lambda *args: {"precision": "fp32"})
     monkeypatch.setattr(quality, "score_labels", lambda *args: {})
     assert not step.done()
     quality.main()

@@ -291,5 +291,6 @@ def test_a_branched_network_tells_how_far_it_sees_and_can_be_traced() -> None:
 
 
 def test_networks_whose_levels_are_not_known_cannot_be_branched() -> None:
-    with pytest.raises(ConfigError, match=r"AttentionUnet has no levels that are known.*\n?.*basic_unet or dynunet"):
+    said = r"branched is true, .*AttentionUnet are not known\. Choose network basic_unet or dynunet, or set"
+    with pytest.raises(ConfigError, match=said):
         build_network(SMALL["attention_unet"], 2, 1, (3, 1))

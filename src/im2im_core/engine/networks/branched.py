@@ -62,7 +62,7 @@ def _known(network: nn.Module) -> Parts:
     parts = parts_of(network)
     if parts is None:
         raise ConfigError(
-            f"A {type(network).__name__} has no levels that are known, so that it cannot be branched",
+            f"framework.branched is true, but the levels of {type(network).__name__} are not known",
             "Choose network basic_unet or dynunet, or set framework.branched to false",
         )
     return parts
