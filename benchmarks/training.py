@@ -22,7 +22,7 @@ from quality import add_results, machine
 
 from im2im_core import api
 from im2im_core.engine import session
-from im2im_core.engine.devices import autocast, lay_out
+from im2im_core.engine.devices import autocast, keep_freed_memory, lay_out
 from im2im_core.engine.frameworks.contract import TrainContext
 from im2im_core.engine.optimizers import make_optimizer
 from im2im_core.engine.planning import framework_of, make_plan
@@ -121,6 +121,7 @@ def main() -> None:
         split = api.load_split(recipe, project)
         plan = make_plan(recipe, split)
         torch.set_num_threads(args.threads)
+        keep_freed_memory()  # as the process of a run does
         prepared = session.prepare_images(plan, split, folder / "cache", lambda e: None, lambda: "")
         rows = measure(plan, split, PlainLoop(plan, prepared), folder / "run", args.length)
     ratios = sorted(r["ratio"] for r in rows)

@@ -10,7 +10,8 @@ import torch
 from scipy import ndimage, stats
 from torch import Tensor
 
-from im2im_core.engine.augment import Augmenter, Draw, change_intensity
+from im2im_core.engine.augment import Augmenter, Draw
+from im2im_core.engine.augment_intensity import change_intensity
 from im2im_core.engine.frameworks.contract import TargetSpec
 from im2im_core.errors import ConfigError
 from im2im_core.recipe.data import AugmentSettings
@@ -64,6 +65,15 @@ def test_target_and_labels_follow_their_source(settings: AugmentSettings, dimens
     agree = (made["labels"].int() == expected)[(made["source"] - 0.5).abs() > 0.1]
     assert agree.float().mean() > 0.99
     assert all(made[name].shape == (12, 1, *PATCH[dimensions]) for name in world(PATCH[dimensions]))
+
+
+@pytest.mark.parametrize("scale", [(0.5, 0.6), (1.6, 2.0)])
+def test_what_is_known_everywhere_stays_so(scale: tuple[float, float]) -> None:
+    settings = FREE.replace(scale=scale)
+    batch = world(Augmenter(settings, 2, ()).window(PATCH[2]))
+    made = augment(settings, batch=batch | {"weight": torch.ones_like(batch["weight"])})
+    assert torch.equal(made["weight"], torch.ones(12, 1, *PATCH[2]))
+    torch.testing.assert_close(made["source"] + made["target"], torch.ones_like(made["source"]))
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -135,21 +145,33 @@ def test_stored_maps_of_bytes_are_interpolated_and_stay_bytes() -> None:
 
 
 def test_rotation_and_magnification_equal_scipy() -> None:
-    augmenter = Augmenter(FREE, 2, (LINEAR, NEAREST))
+    augmenter = Augmenter(FREE.replace(flip=False, rotate90=False), 2, (LINEAR, NEAREST))
     batch = world(augmenter.window((25, 24)))
-    draw = augmenter.draw(12, rng())
-    made = augmenter._place(
-        {name: image.clone() for name, image in batch.items() if name != "labels"} | {"labels": batch["labels"].int()},
-        draw,
-        (25, 24),
-    )
+    draw, made = augmenter.draw(12, rng()), augmenter(batch, rng(), (25, 24))
     for i in range(12):
         angle, zoom = float(draw.angle[i]), float(draw.magnification[i])
         matrix = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) / zoom
         image = batch["source"][i, 0].numpy()
         offset = (np.array(image.shape) - 1) / 2 - matrix @ ((np.array([25, 24]) - 1) / 2)
         expected = ndimage.affine_transform(image, matrix, offset, (25, 24), order=1)
-        np.testing.assert_allclose(made["source"][i][0].numpy(), expected, atol=1e-4)
+        np.testing.assert_allclose(made["source"][i, 0].numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_turn_that_is_interpolated_is_the_exact_one(dimensions: int) -> None:
+    """A motion of angle 0 and magnification 1 joins flips and quarter turns to the positions of pixels."""
+    still = FREE.replace(rotate=1e-9, scale=(1.0, 1.0))
+    batch = world(PATCH[dimensions], size=40)
+    exact, moved = (
+        Augmenter(settings, dimensions, (LINEAR, NEAREST))(batch, rng(), PATCH[dimensions])
+        for settings in (still.replace(affine_probability=0.0), still)
+    )
+    known = exact["weight"] > 0
+    assert torch.equal(moved["weight"], exact["weight"])
+    assert torch.equal(moved["labels"].int(), exact["labels"].int())
+    torch.testing.assert_close(moved["source"], exact["source"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(moved["target"][known], exact["target"][known], atol=1e-4, rtol=0)
+    torch.testing.assert_close(moved["motion"], exact["motion"])
 
 
 @pytest.mark.parametrize("patch", [(24, 24), (16, 40), (3, 24, 32)])
@@ -282,11 +304,11 @@ def test_blur_equals_scipy(dimensions: int) -> None:
 
 def test_brightness_contrast_and_gamma_have_closed_forms() -> None:
     source = world(PATCH[2], size=1)["source"] * 3 - 1
-    torch.testing.assert_close(change_intensity(source, one(brightness=0.2), rng()), source + 0.2)
-    stretched = change_intensity(source, one(contrast=0.5), rng())
+    torch.testing.assert_close(change_intensity(source.clone(), one(brightness=0.2), rng()), source + 0.2)
+    stretched = change_intensity(source.clone(), one(contrast=0.5), rng())
     torch.testing.assert_close(stretched.mean(), source.mean())
     torch.testing.assert_close(stretched.std(), 1.5 * source.std())
-    bent = change_intensity(source, one(gamma=0.5), rng())
+    bent = change_intensity(source.clone(), one(gamma=0.5), rng())
     low, high = source.min(), source.max()
     torch.testing.assert_close(bent, ((source - low) / (high - low)) ** 1.5 * (high - low) + low)
 
@@ -301,7 +323,7 @@ def test_noise_has_the_deviation_drawn() -> None:
 def test_a_constant_patch_stays_finite() -> None:
     source = torch.full((1, 1, 8, 8), 2.0)
     made = change_intensity(source, one(gamma=0.3, contrast=0.3, blur=5.0), rng())
-    torch.testing.assert_close(made, source)
+    torch.testing.assert_close(made, torch.full((1, 1, 8, 8), 2.0))
 
 
 # ---- by import path ----

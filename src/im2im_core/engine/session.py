@@ -31,7 +31,7 @@ from im2im_core.engine.data import (
     index_of,
     target_statistics,
 )
-from im2im_core.engine.devices import choose_device, kept_torch, lay_out
+from im2im_core.engine.devices import choose_device, keep_freed_memory, kept_torch, lay_out
 from im2im_core.engine.figures import Figures
 from im2im_core.engine.frameworks.build import divisor_of, geometry
 from im2im_core.engine.named_metrics import NamedMetric
@@ -181,6 +181,7 @@ def run_training(
     from im2im_core.trust import require_trusted_recipe
 
     require_trusted_recipe(run.recipe)
+    keep_freed_memory()
     project = Project(run.folder.parent.parent)
     plan, split = _decide(run, project, data, on_event)
     asked = _Asked(run, on_event, should_stop)

@@ -1,0 +1,194 @@
+"""Patches taken from their windows: rotated, magnified, turned and flipped; right for labels and weights."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from im2im_core.engine.augment import Draw
+
+KNOWN = 0.999
+"""Part of an interpolated value that must come from known pixels for it to be known."""
+TOGETHER = 4
+"""Samples that a processor changes at a time."""
+
+
+class Turn(NamedTuple):
+    """A transposition of Y and X, then flips."""
+
+    transposed: bool
+    flipped: tuple[int, ...]
+    """Axes, counted from the last."""
+
+
+def turns_of(draw: Draw, square: bool) -> list[Turn]:
+    """Flips and quarter turns of each sample; only by halves where Y and X differ."""
+    found = []
+    drawn = torch.stack([draw.flip_z, draw.flip_y, draw.flip_x], 1).tolist()
+    for (z, y, x), quarters in zip(drawn, draw.quarter_turns.tolist(), strict=True):
+        turns = quarters if square else quarters - quarters % 2
+        # A turn is a transposition and flips, which join those that were drawn: one copy for all.
+        axes = [-2] * (y ^ (turns in (1, 2))) + [-1] * (x ^ (turns in (2, 3))) + [-3] * z
+        found.append(Turn(turns % 2 == 1, tuple(axes)))
+    return found
+
+
+def motions(draw: Draw, turns: list[Turn], dimensions: int) -> Tensor:
+    """Linear maps ``(B, D, D)`` from offsets in the changed patches to offsets in the images they are from."""
+    found = []
+    moves = zip(draw.affine.tolist(), draw.angle.tolist(), draw.magnification.tolist(), turns, strict=True)
+    for affine, angle, magnification, turn in moves:
+        cos, sin = (math.cos(angle) / magnification, math.sin(angle) / magnification) if affine else (1.0, 0.0)
+        signs = [-1.0 if axis in turn.flipped else 1.0 for axis in (-3, -2, -1)]
+        order = (1, 0) if turn.transposed else (0, 1)
+        rows = [[row[k] * sign for k, sign in zip(order, signs[1:], strict=True)] for row in ((cos, -sin), (sin, cos))]
+        found.append(rows if dimensions == 2 else [[signs[0], 0.0, 0.0], *([0.0, *row] for row in rows)])
+    return torch.tensor(found)
+
+
+def place(
+    images: dict[str, Tensor],
+    motion: Tensor,
+    turns: list[Turn],
+    affine: Tensor,
+    patch: tuple[int, ...],
+    linear: Collection[str],
+) -> dict[str, Tensor]:
+    """Patches ``(B, C, [Z], Y, X)`` of each image, new in memory.
+
+    Parameters
+    ----------
+    images : dict
+        Windows of ``source``, ``weight`` and targets.
+    motion : tensor ``(B, D, D)``
+    turns : list of Turn
+    affine : bool tensor ``(B,)``
+        Samples that are interpolated by their `motion`; the others are turned to the pixel.
+    linear : collection of str
+        Targets that are interpolated linearly; of all others no value is made up.
+    """
+    placed = {name: image.new_empty((*image.shape[:2], *patch)) for name, image in images.items()}
+    for row in (~affine).nonzero()[:, 0].tolist():
+        for name, image in images.items():
+            placed[name][row] = _turned(_centre(image[row], patch), turns[row])
+    for rows in chunks(affine.nonzero()[:, 0].tolist(), images["source"].device):
+        moves = motion[rows, -2:, -2:]
+        middle = _looked_at(moves, patch, images["source"].shape)
+        parts = {name: _rows(_centre(image, middle), rows) for name, image in images.items()}
+        for name, moved in _move(parts, moves, patch, linear).items():
+            for row, sample in zip(rows, moved, strict=True):
+                placed[name][row] = sample.flip(-3) if -3 in turns[row].flipped else sample
+    return placed
+
+
+def chunks(rows: list[int], device: torch.device) -> Iterator[list[int]]:
+    """Samples that are changed together: few on a processor, so that they stay in its cache, all on a GPU."""
+    size = TOGETHER if device.type == "cpu" else len(rows)
+    return (rows[start : start + size] for start in range(0, len(rows), max(size, 1)))
+
+
+def extent(along: int, across: int, angle: float) -> float:
+    """Largest extent of a rectangle along one of its axes when turned by up to `angle`."""
+    along, across = along - 1, across - 1
+    worst = min(angle, math.atan2(across, along))
+    return along * math.cos(worst) + across * math.sin(worst) + 1
+
+
+def grown(size: int, needed: float) -> int:
+    """The least number that is `needed` and differs from `size` by an even one."""
+    return size + 2 * math.ceil((needed - size) / 2 - 1e-9)
+
+
+def _rows(image: Tensor, rows: list[int]) -> Tensor:
+    return image[rows[0]][None] if len(rows) == 1 else torch.stack([image[row] for row in rows])
+
+
+def _centre(image: Tensor, size: tuple[int, ...]) -> Tensor:
+    """View of the middle of an image; its last axes have that `size`."""
+    for axis, length in enumerate(size, -len(size)):
+        image = image.narrow(axis, (image.shape[axis] - length) // 2, length)
+    return image
+
+
+def _turned(sample: Tensor, turn: Turn) -> Tensor:
+    moved = sample.transpose(-2, -1) if turn.transposed else sample
+    return moved.flip(turn.flipped) if turn.flipped else moved
+
+
+# ---- interpolation -------------------------------------------------------------
+
+
+def _move(
+    images: dict[str, Tensor], motion: Tensor, patch: tuple[int, ...], linear: Collection[str]
+) -> dict[str, Tensor]:
+    """Images at the places that `motion` ``(B, 2, 2)`` takes the pixels of a patch to."""
+    source, weight = images["source"], images["weight"]
+    y, x = _positions(motion.to(source.device), source.shape[-2:], patch[-2:])
+    height, width = source.shape[-2:]
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
+    nearest = _nearest((height, width), y, x)
+    whole = bool((weight == 1).all())  # fully labelled images
+    unknown = weight <= 0
+    partial = not whole and bool(linear) and bool(unknown.any())
+    moved = {"source": _at(source, grid)}
+    for name in images.keys() - {"source", "weight"}:
+        if name not in linear:
+            moved[name] = _take(images[name], nearest)
+        else:
+            # An unknown pixel may hold anything, NaN too; it must not be mixed into its neighbours.
+            moved[name] = _at(images[name], grid, unknown if partial else None)
+    moved["weight"] = weight.new_ones((*weight.shape[:2], *patch)) if whole else _take(weight, nearest)
+    if partial:
+        known = _at((weight > 0).to(source.dtype), grid)
+        moved["weight"] = moved["weight"] * (known > KNOWN)
+    return moved
+
+
+def _looked_at(motion: Tensor, patch: tuple[int, ...], window: tuple[int, ...]) -> tuple[int, int]:
+    """Size along Y and X of the middle of the window that the motions stay in."""
+    reach = motion.abs() @ (torch.tensor(patch[-2:], dtype=motion.dtype) - 1)
+    needed = (reach.amax(0) + 1).tolist()
+    height, width = (min(n, grown(n, length)) for n, length in zip(window[-2:], needed, strict=True))
+    return height, width
+
+
+def _positions(motion: Tensor, window: tuple[int, ...], patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Window coordinates Y and X ``(B, Y, X)`` that each patch pixel is taken from."""
+    y = torch.arange(patch[0], dtype=torch.float32, device=motion.device) - (patch[0] - 1) / 2
+    x = torch.arange(patch[1], dtype=torch.float32, device=motion.device) - (patch[1] - 1) / 2
+    rows, columns = y[:, None] * motion[:, :, 0, None, None], x * motion[:, :, 1, None, None]
+    middle = torch.tensor(window, dtype=torch.float32, device=motion.device).sub_(1).div_(2)
+    y, x = (rows + middle[:, None, None] + columns).unbind(1)
+    return y, x
+
+
+def _nearest(window: tuple[int, int], y: Tensor, x: Tensor) -> Tensor:
+    """Number ``(B, Y, X)`` of the pixel of the window that is nearest to each position, row by row."""
+    height, width = window
+    rows, columns = y.round().clamp_(0, height - 1), x.round().clamp_(0, width - 1)
+    return rows.long().mul_(width).add_(columns.long())
+
+
+def _at(image: Tensor, grid: Tensor, unknown: Tensor | None = None) -> Tensor:
+    """Image ``(B, C, [Z], Y, X)`` at the positions of the grid, bilinear; 0 counts for what is unknown."""
+    values = image if image.is_floating_point() and image.element_size() > 2 else image.float()
+    if unknown is not None:
+        values = values.masked_fill(unknown, 0)
+    found = functional.grid_sample(
+        values.flatten(1, -3), grid, mode="bilinear", padding_mode="border", align_corners=False
+    ).reshape(*image.shape[:-2], *grid.shape[1:3])
+    return found.to(image.dtype) if image.is_floating_point() else found.round_().to(image.dtype)
+
+
+def _take(image: Tensor, pixels: Tensor) -> Tensor:
+    """Image ``(B, C, [Z], Y, X)`` of any type at numbered pixels of its planes; no value is made up."""
+    planes = image.flatten(1, -3).flatten(2)
+    found = planes.gather(2, pixels.flatten(1)[:, None].expand(-1, planes.shape[1], -1))
+    return found.reshape(*image.shape[:-2], *pixels.shape[1:])
