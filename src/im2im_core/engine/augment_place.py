@@ -75,9 +75,9 @@ def place(
         Targets that are interpolated linearly; of all others no value is made up.
     """
     placed = {name: image.new_empty((*image.shape[:2], *patch)) for name, image in images.items()}
-    for row in (~affine).nonzero()[:, 0].tolist():
-        for name, image in images.items():
-            placed[name][row] = _turned(_centre(image[row], patch), turns[row])
+    still = (~affine).nonzero()[:, 0].tolist()
+    for name, image in images.items():
+        _turn_into(placed[name], _centre(image, patch), turns, still)
     for rows in chunks(affine.nonzero()[:, 0].tolist(), images["source"].device):
         moves = motion[rows, -2:, -2:]
         middle = _looked_at(moves, patch, images["source"].shape)
@@ -117,9 +117,17 @@ def _centre(image: Tensor, size: tuple[int, ...]) -> Tensor:
     return image
 
 
-def _turned(sample: Tensor, turn: Turn) -> Tensor:
-    moved = sample.transpose(-2, -1) if turn.transposed else sample
-    return moved.flip(turn.flipped) if turn.flipped else moved
+def _turn_into(turned: Tensor, images: Tensor, turns: list[Turn], rows: list[int]) -> None:
+    """Write the chosen samples, transposed and flipped."""
+    if images.device.type == "cpu":  # NumPy flips without a copy
+        to, source, axes = turned.numpy(), images.numpy(), range(2 - images.ndim, 0)
+        for row in rows:
+            moved = source[row].swapaxes(-2, -1) if turns[row].transposed else source[row]
+            to[row] = moved[(..., *(slice(None, None, -1 if a in turns[row].flipped else 1) for a in axes))]
+        return
+    for row in rows:
+        moved = images[row].transpose(-2, -1) if turns[row].transposed else images[row]
+        turned[row] = moved.flip(turns[row].flipped)
 
 
 # ---- interpolation -------------------------------------------------------------
@@ -130,24 +138,20 @@ def _move(
 ) -> dict[str, Tensor]:
     """Images at the places that `motion` ``(B, 2, 2)`` takes the pixels of a patch to."""
     source, weight = images["source"], images["weight"]
-    y, x = _positions(motion.to(source.device), source.shape[-2:], patch[-2:])
-    height, width = source.shape[-2:]
-    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
-    nearest = _nearest((height, width), y, x)
+    grid = _grid(motion.to(source.device), source.shape[-2:], patch[-2:])
     whole = bool((weight == 1).all())  # fully labelled images
-    unknown = weight <= 0
-    partial = not whole and bool(linear) and bool(unknown.any())
-    moved = {"source": _at(source, grid)}
+    unknown = None if whole or not linear else weight <= 0
+    partial = unknown is not None and bool(unknown.any())
+    moved = {"source": _linear(source, grid)}
     for name in images.keys() - {"source", "weight"}:
         if name not in linear:
-            moved[name] = _take(images[name], nearest)
+            moved[name] = _nearest(images[name], grid)
         else:
             # An unknown pixel may hold anything, NaN too; it must not be mixed into its neighbours.
-            moved[name] = _at(images[name], grid, unknown if partial else None)
-    moved["weight"] = weight.new_ones((*weight.shape[:2], *patch)) if whole else _take(weight, nearest)
-    if partial:
-        known = _at((weight > 0).to(source.dtype), grid)
-        moved["weight"] = moved["weight"] * (known > KNOWN)
+            moved[name] = _linear(images[name], grid, unknown if partial else None)
+    moved["weight"] = weight.new_ones((*weight.shape[:2], *patch)) if whole else _nearest(weight, grid)
+    if partial and unknown is not None:
+        moved["weight"] *= _linear((~unknown).to(source.dtype), grid) > KNOWN
     return moved
 
 
@@ -159,36 +163,29 @@ def _looked_at(motion: Tensor, patch: tuple[int, ...], window: tuple[int, ...]) 
     return height, width
 
 
-def _positions(motion: Tensor, window: tuple[int, ...], patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Window coordinates Y and X ``(B, Y, X)`` that each patch pixel is taken from."""
-    y = torch.arange(patch[0], dtype=torch.float32, device=motion.device) - (patch[0] - 1) / 2
-    x = torch.arange(patch[1], dtype=torch.float32, device=motion.device) - (patch[1] - 1) / 2
-    rows, columns = y[:, None] * motion[:, :, 0, None, None], x * motion[:, :, 1, None, None]
-    middle = torch.tensor(window, dtype=torch.float32, device=motion.device).sub_(1).div_(2)
-    y, x = (rows + middle[:, None, None] + columns).unbind(1)
-    return y, x
+def _grid(motion: Tensor, window: tuple[int, ...], patch: tuple[int, ...]) -> Tensor:
+    """Places X, Y ``(B, Y, X, 2)`` in the window that each patch pixel is taken from, from -1 to 1 as torch counts."""
+    scale = motion.new_tensor(patch) / motion.new_tensor(window)[:, None]
+    theta = functional.pad((motion * scale).flip(1, 2), (0, 1))
+    return functional.affine_grid(theta, [len(motion), 1, *patch], align_corners=False)
 
 
-def _nearest(window: tuple[int, int], y: Tensor, x: Tensor) -> Tensor:
-    """Number ``(B, Y, X)`` of the pixel of the window that is nearest to each position, row by row."""
-    height, width = window
-    rows, columns = y.round().clamp_(0, height - 1), x.round().clamp_(0, width - 1)
-    return rows.long().mul_(width).add_(columns.long())
-
-
-def _at(image: Tensor, grid: Tensor, unknown: Tensor | None = None) -> Tensor:
-    """Image ``(B, C, [Z], Y, X)`` at the positions of the grid, bilinear; 0 counts for what is unknown."""
-    values = image if image.is_floating_point() and image.element_size() > 2 else image.float()
-    if unknown is not None:
-        values = values.masked_fill(unknown, 0)
-    found = functional.grid_sample(
-        values.flatten(1, -3), grid, mode="bilinear", padding_mode="border", align_corners=False
-    ).reshape(*image.shape[:-2], *grid.shape[1:3])
+def _linear(image: Tensor, grid: Tensor, unknown: Tensor | None = None) -> Tensor:
+    """Image ``(B, C, [Z], Y, X)`` at the places of the grid, bilinear; what is unknown counts as 0."""
+    values = image if image.dtype == grid.dtype else image.to(grid.dtype)
+    found = _sample(values if unknown is None else values.masked_fill(unknown, 0), grid, "bilinear")
     return found.to(image.dtype) if image.is_floating_point() else found.round_().to(image.dtype)
 
 
-def _take(image: Tensor, pixels: Tensor) -> Tensor:
-    """Image ``(B, C, [Z], Y, X)`` of any type at numbered pixels of its planes; no value is made up."""
-    planes = image.flatten(1, -3).flatten(2)
-    found = planes.gather(2, pixels.flatten(1)[:, None].expand(-1, planes.shape[1], -1))
-    return found.reshape(*image.shape[:-2], *pixels.shape[1:])
+def _nearest(image: Tensor, grid: Tensor) -> Tensor:
+    """Image ``(B, C, [Z], Y, X)`` of any type at the places of the grid; no value is made up."""
+    if image.element_size() < 4:
+        return _sample(image.to(grid.dtype), grid, "nearest").to(image.dtype)
+    bits = {4: torch.float32, 8: torch.float64}[image.element_size()]
+    return _sample(image.view(bits), grid.to(bits), "nearest").view(image.dtype)
+
+
+def _sample(values: Tensor, grid: Tensor, mode: str) -> Tensor:
+    planes = values.flatten(1, -3)
+    found = functional.grid_sample(planes, grid, mode=mode, padding_mode="border", align_corners=False)
+    return found.reshape(*values.shape[:-2], *grid.shape[1:3])

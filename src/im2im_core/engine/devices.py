@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KEPT = {-1: 2**30, -3: 2**25}
-"""Settings of glibc's mallopt: bytes at the end of the heap that are kept, bytes from which an array has its own map."""
+"""Settings of glibc's mallopt: bytes kept at the end of the heap, bytes from which an array has a map of its own."""
 CURE = "Use another device, or auto"
 _NAME = re.compile(r"cpu|mps|cuda(:\d+)?")
 
