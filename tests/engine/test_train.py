@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -666,6 +668,30 @@ def test_a_loader_goes_on_where_it_stood() -> None:
     loader = iter(PatchLoader(Numbers(), 5, 0, lambda event: None))  # type: ignore[arg-type]
     assert [int(next(loader)[0]) for _ in range(3)] == [5, 6, 7]  # type: ignore[call-overload]
     del stream
+
+
+def test_patches_are_read_ahead_once_the_step_has_changed_its_own() -> None:
+    read: list[int] = []
+
+    class Numbers(torch.utils.data.Dataset):  # type: ignore[type-arg]
+        def __getitem__(self, step: int) -> list[int]:
+            read.append(step)
+            return [step]
+
+    loader = PatchLoader(Numbers(), 0, 0, lambda event: None)  # type: ignore[arg-type]
+    batches = iter(loader)
+    assert next(batches) == [0]
+    time.sleep(0.2)
+    assert read == [0]
+    loader.may_read.set()
+    until = time.monotonic() + 10
+    while read != [0, 1] and time.monotonic() < until:
+        time.sleep(0.01)
+    assert read == [0, 1]
+    assert next(batches) == [1]
+    assert next(batches) == [2]  # what is waited for is read at once
+    batches.close()  # type: ignore[attr-defined]
+    assert not [t for t in threading.enumerate() if t.name.startswith("patches")]
 
 
 def test_a_run_on_disk_is_planned_once(tmp_path: Path) -> None:

@@ -96,9 +96,9 @@ def keep_freed_memory() -> None:
     """
     if sys.platform != "linux":
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    for setting, value in KEPT.items() if mallopt else ():
-        mallopt(setting, value)
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        for setting, value in KEPT.items():
+            mallopt(setting, value)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -92,6 +92,8 @@ class StepModule(pl.LightningModule):
         self.counters = Counters()
         self.clock = Clock()
         self.bad_losses = 0
+        self.when_augmented: Callable[[], None] = lambda: None
+        """Called once in each step, before it computes."""
         self.last: dict[str, Tensor] = {}
         self.learning_rate = 0.0
         self._weights = framework.weights_at(0.0)
@@ -114,6 +116,7 @@ class StepModule(pl.LightningModule):
         seed = step_seed(self.recipe.training.seed, step)
         first = self.global_rank * self.recipe.training.accumulate
         batch = [self._augmented(b, seed + first + k) for k, b in enumerate(batch)]
+        self.when_augmented()
         used = self._schedule(step)
         self._used, self._weights = used, self.framework.weights_at(used)
         optimizers = self.optimizers(use_pl_optimizer=False)
@@ -356,6 +359,8 @@ class PatchLoader:
 
     def __init__(self, stream: PatchStream, start: int, workers: int, on_event: Callable[[Event], None]) -> None:
         self.stream, self.start, self.workers, self.on_event = stream, start, workers, on_event
+        self.may_read = threading.Event()
+        """Set when a step has changed its patches: to read ahead at the same time would hold it up."""
 
     def __iter__(self) -> Iterator[list[dict[str, Tensor]]]:
         step = self.start
@@ -380,11 +385,20 @@ class PatchLoader:
     def _ahead(self, start: int) -> Iterator[list[dict[str, Tensor]]]:
         """Batches cut in a thread while the step before is computed."""
         with ThreadPoolExecutor(1, "patches", step_back) as pool:
-            following = pool.submit(self.stream.__getitem__, start)
-            for step in itertools.count(start + 1):
-                batch = following.result()
-                following = pool.submit(self.stream.__getitem__, step)
-                yield batch
+            following = pool.submit(self._read, start)
+            try:
+                for step in itertools.count(start + 1):
+                    self.may_read.set()  # it is waited for
+                    batch = following.result()
+                    self.may_read.clear()
+                    following = pool.submit(self._read, step)
+                    yield batch
+            finally:
+                self.may_read.set()
+
+    def _read(self, step: int) -> list[dict[str, Tensor]]:
+        self.may_read.wait()
+        return self.stream[step]
 
     def _batches(self, start: int) -> Iterator[list[dict[str, Tensor]]]:
         workers = self.workers
@@ -508,6 +522,7 @@ class KeepSignals(pl.Callback):
 
 def fit(module: StepModule, loader: PatchLoader, trainer: pl.Trainer) -> None:
     """Run the training until a callback stops it."""
+    module.when_augmented = loader.may_read.set
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         warnings.filterwarnings("ignore", module="lightning_fabric")
