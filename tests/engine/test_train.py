@@ -679,6 +679,7 @@ def test_patches_are_read_ahead_once_the_step_has_changed_its_own() -> None:
             return [step]
 
     loader = PatchLoader(Numbers(), 0, 0, lambda event: None)  # type: ignore[arg-type]
+    loader.waits = True
     batches = iter(loader)
     assert next(batches) == [0]
     time.sleep(0.2)
@@ -692,6 +693,26 @@ def test_patches_are_read_ahead_once_the_step_has_changed_its_own() -> None:
     assert next(batches) == [2]  # what is waited for is read at once
     batches.close()  # type: ignore[attr-defined]
     assert not [t for t in threading.enumerate() if t.name.startswith("patches")]
+
+
+def test_patches_that_take_long_are_read_at_once() -> None:
+    read: list[int] = []
+
+    class Slow(torch.utils.data.Dataset):  # type: ignore[type-arg]
+        def __getitem__(self, step: int) -> list[int]:
+            time.sleep(0.05)
+            read.append(step)
+            return [step]
+
+    loader = PatchLoader(Slow(), 0, 0, lambda event: None)  # type: ignore[arg-type]
+    loader.waits = True
+    batches = iter(loader)
+    assert next(batches) == [0]
+    until = time.monotonic() + 10
+    while read != [0, 1] and time.monotonic() < until:
+        time.sleep(0.01)
+    assert read == [0, 1]
+    batches.close()  # type: ignore[attr-defined]
 
 
 def test_a_run_on_disk_is_planned_once(tmp_path: Path) -> None:

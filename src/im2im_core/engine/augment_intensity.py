@@ -39,7 +39,8 @@ def _change(source: Tensor, change: Callable[..., Tensor], *drawn: Tensor) -> No
             part = source[rows[0]][None]
             part.copy_(change(part, *(values[rows] for values in drawn)))
         else:
-            source[rows] = change(source[rows], *(values[rows] for values in drawn))
+            index = torch.tensor(rows, device=source.device)
+            source.index_copy_(0, index, change(source.index_select(0, index), *(values[rows] for values in drawn)))
 
 
 def _column(values: Tensor, image: Tensor) -> Tensor:

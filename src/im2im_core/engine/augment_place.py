@@ -83,8 +83,10 @@ def place(
         middle = _looked_at(moves, patch, images["source"].shape)
         parts = {name: _rows(_centre(image, middle), rows) for name, image in images.items()}
         for name, moved in _move(parts, moves, patch, linear).items():
-            for row, sample in zip(rows, moved, strict=True):
-                placed[name][row] = sample.flip(-3) if -3 in turns[row].flipped else sample
+            for sample, row in zip(moved, rows, strict=True):
+                if -3 in turns[row].flipped:
+                    sample.copy_(sample.flip(-3))
+            placed[name].index_copy_(0, torch.tensor(rows, device=moved.device), moved)
     return placed
 
 

@@ -351,6 +351,10 @@ class Steps(Sampler[int]):
         return itertools.count(self.start)
 
 
+SHORT = 0.02
+"""Seconds; a batch that takes longer to read is begun at once, whatever is computed."""
+
+
 class PatchLoader:
     """Batches of a stream from step `start` on; a worker that dies is replaced by fewer workers.
 
@@ -359,8 +363,10 @@ class PatchLoader:
 
     def __init__(self, stream: PatchStream, start: int, workers: int, on_event: Callable[[Event], None]) -> None:
         self.stream, self.start, self.workers, self.on_event = stream, start, workers, on_event
+        self.waits = False
+        """Whether the thread that reads ahead lets a step change its patches first: at once they hold each other up."""
         self.may_read = threading.Event()
-        """Set when a step has changed its patches: to read ahead at the same time would hold it up."""
+        self._seconds = 0.0  # that the last batch took to read
 
     def __iter__(self) -> Iterator[list[dict[str, Tensor]]]:
         step = self.start
@@ -397,8 +403,12 @@ class PatchLoader:
                 self.may_read.set()
 
     def _read(self, step: int) -> list[dict[str, Tensor]]:
-        self.may_read.wait()
-        return self.stream[step]
+        if self.waits and self._seconds < SHORT:
+            self.may_read.wait()
+        start = time.perf_counter()
+        batch = self.stream[step]
+        self._seconds = time.perf_counter() - start
+        return batch
 
     def _batches(self, start: int) -> Iterator[list[dict[str, Tensor]]]:
         workers = self.workers
@@ -522,6 +532,7 @@ class KeepSignals(pl.Callback):
 
 def fit(module: StepModule, loader: PatchLoader, trainer: pl.Trainer) -> None:
     """Run the training until a callback stops it."""
+    loader.waits = trainer.strategy.root_device.type == "cpu"
     module.when_augmented = loader.may_read.set
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
