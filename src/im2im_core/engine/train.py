@@ -13,6 +13,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -405,9 +406,9 @@ class PatchLoader:
     def _read(self, step: int) -> list[dict[str, Tensor]]:
         if self.waits and self._seconds < SHORT:
             self.may_read.wait()
-        start = time.perf_counter()
+        start = perf_counter()
         batch = self.stream[step]
-        self._seconds = time.perf_counter() - start
+        self._seconds = perf_counter() - start
         return batch
 
     def _batches(self, start: int) -> Iterator[list[dict[str, Tensor]]]:
