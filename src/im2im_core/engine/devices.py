@@ -91,8 +91,8 @@ def _processor_has(feature: str) -> bool:
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees: the next batch needs as much, and new pages must be zeroed.
 
-    Cutting a batch of patches took a third of the time on a virtual machine. It changes the whole process, so only one that
-    trains and ends should ask for it; without glibc nothing happens.
+    Cutting a batch of patches took a third of the time on a virtual machine. It changes the whole process, so only
+    one that trains and ends should ask for it; without glibc nothing happens.
     """
     if sys.platform != "linux":
         return
