@@ -670,48 +670,59 @@ def test_a_loader_goes_on_where_it_stood() -> None:
     del stream
 
 
-def test_patches_are_read_ahead_once_the_step_has_changed_its_own() -> None:
-    read: list[int] = []
+class Told(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Tells which steps were read."""
 
-    class Numbers(torch.utils.data.Dataset):  # type: ignore[type-arg]
-        def __getitem__(self, step: int) -> list[int]:
-            read.append(step)
-            return [step]
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds, self.read = seconds, list[int]()
 
-    loader = PatchLoader(Numbers(), 0, 0, lambda event: None)  # type: ignore[arg-type]
+    def __getitem__(self, step: int) -> list[int]:
+        time.sleep(self.seconds)
+        self.read.append(step)
+        return [step]
+
+    def has_read(self, steps: list[int]) -> bool:
+        """Whether these steps are read before long."""
+        until = time.monotonic() + 10
+        while self.read != steps and time.monotonic() < until:
+            time.sleep(0.01)
+        return self.read == steps
+
+
+def waiting(stream: Told) -> PatchLoader:
+    loader = PatchLoader(stream, 0, 0, lambda event: None)  # type: ignore[arg-type]
     loader.waits = True
+    return loader
+
+
+def test_patches_are_read_ahead_once_the_step_has_changed_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_module, "PATIENCE", 60)
+    loader = waiting(stream := Told())
     batches = iter(loader)
     assert next(batches) == [0]
     time.sleep(0.2)
-    assert read == [0]
+    assert stream.read == [0]
     loader.may_read.set()
-    until = time.monotonic() + 10
-    while read != [0, 1] and time.monotonic() < until:
-        time.sleep(0.01)
-    assert read == [0, 1]
+    assert stream.has_read([0, 1])
     assert next(batches) == [1]
     assert next(batches) == [2]  # what is waited for is read at once
     batches.close()  # type: ignore[attr-defined]
     assert not [t for t in threading.enumerate() if t.name.startswith("patches")]
 
 
-def test_patches_that_take_long_are_read_at_once() -> None:
-    read: list[int] = []
-
-    class Slow(torch.utils.data.Dataset):  # type: ignore[type-arg]
-        def __getitem__(self, step: int) -> list[int]:
-            time.sleep(0.05)
-            read.append(step)
-            return [step]
-
-    loader = PatchLoader(Slow(), 0, 0, lambda event: None)  # type: ignore[arg-type]
-    loader.waits = True
-    batches = iter(loader)
+def test_patches_that_take_long_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_module, "PATIENCE", 60)
+    batches = iter(waiting(stream := Told(2 * train_module.SHORT)))
     assert next(batches) == [0]
-    until = time.monotonic() + 10
-    while read != [0, 1] and time.monotonic() < until:
-        time.sleep(0.01)
-    assert read == [0, 1]
+    assert stream.has_read([0, 1])
+    batches.close()  # type: ignore[attr-defined]
+
+
+def test_a_step_that_fails_keeps_no_thread_waiting() -> None:
+    """At its end Python joins the threads of pools, also of loaders that nobody closed."""
+    batches = iter(waiting(stream := Told()))
+    assert next(batches) == [0]
+    assert stream.has_read([0, 1])
     batches.close()  # type: ignore[attr-defined]
 
 

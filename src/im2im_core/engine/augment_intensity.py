@@ -35,12 +35,8 @@ def _change(source: Tensor, change: Callable[..., Tensor], *drawn: Tensor) -> No
     """Change the samples for which a value was drawn that is not 0."""
     applied = torch.stack(drawn).ne(0).any(0)
     for rows in chunks(applied.nonzero()[:, 0].tolist(), source.device):
-        if len(rows) == 1:
-            part = source[rows[0]][None]
-            part.copy_(change(part, *(values[rows] for values in drawn)))
-        else:
-            index = torch.tensor(rows, device=source.device)
-            source.index_copy_(0, index, change(source.index_select(0, index), *(values[rows] for values in drawn)))
+        index = torch.tensor(rows, device=source.device)
+        source.index_copy_(0, index, change(source.index_select(0, index), *(values[rows] for values in drawn)))
 
 
 def _column(values: Tensor, image: Tensor) -> Tensor:

@@ -140,18 +140,19 @@ def _move(
 ) -> dict[str, Tensor]:
     """Images at the places that `motion` ``(B, 2, 2)`` takes the pixels of a patch to."""
     source, weight = images["source"], images["weight"]
-    grid = _grid(motion.to(source.device), source.shape[-2:], patch[-2:])
+    grid = _grid(motion, source.shape[-2:], patch[-2:]).to(source.device)
+    pixels = _nearest(grid, source.shape[-2:])
     low, high = (float(value) for value in weight.aminmax())
     whole = low == high == 1  # every pixel is labelled
     unknown = weight <= 0 if linear and low <= 0 else None
     moved = {"source": _linear(source, grid)}
     for name in images.keys() - {"source", "weight"}:
         if name not in linear:
-            moved[name] = _nearest(images[name], grid)
+            moved[name] = _take(images[name], pixels)
         else:
             # An unknown pixel may hold anything, NaN too; it must not be mixed into its neighbours.
             moved[name] = _linear(images[name], grid, unknown)
-    moved["weight"] = weight.new_ones((*weight.shape[:2], *patch)) if whole else _nearest(weight, grid)
+    moved["weight"] = weight.new_ones((*weight.shape[:2], *patch)) if whole else _take(weight, pixels)
     if unknown is not None:
         moved["weight"] *= _linear((~unknown).to(source.dtype), grid) > KNOWN
     return moved
@@ -169,7 +170,7 @@ def _grid(motion: Tensor, window: tuple[int, ...], patch: tuple[int, ...]) -> Te
     """Places X, Y ``(B, Y, X, 2)`` in the window that each patch pixel is taken from, from -1 to 1 as torch counts."""
     moves = motion * (motion.new_tensor(patch) / motion.new_tensor(window)[:, None])
     steps = torch.complex(moves[:, 1], moves[:, 0])[..., None, None]
-    y, x = ((2 * torch.arange(n, device=motion.device) + 1) / n - 1 for n in patch)
+    y, x = ((2 * torch.arange(n) + 1) / n - 1 for n in patch)
     # Complex numbers X + iY: one sum makes both, six times as fast as functional.affine_grid.
     return torch.view_as_real(steps[:, 0] * y[:, None] + steps[:, 1] * x)
 
@@ -177,22 +178,31 @@ def _grid(motion: Tensor, window: tuple[int, ...], patch: tuple[int, ...]) -> Te
 def _linear(image: Tensor, grid: Tensor, unknown: Tensor | None = None) -> Tensor:
     """Image ``(B, C, [Z], Y, X)`` at the places of the grid, bilinear; what is unknown counts as 0."""
     values = image if image.dtype == grid.dtype else image.to(grid.dtype)
-    found = _sample(values if unknown is None else values.masked_fill(unknown, 0), grid, "bilinear")
+    found = _sample(values if unknown is None else values.masked_fill(unknown, 0), grid)
     return found.to(image.dtype) if image.is_floating_point() else found.round_().to(image.dtype)
 
 
-def _nearest(image: Tensor, grid: Tensor) -> Tensor:
-    """Image ``(B, C, [Z], Y, X)`` of any type at the places of the grid; no value is made up."""
-    if image.element_size() < 4:
-        return _sample(image.to(grid.dtype), grid, "nearest").to(image.dtype)
-    bits = {4: torch.float32, 8: torch.float64}[image.element_size()]
-    return _sample(image.view(bits), grid.to(bits), "nearest").view(image.dtype)
-
-
-def _sample(values: Tensor, grid: Tensor, mode: str) -> Tensor:
+def _sample(values: Tensor, grid: Tensor) -> Tensor:
     planes = values.flatten(1, -3)
     if len(planes) == 1:  # torch has one thread per sample: many planes of one are shared out as samples
         shares = math.gcd(planes.shape[1], torch.get_num_threads())
         planes, grid = planes.unflatten(1, (shares, -1))[0], grid.expand(shares, *grid.shape[1:])
-    found = functional.grid_sample(planes, grid, mode=mode, padding_mode="border", align_corners=False)
+    found = functional.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return found.reshape(*values.shape[:-2], *grid.shape[1:3])
+
+
+def _nearest(grid: Tensor, window: tuple[int, ...]) -> Tensor:
+    """Number ``(B, Y, X)`` of the pixel of the window that is nearest to each place, row by row."""
+    x, y = grid.unbind(-1)
+    columns, rows = (
+        torch.round(place * (n / 2) + (n - 1) / 2).clamp_(0, n - 1).long()
+        for place, n in ((x, window[1]), (y, window[0]))
+    )
+    return rows.mul_(window[1]).add_(columns)
+
+
+def _take(image: Tensor, pixels: Tensor) -> Tensor:
+    """Image ``(B, C, [Z], Y, X)`` of any type at numbered pixels of its planes; no value is made up."""
+    planes = image.flatten(1, -3).flatten(2)
+    found = planes.gather(2, pixels.flatten(1)[:, None].expand(-1, planes.shape[1], -1))
+    return found.reshape(*image.shape[:-2], *pixels.shape[1:])

@@ -17,8 +17,9 @@ from im2im_core.errors import ConfigError, ResourceError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KEPT = {-1: 2**30, -3: 2**25}
-"""Settings of glibc's mallopt: bytes kept at the end of the heap, bytes from which an array has a map of its own."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT = {M_TRIM_THRESHOLD: 2**30, M_MMAP_THRESHOLD: 2**25}
+"""Bytes that glibc keeps at the end of the heap, and from which an array has a map of its own that is given back."""
 CURE = "Use another device, or auto"
 _NAME = re.compile(r"cpu|mps|cuda(:\d+)?")
 

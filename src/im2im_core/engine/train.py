@@ -354,6 +354,8 @@ class Steps(Sampler[int]):
 
 SHORT = 0.02
 """Seconds; a batch that takes longer to read is begun at once, whatever is computed."""
+PATIENCE = 1.0
+"""Seconds that the thread that reads ahead waits at most: a training that fails never tells it to begin."""
 
 
 class PatchLoader:
@@ -405,7 +407,7 @@ class PatchLoader:
 
     def _read(self, step: int) -> list[dict[str, Tensor]]:
         if self.waits and self._seconds < SHORT:
-            self.may_read.wait()
+            self.may_read.wait(PATIENCE)
         start = perf_counter()
         batch = self.stream[step]
         self._seconds = perf_counter() - start
