@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -733,3 +735,27 @@ def test_an_image_too_small_to_be_divided_is_used_whole() -> None:
     assert not split.validation
     assert plan.recipe.patch_size == (40, 40)
     assert "third" not in plan.reasons["data.patch"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only the C library of Linux can be told")
+def test_memory_that_a_training_frees_stays_with_it() -> None:
+    """Arrays of a batch, made and freed again and again, need new pages only once."""
+    program = """
+import resource, sys
+import numpy as np
+from im2im_core.engine.devices import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+def batch():
+    return [np.ones(2**19, np.float32) for _ in range(8)]
+batch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    batch()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {
+        how: int(subprocess.run([sys.executable, "-c", program, how], capture_output=True, check=True).stdout)
+        for how in ("kept", "freed")
+    }
+    assert faults["kept"] < faults["freed"] / 4
