@@ -32,12 +32,13 @@ class Scaling:
     offset: tuple[float, ...]
     scale: tuple[float, ...]
 
-    def apply(self, pixels: NDArray[Any], axis: int = 0) -> NDArray[np.float32]:
-        """Normalised pixels as float32; `axis` is the channel axis."""
+    def apply(self, pixels: NDArray[Any], axis: int = 0, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Normalised pixels as float32, written to `out` where it is given; `axis` is the channel axis."""
         offset, scale = self._along(axis, pixels.ndim)
+        result = np.empty(pixels.shape, np.float32) if out is None else out
         # float32 has steps of 256 around four billion: wide types come near zero before they are shortened.
         wide = pixels.dtype.itemsize >= 4 and pixels.dtype != np.float32
-        result = (pixels - offset).astype(np.float32) if wide else pixels.astype(np.float32)
+        result[...] = pixels - offset if wide else pixels
         if not wide:
             result -= offset.astype(np.float32)
         result /= scale.astype(np.float32)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from im2im_core.engine import sampling
-from im2im_core.engine.sampling import Draw, ForegroundIndex, draw_patch, index_foreground, window_around
+from im2im_core.engine.sampling import Draw, ForegroundIndex, draw_patch, index_foreground, random_rows, window_around
 
 SHAPES = [(1, 40, 40), (1, 20, 60)]
 CHANCES = np.array([0.5, 1.0])
@@ -18,7 +18,9 @@ NOTHING = [ForegroundIndex((), None)] * 2
 
 
 def draws(count: int, foregrounds: list[ForegroundIndex], foreground: float, seed: int = 0) -> list[Draw]:
-    return [draw_patch(seed, step, 0, SHAPES, CHANCES, foregrounds, foreground) for step in range(count)]
+    return [
+        draw_patch(random_rows(seed, step, 0, 1)[0], SHAPES, CHANCES, foregrounds, foreground) for step in range(count)
+    ]
 
 
 @pytest.fixture
@@ -31,12 +33,18 @@ def labels() -> list[np.ndarray]:
 
 def test_a_draw_depends_on_seed_step_and_index_alone() -> None:
     def draw(seed: int, step: int, index: int) -> Draw:
-        return draw_patch(seed, step, index, SHAPES, CHANCES, NOTHING, 0.5)
+        return draw_patch(random_rows(seed, step, index, 1)[0], SHAPES, CHANCES, NOTHING, 0.5)
 
     once = {key: draw(*key) for key in np.ndindex(2, 5, 3)}
     again = {key: draw(*key) for key in reversed(once)}  # the order of asking does not matter
     assert once == again
     assert len(set(once.values())) == len(once)
+
+
+def test_patches_asked_for_together_are_those_asked_for_alone() -> None:
+    together = random_rows(3, 7, 2, 5)
+    assert together == [random_rows(3, 7, index, 1)[0] for index in range(2, 7)]
+    assert np.unique(together).size == 5 * sampling.NUMBERS
 
 
 def test_every_centre_is_labelled_where_all_patches_show_objects(labels: list[np.ndarray]) -> None:
@@ -65,7 +73,8 @@ def test_part_of_the_patches_ignores_the_labels() -> None:
 
 
 def test_images_are_drawn_by_their_chances() -> None:
-    counts = Counter(draw_patch(0, s, 0, SHAPES, np.array([0.25, 1.0]), NOTHING, 0).entry for s in range(4000))
+    chances = np.array([0.25, 1.0])
+    counts = Counter(draw_patch(random_rows(0, s, 0, 1)[0], SHAPES, chances, NOTHING, 0).entry for s in range(4000))
     assert counts[0] / 4000 == pytest.approx(0.25, abs=0.03)
 
 

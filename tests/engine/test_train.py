@@ -20,7 +20,8 @@ from im2im_core.engine import callbacks, planning, session
 from im2im_core.engine import train as train_module
 from im2im_core.engine.checkpoint import Checkpoint, CheckpointFolder
 from im2im_core.engine.frameworks.build import build_framework
-from im2im_core.engine.train import PatchLoader, split_batch, step_seed
+from im2im_core.engine.sampling import step_seed
+from im2im_core.engine.train import PatchLoader, split_batch
 from im2im_core.engine.validate import Validator
 from im2im_core.errors import ConfigError, DataError, Im2ImError, ResourceError
 from im2im_core.events import Checkpointed, CommandDone, Event, Finished, Losses, Message, Previewed, Validated

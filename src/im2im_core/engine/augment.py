@@ -11,6 +11,7 @@ from torch import Tensor
 
 from im2im_core.engine.augment_intensity import change_intensity
 from im2im_core.engine.augment_place import extent, grown, motions, place, turns_of
+from im2im_core.engine.augment_zoom import Move
 from im2im_core.engine.transforms import NamedTransform, change_by_path
 
 if TYPE_CHECKING:
@@ -99,15 +100,33 @@ class Augmenter:
             gamma=(2 * u[11] - 1) * s.gamma * applied[4],
         )
 
+    @property
+    def rotates(self) -> bool:
+        """Whether patches are turned by other angles than quarters: then they are changed together, on the device."""
+        return self.settings.rotate > 0
+
+    def moves(self, size: int, generator: torch.Generator, patch: tuple[int, ...]) -> tuple[list[Move], Tensor]:
+        """What is done to each patch of a batch of `size` as it is cut, and its ``motion``; without free rotation."""
+        draw = self.draw(size, generator)
+        turns = turns_of(draw, square=patch[-2] == patch[-1])
+        zooms = torch.where(draw.affine, draw.magnification, 1.0).tolist()
+        moves = [Move(zoom, turn) for zoom, turn in zip(zooms, turns, strict=True)]
+        return moves, motions(draw, turns, self.dimensions)
+
     def __call__(
         self, batch: Mapping[str, Tensor], generator: torch.Generator, patch: tuple[int, ...]
     ) -> dict[str, Tensor]:
-        """Changed copy of a batch of `window` size, of `patch` size; entries that are no image pass through.
+        """Changed copy of a batch, of `patch` size; entries that are no image pass through.
 
         Its ``motion`` ``(B, D, D)`` takes an offset in a changed patch, Z, Y, X, to that in the image it is from:
-        targets that are directions or distances are turned by it.
+        targets that are directions or distances are turned by it. A batch that has one was moved when it was cut,
+        with a generator of the same seed, and of it only the intensities are changed, in place; others have the size
+        of `window`.
         """
         draw = self.draw(len(batch["source"]), generator)
+        if "motion" in batch:
+            source = change_intensity(batch["source"], draw, generator)
+            return {**batch, "source": change_by_path(source, self.transforms, generator)}
         windows = {name: _signed(batch[name]) for name in ("source", "weight", *self.names)}
         turns = turns_of(draw, square=patch[-2] == patch[-1])
         motion = motions(draw, turns, self.dimensions)

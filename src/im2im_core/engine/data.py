@@ -13,9 +13,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from im2im_core._base import Config
+from im2im_core.engine.augment_zoom import move_into
 from im2im_core.engine.cache import DiskStore, MemoryStore, RollingStore, Store, key_of
 from im2im_core.engine.prepare import Entry, Item, labels_are_targets, prepare, read_time
-from im2im_core.engine.sampling import ForegroundIndex, draw_patch, index_foreground, window_around
+from im2im_core.engine.sampling import (
+    ForegroundIndex,
+    batch_generator,
+    draw_patch,
+    index_foreground,
+    random_rows,
+    window_around,
+)
 from im2im_core.normalize import Scaling, measure
 from im2im_core.samples import TARGET
 
@@ -25,6 +33,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from im2im_core.engine.augment import Augmenter
+    from im2im_core.engine.augment_zoom import Move
     from im2im_core.engine.frameworks.contract import Framework, TargetSpec
     from im2im_core.recipe import Recipe
 
@@ -63,9 +73,12 @@ class PatchStream(Dataset[list[dict[str, Tensor]]]):
         targets: tuple[TargetSpec, ...],
         settings: StreamSettings,
         active: ActivePart | None = None,
+        augmenter: Augmenter | None = None,
     ) -> None:
-        self.store, self.shapes, self.foregrounds = store, shapes, foregrounds
+        """With an `augmenter` patches are moved as they are cut, else they come as large as the window."""
+        self.store, self.shapes, self.foregrounds, self.augmenter = store, shapes, foregrounds, augmenter
         self.targets, self.settings, self.active = targets, settings, active
+        self.linear = tuple(spec.name for spec in targets if spec.interpolation == "linear")
         # Larger images are drawn more often, but not in proportion: rare small ones must be seen too.
         weights = np.sqrt([float(np.prod(s)) for s in shapes])
         self.chances = np.cumsum(weights / weights.sum())
@@ -85,17 +98,29 @@ class PatchStream(Dataset[list[dict[str, Tensor]]]):
     def _batch(self, step: int, first: int) -> dict[str, Tensor]:
         s = self.settings
         active = self.active.at(step) if self.active else None
+        moves: list[Move | None] = [None] * s.batch
+        size, moved = s.window, {}
+        if self.augmenter:
+            generator = batch_generator(s.seed, step, first // s.batch)
+            moves[:], moved["motion"] = self.augmenter.moves(s.batch, generator, s.patch)
+            size = s.patch
         batch: dict[str, NDArray[Any]] = {}
-        for i in range(s.batch):
-            entry, place = self._place(step, first + i, active)
-            batch = batch or _blank(entry, s.batch, place, self.targets)
-            cut(entry, place, self.targets, s.planes, {name: array[i] for name, array in batch.items()})
-        return {name: torch.from_numpy(array[:, :, 0] if s.planes else array) for name, array in batch.items()}
+        for i, (numbers, move) in enumerate(zip(random_rows(s.seed, step, first, s.batch), moves, strict=True)):
+            entry, place = self._place(numbers, active)
+            batch = batch or _blank(entry, s.batch, size, self.targets)
+            out = {name: array[i] for name, array in batch.items()}
+            if move is None:
+                cut(entry, place, self.targets, False, out)
+            else:
+                part = cut(entry, _middle(place, move.needed(s.patch, s.window)), self.targets, False)
+                move_into(out, part, move, self.linear)
+        images = {name: torch.from_numpy(array[:, :, 0] if s.planes else array) for name, array in batch.items()}
+        return {**images, **moved}
 
-    def _place(self, step: int, index: int, active: NDArray[np.int64] | None) -> tuple[Entry, tuple[slice, ...]]:
-        """Entry and window of patch `index` of a step."""
+    def _place(self, numbers: list[float], active: NDArray[np.int64] | None) -> tuple[Entry, tuple[slice, ...]]:
+        """Entry and window of the patch that random numbers decide."""
         s = self.settings
-        draw = draw_patch(s.seed, step, index, self.shapes, self.chances, self.foregrounds, s.foreground, active)
+        draw = draw_patch(numbers, self.shapes, self.chances, self.foregrounds, s.foreground, active)
         entry = self.store.get(draw.entry)
         return entry, window_around(draw.centre, s.window, s.patch, entry.shape)
 
@@ -136,30 +161,35 @@ def cut(
     """
     arrays, shape = entry.arrays, entry.shape
     if out is None:
-        out = {name: array[0] for name, array in _blank(entry, 1, place, targets).items()}
+        size = tuple(p.stop - p.start for p in place)
+        out = {name: array[0] for name, array in _blank(entry, 1, size, targets).items()}
     inside = tuple(
         slice(min(max(p.start, 0), n - 1), max(min(p.stop, n), 1)) for p, n in zip(place, shape, strict=True)
     )
     margins = [(i.start - p.start, p.stop - i.stop) for p, i in zip(place, inside, strict=True)]
-    _paste(entry.scaling.apply(arrays["source"][(slice(None), *inside)]), margins, out["source"])
+    centre = (slice(None), *(slice(b, b + i.stop - i.start) for (b, _), i in zip(margins, inside, strict=True)))
+    entry.scaling.apply(arrays["source"][(slice(None), *inside)], out=out["source"][centre])
+    _mirror(out["source"], centre, margins)
     for spec in targets:
-        _paste(_same_depth(arrays[spec.name], shape)[(slice(None), *inside)], margins, out[spec.name])
+        out[spec.name][centre] = _same_depth(arrays[spec.name], shape)[(slice(None), *inside)]
+        _mirror(out[spec.name], centre, margins)
     if any(margin != (0, 0) for margin in margins):
         out["weight"].fill(0)
-    centre = tuple(slice(before, before + i.stop - i.start) for (before, _), i in zip(margins, inside, strict=True))
-    out["weight"][0][centre] = arrays["weight"][0][inside] if "weight" in arrays else 1
+    out["weight"][centre] = arrays["weight"][(slice(None), *inside)] if "weight" in arrays else 1
     return {name: array[:, 0] if planes else array for name, array in out.items()}
 
 
-def _blank(
-    entry: Entry, count: int, place: tuple[slice, ...], targets: tuple[TargetSpec, ...]
-) -> dict[str, NDArray[Any]]:
-    """Arrays ``(count, C, Z, Y, X)`` for that many windows of the size of `place`."""
-    size = tuple(p.stop - p.start for p in place)
+def _blank(entry: Entry, count: int, size: tuple[int, ...], targets: tuple[TargetSpec, ...]) -> dict[str, NDArray[Any]]:
+    """Arrays ``(count, C, Z, Y, X)`` for that many windows of that size."""
     kinds = {spec.name: entry.arrays[spec.name].dtype for spec in targets}
     kinds = {"source": np.dtype(np.float32), **kinds, "weight": np.dtype(np.float32)}
     channels = {name: 1 if name == "weight" else len(entry.arrays[name]) for name in kinds}
     return {name: np.empty((count, channels[name], *size), kind) for name, kind in kinds.items()}
+
+
+def _middle(place: tuple[slice, ...], size: tuple[int, ...]) -> tuple[slice, ...]:
+    starts = [p.start + (p.stop - p.start - n) // 2 for p, n in zip(place, size, strict=True)]
+    return tuple(slice(start, start + n) for start, n in zip(starts, size, strict=True))
 
 
 def _same_depth(array: NDArray[Any], shape: Window) -> NDArray[Any]:
@@ -169,20 +199,19 @@ def _same_depth(array: NDArray[Any], shape: Window) -> NDArray[Any]:
     return np.broadcast_to(array[:, :1], (array.shape[0], *shape))
 
 
-def _paste(part: NDArray[Any], margins: list[tuple[int, int]], out: NDArray[Any]) -> None:
-    """Write `part` ``(C, Z, Y, X)`` into `out`, mirrored into the margins around it."""
-    sizes = part.shape[1:]
-    if any(max(margin) > size for margin, size in zip(margins, sizes, strict=True)):
-        out[...] = np.pad(part, [(0, 0), *margins], mode="symmetric")  # mirrored more than once
+def _mirror(image: NDArray[Any], centre: tuple[slice, ...], margins: list[tuple[int, int]]) -> None:
+    """Mirror the `centre` of an image ``(C, Z, Y, X)`` into the margins around it."""
+    sizes = [part.stop - part.start for part in centre[1:]]
+    if any(max(margin) > size for margin, size in zip(margins, sizes, strict=True)):  # mirrored more than once
+        image[...] = np.pad(image[centre], [(0, 0), *margins], mode="symmetric")
         return
-    out[(slice(None), *(slice(b, b + n) for (b, _), n in zip(margins, sizes, strict=True)))] = part
     for axis, ((before, after), size) in enumerate(zip(margins, sizes, strict=True), start=1):
         lead, end = (slice(None),) * axis, before + size
         back = (*lead, slice(None, None, -1))
         if before:
-            out[(*lead, slice(0, before))] = out[(*lead, slice(before, 2 * before))][back]
+            image[(*lead, slice(0, before))] = image[(*lead, slice(before, 2 * before))][back]
         if after:
-            out[(*lead, slice(end, None))] = out[(*lead, slice(end - after, end))][back]
+            image[(*lead, slice(end, None))] = image[(*lead, slice(end - after, end))][back]
 
 
 # ---- building ----

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INDEX_LIMIT = 20_000
 """Foreground pixels remembered per class and image."""
+NUMBERS = 6
+"""Random numbers that decide a patch: its entry, whether it is centred on a label, the class, its place."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +65,40 @@ def _some(pixels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int
     return np.sort(rng.choice(pixels, INDEX_LIMIT, replace=False))
 
 
+def step_seed(seed: int, step: int) -> int:
+    """Seed of everything random in a step."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 2)
+
+
+def batch_generator(seed: int, step: int, number: int) -> torch.Generator:
+    """Generator of the changes of micro-batch `number` of a step, counted over all processes."""
+    return torch.Generator().manual_seed(step_seed(seed, step) + number)
+
+
+def random_rows(seed: int, step: int, first: int, count: int) -> list[list[float]]:
+    """Numbers from 0 to 1 that decide patches `first` to ``first + count`` of a step, a row for each.
+
+    A row is the same whatever other rows are asked for.
+    """
+    rng = np.random.default_rng((seed, step))
+    rows: list[list[float]] = rng.random((first + count, NUMBERS))[first:].tolist()
+    return rows
+
+
 def draw_patch(
-    seed: int,
-    step: int,
-    index: int,
+    numbers: list[float],
     shapes: list[tuple[int, int, int]],
     chances: NDArray[np.float64],
     foregrounds: list[ForegroundIndex],
     foreground: float,
     active: NDArray[np.int64] | None = None,
 ) -> Draw:
-    """Patch number `index` of step `step`.
+    """The patch that a row of random numbers decides.
 
     Parameters
     ----------
+    numbers : list of float
+        A row of :func:`random_rows`.
     shapes : list of (Z, Y, X)
         Size of every entry.
     chances : array
@@ -85,22 +108,25 @@ def draw_patch(
     active : array, optional
         Entries that may be drawn now (rolling cache).
     """
-    rng = np.random.default_rng((seed, step, index))
-    entry = int(np.searchsorted(chances, rng.random() * chances[-1], side="right"))
+    which, pick, group, *place = numbers
+    entry = int(np.searchsorted(chances, which * chances[-1], side="right"))
     entry = min(entry, len(shapes) - 1)
     if active is not None:
         entry = int(active[entry % len(active)])
     shape, pixels = shapes[entry], foregrounds[entry]
-    pick, place = rng.random(), rng.random(4)
     if pick < foreground and not pixels.empty:
-        group = pixels.classes[int(place[3] * len(pixels.classes))]
-        flat = int(group[int(place[0] * len(group))])
+        flat = _one(pixels.classes[int(group * len(pixels.classes))], place[0])
     elif pixels.known is not None and len(pixels.known):
-        flat = int(pixels.known[int(place[0] * len(pixels.known))])
+        flat = _one(pixels.known, place[0])
     else:
-        return Draw(entry, tuple(int(p * n) for p, n in zip(place, shape, strict=False)))  # type: ignore[arg-type]
-    z, y, x = np.unravel_index(flat, shape)
-    return Draw(entry, (int(z), int(y), int(x)))
+        z, y, x = (int(p * n) for p, n in zip(place, shape, strict=True))
+        return Draw(entry, (z, y, x))
+    rest, x = divmod(flat, shape[2])
+    return Draw(entry, (*divmod(rest, shape[1]), x))
+
+
+def _one(pixels: NDArray[np.int64], number: float) -> int:
+    return int(pixels[int(number * len(pixels))])
 
 
 def window_around(

@@ -434,7 +434,8 @@ def _stream(
         active = ActivePart(
             len(items), held, max(1, round(plan.steps_per_epoch * held / len(items))), recipe.training.seed
         )
-    stream = PatchStream(store, shapes, indices, framework.targets, settings, active)
+    moving = None if augmenter.rotates else augmenter
+    stream = PatchStream(store, shapes, indices, framework.targets, settings, active, moving)
     return stream, sample[:, 0] if planes else sample
 
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -27,6 +26,7 @@ from im2im_core.engine.devices import autocast
 from im2im_core.engine.ema import MovingAverage, buffer_places
 from im2im_core.engine.frameworks.contract import Framework, Player, TrainContext
 from im2im_core.engine.optimizers import make_optimizer
+from im2im_core.engine.sampling import batch_generator, step_seed
 from im2im_core.engine.schedule import Budget, learning_rate_factor
 from im2im_core.engine.start import learning_rates
 from im2im_core.errors import ConfigError, ResourceError
@@ -116,7 +116,7 @@ class StepModule(pl.LightningModule):
         step = self.counters.step
         seed = step_seed(self.recipe.training.seed, step)
         first = self.global_rank * self.recipe.training.accumulate
-        batch = [self._augmented(b, seed + first + k) for k, b in enumerate(batch)]
+        batch = [self._augmented(b, step, first + k) for k, b in enumerate(batch)]
         self.when_augmented()
         used = self._schedule(step)
         self._used, self._weights = used, self.framework.weights_at(used)
@@ -132,12 +132,11 @@ class StepModule(pl.LightningModule):
         self.counters.averaged += bool(swa and used >= 1 - swa)
         self.average.update(step, self.counters.averaged)
 
-    def _augmented(self, batch: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+    def _augmented(self, batch: dict[str, Tensor], step: int, number: int) -> dict[str, Tensor]:
         if self.augmenter is None:
             return batch
-        generator = torch.Generator(device="cpu").manual_seed(seed)
-        patch = self.recipe.patch_size
-        return dict(self.augmenter(batch, generator, patch))
+        generator = batch_generator(self.recipe.training.seed, step, number)
+        return dict(self.augmenter(batch, generator, self.recipe.patch_size))
 
     def _turn(
         self, player: Any, optimizer: torch.optim.Optimizer, batch: list[dict[str, Tensor]], seed: int
@@ -323,11 +322,6 @@ class Clock:
     def seconds(self) -> float:
         """Seconds until now."""
         return time.monotonic() - self._begin
-
-
-def step_seed(seed: int, step: int) -> int:
-    """Seed of everything random in a step."""
-    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 2)
 
 
 def seed_device(device: torch.device, seed: int) -> None:
