@@ -15,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 from training_world import Training, discs, same_state, sample, small_recipe, split_of
 
+from im2im_core.engine import data
 from im2im_core.engine.augment import Augmenter
 from im2im_core.engine.data import cut
 from im2im_core.engine.frameworks.contract import TargetSpec, TrainContext
 from im2im_core.engine.planning import make_plan
 from im2im_core.engine.prepare import Entry, items_of, median_diameter, prepare
-from im2im_core.engine.sampling import window_around
+from im2im_core.engine.sampling import batch_generator, window_around
 from im2im_core.engine.session import Prepared, prepare_images
 from im2im_core.errors import DataError
 from im2im_core.image import ArrayImage
@@ -201,6 +202,69 @@ def test_foreground_stands_in_the_patches(tmp_path: Path) -> None:
     recipe = small_recipe(data__foreground=1.0, training__batch=8)
     stream = prepared(recipe, Split((sample("a", image, labels),)), tmp_path).stream
     assert (stream[0][0]["maps"][:, 0].flatten(1).amax(1) > 0).all()
+
+
+# ---- moved as they are cut ----
+
+
+MOVES = {"data__augmentation__scale": (0.6, 1.7), "data__augmentation__affine_probability": 0.7}
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(
+    ("preset", "patch", "shape"),
+    [
+        ("instance_seg_2d", [32, 32], (48, 48)),
+        ("watershed_2d", [32, 48], (40, 64)),
+        ("instance_seg_3d", [16, 32, 32], (12, 48, 40)),
+        ("labelfree_2d", [32, 32], (48, 48)),
+    ],
+)
+def test_patches_moved_as_they_are_cut_are_those_moved_afterwards(
+    tmp_path: Path,
+    preset: str,
+    patch: list[int],
+    shape: tuple[int, ...],
+    compiled: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From images hardly larger than a patch, so that windows reach beyond them."""
+    if not compiled:
+        monkeypatch.setattr(data, "compiled_mover", lambda: None)
+    recipe = small_recipe(preset, training__batch=8, data__patch=patch, **MOVES)
+    task = "image" if preset == "labelfree_2d" else "instance"
+    ready = prepared(recipe, split_of(shape=shape, task=task), tmp_path)
+    stream, recipe = ready.stream, ready.plan.recipe
+    augmenter = Augmenter(recipe.data.augmentation, recipe.data.dimensions, ready.framework.targets)
+    found, stream.augmenter = [stream[step][0] for step in range(4)], None
+    for step, moved in enumerate(found):
+        generator = batch_generator(recipe.training.seed, step, 0)
+        expected = augmenter(stream[step][0], generator, recipe.patch_size)
+        moved = augmenter(moved, batch_generator(recipe.training.seed, step, 0), recipe.patch_size)
+        assert expected.keys() == moved.keys()
+        torch.testing.assert_close(moved["motion"], expected["motion"])
+        torch.testing.assert_close(moved["source"], expected["source"], atol=2e-3, rtol=0)
+        agree = {name: (moved[name] == expected[name]).float().mean() for name in ("weight", *augmenter.nearest)}
+        assert min(agree.values()) > 0.999, agree
+        known = (moved["weight"] > 0) & (expected["weight"] > 0)
+        for name in augmenter.linear:
+            one, other = (batch[name].float() for batch in (moved, expected))
+            assert ((one - other).abs() * known).max() <= (1.0 if moved[name].dtype == torch.uint8 else 2e-3)
+
+
+def test_fault_without_numba_patches_are_cut_by_numpy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = prepared(small_recipe(**MOVES), split_of(), tmp_path).stream
+    expected = stream[0][0]
+    monkeypatch.setitem(sys.modules, "im2im_core.engine.augment_direct", None)
+    data.compiled_mover.cache_clear()
+    try:
+        found = stream[0][0]
+        assert "without compiled code" in caplog.text
+    finally:
+        data.compiled_mover.cache_clear()
+    torch.testing.assert_close(found["source"], expected["source"], atol=1e-4, rtol=0)
 
 
 # ---- unknown regions ----

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
     from im2im_core.engine.frameworks.contract import Framework, TargetSpec
     from im2im_core.recipe import Recipe
 
+SOURCES = tuple(map(np.dtype, ("u1", "i1", "u2", "i2", "f4")))
+"""Types of images that compiled code computes with in float32 without loss."""
+MIXED = tuple(map(np.dtype, ("u1", "u2", "f4")))
+"""Types of targets that it interpolates."""
+log = logging.getLogger(__name__)
 Window = tuple[int, int, int]
 
 
@@ -112,10 +119,18 @@ class PatchStream(Dataset[list[dict[str, Tensor]]]):
             if move is None:
                 cut(entry, place, self.targets, False, out)
             else:
-                part = cut(entry, _middle(place, move.needed(s.patch, s.window)), self.targets, False)
-                move_into(out, part, move, self.linear)
+                self._move(out, entry, _middle(place, move.needed(s.patch, s.window)), move)
         images = {name: torch.from_numpy(array[:, :, 0] if s.planes else array) for name, array in batch.items()}
         return {**images, **moved}
+
+    def _move(self, out: dict[str, NDArray[Any]], entry: Entry, place: tuple[slice, ...], move: Move) -> None:
+        images = {name: array for name, array in entry.arrays.items() if name in out}
+        plain = images["source"].dtype in SOURCES and all(images[name].dtype in MIXED for name in self.linear)
+        move_directly = compiled_mover()
+        if move_directly and plain and "weight" not in images:
+            move_directly(out, images, entry.scaling, place, move, self.linear)
+        else:
+            move_into(out, cut(entry, place, self.targets, False), move, self.linear)
 
     def _place(self, numbers: list[float], active: NDArray[np.int64] | None) -> tuple[Entry, tuple[slice, ...]]:
         """Entry and window of the patch that random numbers decide."""
@@ -123,6 +138,17 @@ class PatchStream(Dataset[list[dict[str, Tensor]]]):
         draw = draw_patch(numbers, self.shapes, self.chances, self.foregrounds, s.foreground, active)
         entry = self.store.get(draw.entry)
         return entry, window_around(draw.centre, s.window, s.patch, entry.shape)
+
+
+@lru_cache(maxsize=1)
+def compiled_mover() -> Callable[..., None] | None:
+    """:func:`augment_direct.move_directly`; None where Numba cannot be imported, as it may not know a new NumPy yet."""
+    try:
+        from im2im_core.engine.augment_direct import move_directly
+    except ImportError as error:
+        log.warning("Patches are cut without compiled code, which takes longer: %s", error)
+        return None
+    return move_directly
 
 
 @dataclass(frozen=True)
