@@ -267,6 +267,18 @@ def test_fault_without_numba_patches_are_cut_by_numpy(
     torch.testing.assert_close(found["source"], expected["source"], atol=1e-4, rtol=0)
 
 
+def test_fault_without_a_place_for_compiled_code_it_is_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from im2im_core.engine import augment_direct
+
+    def njit(cache: bool = False, **options: bool) -> Any:
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(augment_direct, "njit", njit)
+    assert augment_direct.compiled(len) is len
+
+
 # ---- unknown regions ----
 
 
