@@ -252,7 +252,7 @@ def test_patches_moved_as_they_are_cut_are_those_moved_afterwards(
             assert ((one - other).abs() * known).max() <= (1.0 if moved[name].dtype == torch.uint8 else 2e-3)
 
 
-def test_fault_without_numba_patches_are_cut_by_numpy(
+def test_without_numba_patches_are_cut_by_numpy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     stream = prepared(small_recipe(**MOVES), split_of(), tmp_path).stream
@@ -267,7 +267,7 @@ def test_fault_without_numba_patches_are_cut_by_numpy(
     torch.testing.assert_close(found["source"], expected["source"], atol=1e-4, rtol=0)
 
 
-def test_fault_without_a_place_for_compiled_code_it_is_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_place_for_compiled_code_it_is_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     from im2im_core.engine import augment_direct
 
     def njit(cache: bool = False, **options: bool) -> Any:
