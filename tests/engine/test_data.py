@@ -267,6 +267,27 @@ def test_without_numba_patches_are_cut_by_numpy(
     torch.testing.assert_close(found["source"], expected["source"], atol=1e-4, rtol=0)
 
 
+def test_damaged_compiled_code_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files that Numba keeps on disk and that lost their content raise whatever unpickling them does."""
+    stream = prepared(small_recipe(**MOVES), split_of(), tmp_path).stream
+    expected = stream[0][0]
+    calls = []
+
+    def damaged(out: dict[str, NDArray[Any]], *how: Any) -> None:
+        calls.append(how)
+        out["source"].fill(np.nan)
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr(data, "compiled_mover", lambda: damaged)
+    found = stream[0][0]
+    assert len(calls) == 1
+    assert "Ran out of input" in caplog.text
+    for name in ("source", "weight"):
+        torch.testing.assert_close(found[name], expected[name], atol=1e-4, rtol=0)
+
+
 def test_without_a_place_for_compiled_code_it_is_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     from im2im_core.engine import augment_direct
 

@@ -85,6 +85,8 @@ class PatchStream(Dataset[list[dict[str, Tensor]]]):
         """With an `augmenter` patches are moved as they are cut, else they come as large as the window."""
         self.store, self.shapes, self.foregrounds, self.augmenter = store, shapes, foregrounds, augmenter
         self.targets, self.settings, self.active = targets, settings, active
+        self.compiles = True
+        """Whether compiled code has not failed yet."""
         self.linear = tuple(spec.name for spec in targets if spec.interpolation == "linear")
         # Larger images are drawn more often, but not in proportion: rare small ones must be seen too.
         weights = np.sqrt([float(np.prod(s)) for s in shapes])
@@ -126,11 +128,15 @@ class PatchStream(Dataset[list[dict[str, Tensor]]]):
     def _move(self, out: dict[str, NDArray[Any]], entry: Entry, place: tuple[slice, ...], move: Move) -> None:
         images = {name: array for name, array in entry.arrays.items() if name in out}
         plain = images["source"].dtype in SOURCES and all(images[name].dtype in MIXED for name in self.linear)
-        move_directly = compiled_mover()
-        if move_directly and plain and "weight" not in images:
-            move_directly(out, images, entry.scaling, place, move, self.linear)
-        else:
-            move_into(out, cut(entry, place, self.targets, False), move, self.linear)
+        move_directly = compiled_mover() if self.compiles and plain and "weight" not in images else None
+        if move_directly:
+            try:
+                move_directly(out, images, entry.scaling, place, move, self.linear)
+                return
+            except Exception as error:  # what is kept on disk may be damaged in any way, and the disk be full
+                self.compiles = False
+                log.warning("Patches are cut without compiled code from now on, which takes longer: %r", error)
+        move_into(out, cut(entry, place, self.targets, False), move, self.linear)
 
     def _place(self, numbers: list[float], active: NDArray[np.int64] | None) -> tuple[Entry, tuple[slice, ...]]:
         """Entry and window of the patch that random numbers decide."""
