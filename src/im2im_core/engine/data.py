@@ -7,6 +7,7 @@ import math
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +45,8 @@ SOURCES = tuple(map(np.dtype, ("u1", "i1", "u2", "i2", "f4")))
 """Types of images that compiled code computes with in float32 without loss."""
 MIXED = tuple(map(np.dtype, ("u1", "u2", "f4")))
 """Types of targets that it interpolates."""
+DAMAGED = (OSError, EOFError, UnpicklingError, ValueError, LookupError, AttributeError, ImportError)
+"""What compiled code raises whose files on disk are damaged, or cannot be written."""
 log = logging.getLogger(__name__)
 Window = tuple[int, int, int]
 
@@ -133,7 +136,7 @@ class PatchStream(Dataset[list[dict[str, Tensor]]]):
             try:
                 move_directly(out, images, entry.scaling, place, move, self.linear)
                 return
-            except Exception as error:  # what is kept on disk may be damaged in any way, and the disk be full
+            except DAMAGED as error:
                 self.compiles = False
                 log.warning("Patches are cut without compiled code from now on, which takes longer: %r", error)
         move_into(out, cut(entry, place, self.targets, False), move, self.linear)
